@@ -1,0 +1,61 @@
+"""What can go wrong, as a tree: each error is ours to catch and also the built-in it resembles.
+
+AlmError
+├── UnknownName     (ValueError)         a name nobody knows, answered with the right ones
+├── BadOption       (ValueError)         options that contradict each other or are out of range
+├── BadAudio        (ValueError)         not audio, no samples, too long, not finite
+├── BadPrompt       (ValueError)         a prompt that does not fit the model
+├── BadArtifacts    (ValueError)         a manifest, graph or file that is not what it should be
+├── MissingFile     (FileNotFoundError)  a file or folder that is not there
+├── MissingEngine   (ImportError)        the backend's package is not installed
+├── BadCheckpoint   (ValueError)         weights that are missing, misshapen or do not fit together
+└── ExportFailed    (RuntimeError)       a graph that is not equal to its module
+"""
+
+from __future__ import annotations
+
+
+class AlmError(Exception):
+    """Everything that `alm` raises on purpose; the message is one sentence for a person."""
+
+    usage = False  # True: the command line was wrong, exit status 2
+
+
+class UnknownName(AlmError, ValueError):
+    """A name nobody knows; the message lists the right ones."""
+
+    usage = True
+
+
+class BadOption(AlmError, ValueError):
+    """An option out of range, or two that contradict each other."""
+
+    usage = True
+
+
+class BadAudio(AlmError, ValueError):
+    """Not audio, no samples, too long, or samples that are not finite."""
+
+
+class BadPrompt(AlmError, ValueError):
+    """A prompt that is empty, too long for the context, or holds the audio placeholder."""
+
+
+class BadArtifacts(AlmError, ValueError):
+    """A manifest, graph or file that is not what the manifest says it is."""
+
+
+class MissingFile(AlmError, FileNotFoundError):
+    """A file or folder that is not there."""
+
+
+class MissingEngine(AlmError, ImportError):
+    """The backend's package is not installed."""
+
+
+class BadCheckpoint(AlmError, ValueError):
+    """Weights that are missing, misshapen, unknown, or pieces that do not fit together."""
+
+
+class ExportFailed(AlmError, RuntimeError):
+    """A graph that does not do what its module does."""

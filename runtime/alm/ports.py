@@ -1,0 +1,52 @@
+"""Ports: what a part takes and gives. The tensor's name is the joint between two parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+CACHE_IN = "past_key_values."
+CACHE_OUT = "present."
+
+
+@dataclass(frozen=True)
+class Port:
+    """A tensor at the edge of a graph.
+
+    An axis is a number, or the name of a dynamic one. `counts` names the axis of which an integer
+    port gives the valid part (its values lie in 0 .. size of that axis).
+    """
+
+    dtype: str  # numpy's name: float32, float16, int64, ...
+    axes: tuple[int | str, ...]
+    counts: str = ""
+
+    def fix(self, **sizes: int) -> Port:
+        """The same port with some dynamic axes made numbers."""
+        axes = tuple(sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in self.axes)
+        return Port(self.dtype, axes, self.counts)
+
+    def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """The port's shape when its dynamic axes have these sizes."""
+        return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in self.axes)
+
+    def empty(self, sizes: Mapping[str, int]) -> np.ndarray:
+        """Zeros of the port's shape: an empty or a fresh cache."""
+        return np.zeros(self.shape(sizes), np.dtype(self.dtype))
+
+    def to_json(self) -> dict[str, Any]:
+        """What the manifest says of this port."""
+        plain: dict[str, Any] = {"dtype": self.dtype, "axes": list(self.axes)}
+        return plain | ({"counts": self.counts} if self.counts else {})
+
+
+@dataclass(frozen=True)
+class Span:
+    """How long a dynamic axis may be: least, usual and most (TensorRT's min, opt and max)."""
+
+    least: int
+    usual: int
+    most: int

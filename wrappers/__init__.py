@@ -1,0 +1,92 @@
+"""Checkpoint -> torch modules. One file a part or a model family; the file's name is its name.
+
+A file declares its `ROLE`: "frontend", "encoder", "bridge", "llm" or "family". A leading underscore
+keeps a file out of the list.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from alm.errors import UnknownName
+from alm.pick import names, pick
+from alm.ports import Port, Span
+
+
+class Wrapper(nn.Module):
+    """A part: its ports say what goes in and what comes out, forward takes and gives them in order.
+
+    `spans` holds a Span for every dynamic axis of the inputs besides `batch`.
+    """
+
+    role: str
+    inputs: dict[str, Port]
+    outputs: dict[str, Port]
+    spans: dict[str, Span]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model taken apart: how to load each part, and all that the manifest says of the whole.
+
+    `parts` is in the order of a run; each value loads that part alone, so that one part can be
+    exported without the memory of the others. A dialect names the form of the decoder's attention.
+    """
+
+    family: str
+    parts: dict[str, Callable[[str], Wrapper]]  # part name -> load(dialect)
+    embedding: Callable[[], Tensor]  # [vocab, hidden], scaled as the model does
+    tokenizer_json: str
+    prompt: dict[str, Any]
+    tokens: dict[str, Any]
+    generation: dict[str, Any]
+    audio: dict[str, Any]
+    dimensions: dict[str, Any]
+    source: dict[str, Any]
+    licence: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def role_of(name: str) -> str:
+    """The ROLE that wrappers/NAME.py declares, read without importing it."""
+    tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text("utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "ROLE":
+            return ast.literal_eval(node.value)
+    return ""
+
+
+def with_role(role: str) -> list[str]:
+    """The files here that declare this role, sorted."""
+    package = sys.modules[__name__]
+    return [name for name in names(package) if role_of(name) == role]
+
+
+def pick_role(role: str, name: str) -> Any:
+    """The module `name`, which must have this role; a wrong name is answered with the right ones."""
+    known = with_role(role)
+    if name not in known:
+        raise UnknownName(f"unknown {role} {name!r}; there is: {', '.join(known)}")
+    return pick(sys.modules[__name__], name)
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint at `path`, by whichever family recognises it.
+
+    Raises:
+        UnknownName: no family does; the message lists those known.
+        MissingFile, BadCheckpoint: as the family finds.
+    """
+    families: Mapping[str, Any] = {name: pick_role("family", name) for name in with_role("family")}
+    for family in families.values():
+        if family.recognises(path):
+            return family.load(path)
+    wanted = "; ".join(f"{name}: {family.LOOKS_LIKE}" for name, family in families.items())
+    raise UnknownName(f"{path} is no model that is known here; known are {wanted}")

@@ -1,0 +1,263 @@
+"""The decoder of every LLM family: one graph for prompt, chunk and single token.
+
+A family says with a `Spec` what it does differently; tensors are named as in its checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alm import pick
+from alm.errors import BadCheckpoint
+from alm.ports import CACHE_IN, CACHE_OUT, Port, Span
+from wrappers import Wrapper, dialects
+from wrappers._rope import Rope
+
+ACTIVATIONS = {
+    "silu": nn.functional.silu,
+    "gelu": nn.functional.gelu,
+    "gelu_pytorch_tanh": lambda x: nn.functional.gelu(x, approximate="tanh"),
+    "relu": nn.functional.relu,
+}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A decoder-only LLM as its family describes it."""
+
+    vocab: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    eps: float
+    context: int
+    config: Any  # transformers' config, for the rotary parameters
+    activation: str = "silu"
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    tied: bool = False
+    embedding_scale: float = 1.0
+    norm_offset: float = 0.0  # Gemma stores its norm weights minus one
+    sandwich: bool = False  # Gemma 2 also norms what attention and MLP give
+    scale: float = 0.0  # of the scores; 0: 1 / sqrt(head_dim)
+    softcap: float = 0.0  # of the scores; 0: none
+    logit_softcap: float = 0.0
+    windows: tuple[int, ...] = field(default=())  # per layer, how far back it sees; 0: all
+
+    @classmethod
+    def of(cls, config: Any, **more: Any) -> Spec:
+        """What nearly all configs call by the same name; `more` overrides."""
+        head_dim = getattr(config, "head_dim", None) or (
+            config.hidden_size // config.num_attention_heads
+        )
+        facts: dict[str, Any] = dict(
+            vocab=config.vocab_size,
+            hidden=config.hidden_size,
+            layers=config.num_hidden_layers,
+            heads=config.num_attention_heads,
+            kv_heads=config.num_key_value_heads or config.num_attention_heads,
+            head_dim=head_dim,
+            intermediate=config.intermediate_size,
+            eps=config.rms_norm_eps,
+            context=config.max_position_embeddings,
+            config=config,
+            tied=bool(config.tie_word_embeddings),
+        )
+        spec = cls(**(facts | more))
+        if spec.activation not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise BadCheckpoint(f"unknown activation {spec.activation!r}; there is: {known}")
+        return spec
+
+
+class Norm(nn.Module):
+    """Root-mean-square norm in float32, written in the dialect."""
+
+    def __init__(self, width: int, eps: float, offset: float, dialect: ModuleType) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps, self.offset, self.dialect = eps, offset, dialect
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight + self.offset if self.offset else self.weight
+        return self.dialect.rms_norm(x, weight, self.eps)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention over the cache."""
+
+    def __init__(self, spec: Spec, window: int, dialect: ModuleType) -> None:
+        super().__init__()
+        self.spec, self.window, self.dialect = spec, window, dialect
+        self.cache_dtype = torch.float32
+        wide, narrow = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+        self.q_proj = nn.Linear(spec.hidden, wide, bias=spec.qkv_bias)
+        self.k_proj = nn.Linear(spec.hidden, narrow, bias=spec.qkv_bias)
+        self.v_proj = nn.Linear(spec.hidden, narrow, bias=spec.qkv_bias)
+        self.o_proj = nn.Linear(wide, spec.hidden, bias=spec.output_bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        rope: tuple[Tensor, Tensor],
+        distance: Tensor,
+        past_lengths: Tensor,
+        past_key: Tensor,
+        past_value: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x [batch, seq, hidden]; distance [batch, 1, seq, keys] from key to query in positions."""
+        batch, seq, _ = x.shape
+
+        def heads(y: Tensor) -> Tensor:
+            return y.reshape(batch, seq, -1, self.spec.head_dim).transpose(1, 2)
+
+        q = self.dialect.rotate(heads(self.q_proj(x)), *rope)
+        k = self.dialect.rotate(heads(self.k_proj(x)), *rope)
+        v = heads(self.v_proj(x))
+        key = self.dialect.extend(past_key, k.to(self.cache_dtype), past_lengths)
+        value = self.dialect.extend(past_value, v.to(self.cache_dtype), past_lengths)
+        allowed = distance >= 0
+        if self.window:
+            allowed = allowed & (distance < self.window)
+        scale = self.spec.scale or self.spec.head_dim**-0.5
+        y = self.dialect.attend(
+            q.to(self.cache_dtype), key, value, allowed, scale, self.spec.softcap
+        )
+        return self.o_proj(y.float().transpose(1, 2).reshape(batch, seq, -1)), key, value
+
+
+class MLP(nn.Module):
+    """down(act(gate(x)) * up(x))"""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.act = ACTIVATIONS[spec.activation]
+        self.gate_proj = nn.Linear(spec.hidden, spec.intermediate, bias=spec.mlp_bias)
+        self.up_proj = nn.Linear(spec.hidden, spec.intermediate, bias=spec.mlp_bias)
+        self.down_proj = nn.Linear(spec.intermediate, spec.hidden, bias=spec.mlp_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(self.act(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    """Attention and MLP on a residual stream."""
+
+    def __init__(self, spec: Spec, window: int, dialect: ModuleType) -> None:
+        super().__init__()
+
+        def norm() -> Norm:
+            return Norm(spec.hidden, spec.eps, spec.norm_offset, dialect)
+
+        self.sandwich = spec.sandwich
+        self.self_attn = Attention(spec, window, dialect)
+        self.mlp = MLP(spec)
+        self.input_layernorm = norm()
+        self.post_attention_layernorm = norm()
+        if spec.sandwich:
+            self.pre_feedforward_layernorm = norm()
+            self.post_feedforward_layernorm = norm()
+
+    def forward(self, x: Tensor, *context: Any) -> tuple[Tensor, Tensor, Tensor]:
+        y, key, value = self.self_attn(self.input_layernorm(x), *context)
+        if self.sandwich:
+            x = x + self.post_attention_layernorm(y)
+            y = self.mlp(self.pre_feedforward_layernorm(x))
+            return x + self.post_feedforward_layernorm(y), key, value
+        x = x + y
+        return x + self.mlp(self.post_attention_layernorm(x)), key, value
+
+
+class Body(nn.Module):
+    """What checkpoints call `model`: the layers and the last norm. The embedding is a part of its own."""
+
+    def __init__(self, spec: Spec, dialect: ModuleType) -> None:
+        super().__init__()
+        windows = spec.windows or (0,) * spec.layers
+        self.layers = nn.ModuleList(Layer(spec, window, dialect) for window in windows)
+        self.norm = Norm(spec.hidden, spec.eps, spec.norm_offset, dialect)
+
+
+class Decoder(Wrapper):
+    """inputs_embeds and a KV cache in, logits of each row's last position and the longer cache out.
+
+    `past_lengths` says how many positions a row has in the cache, `seq_lengths` how many of the
+    `seq` new ones are real (rows are padded on the right). An empty cache is a prompt, seq = 1 is a
+    step, all between is a chunk.
+    """
+
+    role = "decoder"
+
+    def __init__(self, spec: Spec, dialect: str) -> None:
+        super().__init__()
+        self.spec = spec
+        self.dialect = pick.pick(dialects, dialect)
+        self.model = Body(spec, self.dialect)
+        self.lm_head = nn.Linear(spec.hidden, spec.vocab, bias=False)
+        self.rope = Rope(spec.config, spec.head_dim)
+        self.declare("float32")
+
+    def declare(self, cache_dtype: str) -> None:
+        """Set the ports, with a cache of this dtype."""
+        spec, axis = self.spec, self.dialect.CACHE_AXIS
+        for layer in self.model.layers:
+            layer.self_attn.cache_dtype = getattr(torch, cache_dtype)  # pyright: ignore
+        grown = "total" if axis == "past" else axis
+        self.inputs = {
+            "inputs_embeds": Port("float32", ("batch", "seq", spec.hidden)),
+            "past_lengths": Port("int64", ("batch",), counts="past"),
+            "seq_lengths": Port("int64", ("batch",), counts="seq"),
+        }
+        self.outputs = {"logits": Port("float32", ("batch", 1, spec.vocab))}
+        if self.dialect.TRACKS_POSITIONS:
+            self.inputs[f"{CACHE_IN}positions"] = Port("int64", ("batch", axis), counts="past")
+            self.outputs[f"{CACHE_OUT}positions"] = Port("int64", ("batch", grown))
+        for i in range(spec.layers):
+            for kind in ("key", "value"):
+                shape = ("batch", spec.kv_heads, axis, spec.head_dim)
+                after = ("batch", spec.kv_heads, grown, spec.head_dim)
+                self.inputs[f"{CACHE_IN}{i}.{kind}"] = Port(cache_dtype, shape)
+                self.outputs[f"{CACHE_OUT}{i}.{kind}"] = Port(cache_dtype, after)
+        most = spec.context
+        self.spans = {"seq": Span(1, min(128, most), most), "past": Span(0, min(256, most), most)}
+        if axis not in self.spans:
+            self.spans[axis] = Span(1, min(512, most), most)
+
+    def forward(
+        self, inputs_embeds: Tensor, past_lengths: Tensor, seq_lengths: Tensor, *past: Tensor
+    ) -> tuple[Tensor, ...]:
+        steps = torch.arange(inputs_embeds.shape[1])[None]
+        positions = past_lengths[:, None] + steps  # [batch, seq]
+        present: list[Tensor] = []
+        if self.dialect.TRACKS_POSITIONS:
+            real = steps < seq_lengths[:, None]
+            keys = self.dialect.extend_positions(past[0], positions, real)
+            present, past = [keys], past[1:]
+        else:
+            keys = torch.arange(past[0].shape[2])[None]  # slot and position are one
+        distance = (positions[:, :, None] - keys[:, None, :])[:, None]  # [batch, 1, seq, keys]
+        rope = self.rope(positions, past_lengths + seq_lengths)
+
+        x = inputs_embeds
+        for i, layer in enumerate(self.model.layers):
+            cache = past[2 * i : 2 * i + 2]
+            x, key, value = layer(x, rope, distance, past_lengths, *cache)
+            present += [key, value]
+        # Logits of the last real position only: all others would be 57 MB for a prompt of 111.
+        last = (seq_lengths - 1)[:, None, None].expand(-1, 1, self.spec.hidden)
+        logits = self.lm_head(self.model.norm(x.gather(1, last)))
+        if self.spec.logit_softcap:
+            cap = self.spec.logit_softcap
+            logits = cap * torch.tanh(logits / cap)
+        return (logits, *present)
+
+

@@ -1,0 +1,56 @@
+"""Opset <= 20 and a cache that grows: for TensorRT 10.3 and for runtimes that know no newer operator.
+
+The cache holds, beside keys and values, the position of every key, so that rows of different
+length may be padded anywhere: a key counts when its position is not after the query's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+OPSET = 20
+CACHE_AXIS = "past"  # the cache that goes in holds this many keys, the one that comes out `total`
+TRACKS_POSITIONS = True
+
+NOWHERE = 2**30  # the position of padding: after every query, so nobody attends to it
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / rms(x) * weight over the last axis (Zhang & Sennrich 2019)."""
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding, halves paired: x [batch, heads, seq, dim], cos and sin [batch, seq, dim/2]."""
+    cos, sin = cos[:, None], sin[:, None]
+    a, b = x.chunk(2, -1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+
+
+def extend(past: Tensor, new: Tensor, past_lengths: Tensor) -> Tensor:
+    """The cache [batch, heads, past, dim] with the new keys or values behind it."""
+    return torch.cat((past, new), 2)
+
+
+def extend_positions(past: Tensor, positions: Tensor, real: Tensor) -> Tensor:
+    """Where every key of the grown cache stands: [batch, past + seq]."""
+    return torch.cat((past, torch.where(real, positions, NOWHERE)), 1)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, scale: float, softcap: float) -> Tensor:
+    """softmax(q k' * scale) v under a mask, softmax in float32.
+
+    q [batch, heads, seq, dim], k and v [batch, kv_heads, keys, dim], allowed [batch, 1, seq, keys].
+    The query heads that share a key head are folded into the sequence, so no key is repeated.
+    """
+    batch, heads, seq, dim = q.shape
+    kv_heads = k.shape[1]
+    grouped = (q * scale).reshape(batch, kv_heads, heads // kv_heads * seq, dim)
+    scores = (grouped @ k.mT).float().reshape(batch, heads, seq, -1)
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
+    # A finite minimum: a query without any key (padding) gives some average, never NaN.
+    scores = torch.where(allowed, scores, -1e30)
+    weights = scores.softmax(-1).to(v.dtype).reshape(batch, kv_heads, heads // kv_heads * seq, -1)
+    return (weights @ v).reshape(batch, heads, seq, dim)

@@ -1,0 +1,69 @@
+"""Opset 24 and a cache of fixed capacity: Attention, RotaryEmbedding, RMSNormalization, TensorScatter.
+
+The new keys of a row are written into the slots behind its past, so slot and position are one and
+padding is overwritten by what comes next. ONNX Runtime writes in place when the cache is bound to
+the same buffer on both sides; TensorRT >= 10.15 demands it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from wrappers.dialects import decomposed
+
+OPSET = 24
+CACHE_AXIS = "capacity"
+TRACKS_POSITIONS = False
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMSNormalization-23."""
+    if not torch.compiler.is_exporting():
+        return decomposed.rms_norm(x, weight, eps)
+    return torch.onnx.ops.symbolic(
+        "RMSNormalization",
+        (x, weight),
+        {"axis": -1, "epsilon": eps},
+        dtype=x.dtype,
+        shape=x.shape,
+        version=OPSET,
+    )
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """RotaryEmbedding-23, halves paired: x [batch, heads, seq, dim], cos and sin [batch, seq, dim/2]."""
+    if not torch.compiler.is_exporting():
+        return decomposed.rotate(x, cos, sin)
+    return torch.onnx.ops.rotary_embedding(x, cos, sin)
+
+
+def extend(past: Tensor, new: Tensor, past_lengths: Tensor) -> Tensor:
+    """TensorScatter-24: the new keys or values in the slots behind each row's past.
+
+    past [batch, heads, capacity, dim], new [batch, heads, seq, dim], past_lengths [batch].
+    """
+    if not torch.compiler.is_exporting():
+        slots = past_lengths[:, None] + torch.arange(new.shape[2])
+        index = slots[:, None, :, None].expand(new.shape)
+        return past.scatter(2, index, new)
+    return torch.onnx.ops.symbolic(
+        "TensorScatter",
+        (past, new, past_lengths),
+        {"axis": -2, "mode": "linear"},
+        dtype=past.dtype,
+        shape=past.shape,
+        version=OPSET,
+    )
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, scale: float, softcap: float) -> Tensor:
+    """Attention-24 under an explicit mask; see `decomposed.attend` for the shapes.
+
+    The mask is explicit because TensorRT's causal kind is aligned to the upper left, wrong for a
+    cached step; the scale is folded into q because TensorRT wants it so; soft-capped attention is
+    spelled out because TensorRT's parser refuses the attribute.
+    """
+    if softcap or not torch.compiler.is_exporting():
+        return decomposed.attend(q, k, v, allowed, scale, softcap)
+    return torch.onnx.ops.attention(q * scale, k, v, allowed, scale=1.0, softmax_precision=1)[0]
