@@ -30,6 +30,15 @@ class Wrapper(nn.Module):
     inputs: dict[str, Port]
     outputs: dict[str, Port]
     spans: dict[str, Span]
+    opset = 20  # LayerNormalization and Gelu are one node each, and TensorRT 10.3 knows them
+
+    def keep_state_in(self, dtype: str) -> None:
+        """Carry state from call to call in this dtype; most parts have none."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was found out while loading, for the manifest."""
+        return {}
 
 
 @dataclass(frozen=True)

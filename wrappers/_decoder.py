@@ -204,11 +204,18 @@ class Decoder(Wrapper):
         self.model = Body(spec, self.dialect)
         self.lm_head = nn.Linear(spec.hidden, spec.vocab, bias=False)
         self.rope = Rope(spec.config, spec.head_dim)
-        self.declare("float32")
+        self.opset = self.dialect.OPSET
+        self.merge_error: float | None = None
+        self.keep_state_in("float32")
 
-    def declare(self, cache_dtype: str) -> None:
-        """Set the ports, with a cache of this dtype."""
-        spec, axis = self.spec, self.dialect.CACHE_AXIS
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How far logits moved when an adapter was merged."""
+        return {} if self.merge_error is None else {"merge_error": self.merge_error}
+
+    def keep_state_in(self, dtype: str) -> None:
+        """Set the ports, with a KV cache of this dtype."""
+        spec, axis, cache_dtype = self.spec, self.dialect.CACHE_AXIS, dtype
         for layer in self.model.layers:
             layer.self_attn.cache_dtype = getattr(torch, cache_dtype)  # pyright: ignore
         grown = "total" if axis == "past" else axis

@@ -36,15 +36,16 @@ class Rope(nn.Module):
             powers = torch.arange(0, self.dim, 2, dtype=torch.float32) / self.dim
             inv_freq = 1.0 / (self.theta**powers)
         elif self.kind in ROPE_INIT_FUNCTIONS:
-            inv_freq, self.scaling = ROPE_INIT_FUNCTIONS[self.kind](config, torch.device("cpu"))
+            with torch.device("cpu"):  # also when the module is built without weights, on meta
+                inv_freq, self.scaling = ROPE_INIT_FUNCTIONS[self.kind](config)
         else:
             known = ", ".join(["default", *sorted(ROPE_INIT_FUNCTIONS)])
             raise BadCheckpoint(f"unknown rope scaling {self.kind!r}; there is: {known}")
         self.register_buffer("inv_freq", inv_freq.float(), persistent=False)
         if self.kind == "longrope":
             self.original = int(parameters["original_max_position_embeddings"])
-            build = ROPE_INIT_FUNCTIONS["longrope"]
-            long, _ = build(config, torch.device("cpu"), seq_len=self.original + 1)
+            with torch.device("cpu"):
+                long, _ = ROPE_INIT_FUNCTIONS["longrope"](config, seq_len=self.original + 1)
             self.register_buffer("long_inv_freq", long.float(), persistent=False)
         if self.kind == "dynamic":
             self.factor = float(parameters["factor"])

@@ -1,0 +1,150 @@
+"""Take an audio language model apart and export every part: python export.py --help"""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from alm import command, inspection, pick
+from alm.errors import BadArtifacts, UnknownName
+from alm.manifest import Manifest
+
+ROOT = Path(__file__).parent
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def export(
+    model: Annotated[
+        str, typer.Option(help="A SALMONN config.yaml (or its folder), or `demo`.")
+    ] = "demo",
+    part: Annotated[
+        list[str], typer.Option(help="A part to export, or `all`; may be repeated.")
+    ] = ["all"],  # noqa: B006 (typer copies it)
+    out: Annotated[Path, typer.Option(help="The folder for the artifacts.")] = Path("artifacts"),
+    dynamic_batch: Annotated[
+        bool, typer.Option("--dynamic-batch", help="Any number of clips at a time; without it one.")
+    ] = False,
+    precision: Annotated[
+        str, typer.Option(help="fp32 or a lever, for all or by part: fp16 or decoder=fp16,mel=fp32.")
+    ] = "",
+    target: Annotated[str, typer.Option(help="Where it will run.")] = "cpu",
+    dialect: Annotated[
+        str, typer.Option(help="The form of the decoder's attention; the target's if not said.")
+    ] = "",
+    simplify: Annotated[bool, typer.Option(help="Simplify graphs where parity allows.")] = True,
+    inspect: Annotated[
+        bool, typer.Option("--inspect", help="Show what is in --out and export nothing.")
+    ] = False,
+    netron: Annotated[
+        str, typer.Option(metavar="PART", help="Serve this part of --out in Netron on localhost.")
+    ] = "",
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Export parts of a model, prove each equal to its torch module, and write the manifest."""
+    if inspect or netron:
+        inspection.show(out, netron=netron)
+        return
+    # The workshop is heavy: help, inspection and wrong words do without it.
+    from exporters import part as parts
+    from exporters import targets
+    from exporters.bundle import Bundle, tools
+    from exporters.report import Report
+    from wrappers import dialects, open_checkpoint
+
+    goal = pick.pick(targets, target)
+    pick.pick(dialects, dialect or goal.DIALECT)
+    report = Report()
+    checkpoint = open_checkpoint(_demo(report) if model == "demo" else Path(model))
+    for note in checkpoint.notes:
+        report.note(note)
+
+    known = [*checkpoint.parts, parts.TABLE]
+    chosen = _chosen(part, known)
+    settings = parts.Settings(
+        dialect=dialect or goal.DIALECT,
+        precision=_precisions(precision or goal.PRECISION, known, parts.precisions()),
+        dynamic_batch=dynamic_batch,
+        simplify=simplify,
+    )
+    with Bundle(out) as bundle:
+        made = []
+        for number, name in enumerate(chosen, 1):
+            with report.part(name, number, len(chosen)) as say:
+                made.append(parts.export(name, checkpoint, settings, bundle, say))
+            report.done(name, made[-1])
+        (bundle.folder / "tokenizer.json").write_text(checkpoint.tokenizer_json, "utf-8")
+        manifest = Manifest(
+            family=checkpoint.family,
+            parts=tuple(each.part for each in made),
+            tokenizer=bundle.file(bundle.folder / "tokenizer.json"),
+            prompt=checkpoint.prompt,
+            tokens=checkpoint.tokens,
+            generation=checkpoint.generation,
+            audio=checkpoint.audio,
+            dimensions=checkpoint.dimensions,
+            source=checkpoint.source,
+            licence=checkpoint.licence,
+            tools=tools(),
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )
+        bundle.publish(_joined(bundle.old, manifest, known, report))
+    report.table(made)
+
+
+def _demo(report: Any) -> Path:
+    """The demo checkpoint; until a trained one is there, a small random one is made."""
+    from demo import random_checkpoint
+
+    folder = ROOT / "demo" / "random"
+    if not (folder / "config.yaml").is_file():
+        report.note("making the demo checkpoint: it is real in form, its weights are random")
+        random_checkpoint.make(folder)
+    return folder / "config.yaml"
+
+
+def _chosen(said: list[str], known: list[str]) -> list[str]:
+    """The parts to export, in the order of a run."""
+    for name in said:
+        if name not in known and name != "all":
+            raise UnknownName(f"unknown part {name!r}; there is: all, {', '.join(known)}")
+    return [name for name in known if name in said or "all" in said]
+
+
+def _precisions(said: str, known: list[str], precisions: list[str]) -> dict[str, str]:
+    """Part -> precision, from `fp16` or `decoder=fp16,whisper=fp32` or both."""
+    chosen = dict.fromkeys(known, "fp32")
+    for word in said.split(","):
+        name, _, value = word.strip().rpartition("=")
+        if value not in precisions:
+            raise UnknownName(f"unknown precision {value!r}; there is: {', '.join(precisions)}")
+        if name and name not in known:
+            raise UnknownName(f"unknown part {name!r}; there is: {', '.join(known)}")
+        chosen |= {name: value} if name else dict.fromkeys(known, value)
+    return chosen
+
+
+def _joined(old: Manifest | None, new: Manifest, known: list[str], report: Any) -> Manifest:
+    """The new parts, and those of the same model that were there before, in the order of a run."""
+    kept = [p for p in old.parts if new.part(p.name) is None] if old else []
+    if kept and old and old.source != new.source:
+        there = ", ".join(p.name for p in kept)
+        raise BadArtifacts(
+            f"the folder holds parts of another model ({there}); give another --out, or --part all"
+        )
+    if kept:
+        report.note(f"kept from before: {', '.join(p.name for p in kept)}")
+    order = {name: i for i, name in enumerate(known)}
+    parts = sorted([*kept, *new.parts], key=lambda p: order.get(p.name, len(order)))
+    from dataclasses import replace
+
+    return replace(new, parts=tuple(parts))
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(app))

@@ -1,0 +1,64 @@
+"""Example feeds for a part, from its ports alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from alm.ports import Port, Span
+
+Feeds = dict[str, np.ndarray]
+Sizes = dict[str, int]
+
+
+def traced_sizes(spans: Mapping[str, Span], batch: int) -> Sizes:
+    """Sizes to trace with: all at least 2 and all different, since 0, 1 and equals are baked in."""
+    sizes = {axis: max(2, span.usual) + i for i, (axis, span) in enumerate(spans.items())}
+    sizes = {axis: min(size, spans[axis].most) for axis, size in sizes.items()}
+    return _fitting(sizes | {"batch": batch})
+
+
+def cases(spans: Mapping[str, Span], dynamic_batch: bool) -> Iterator[Sizes]:
+    """Sizes to compare with: batches 1 to 3, and each axis least, usual and long in turn.
+
+    The turns are shifted from axis to axis: a long prompt meets an empty cache, a single token
+    meets a filled one, a chunk meets both.
+    """
+    for i, batch in enumerate((1, 2, 3)):
+        sizes = {"batch": batch if dynamic_batch else 1}
+        for j, (axis, span) in enumerate(spans.items()):
+            long = min(span.most, 3 * span.usual)
+            sizes[axis] = (span.least, span.usual - 1, long)[(i + j) % 3]
+        yield _fitting(sizes)
+
+
+def _fitting(sizes: Sizes) -> Sizes:
+    # A cache of fixed capacity holds its past and what comes next.
+    if "capacity" in sizes:
+        sizes["capacity"] = sizes["past"] + sizes["seq"] + 3
+    return sizes
+
+
+def make(
+    ports: Mapping[str, Port], spans: Mapping[str, Span], sizes: Sizes, seed: int = 0
+) -> Feeds:
+    """Random feeds of these sizes.
+
+    Floats are normal with deviation 0.5. A port that counts an axis is full in its first row and
+    random in the others.
+    """
+    noise = np.random.default_rng(seed)
+    feeds: Feeds = {}
+    for name, port in ports.items():
+        shape, dtype = port.shape(sizes), np.dtype(port.dtype)
+        if port.counts:
+            most = sizes[port.counts]
+            least = min(spans[port.counts].least, most)
+            feeds[name] = noise.integers(least, most, shape, endpoint=True).astype(dtype)
+            feeds[name][:1] = most
+        elif dtype.kind == "f":
+            feeds[name] = (0.5 * noise.standard_normal(shape)).astype(dtype)
+        else:
+            raise ValueError(f"port {name} of {port.dtype} does not say what it counts")
+    return feeds

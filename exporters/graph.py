@@ -1,0 +1,117 @@
+"""Wrapper -> graph: torch's exporter, with names, axes and external data as the ports say."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from alm.ports import Port
+from exporters import feeds
+from wrappers import Wrapper
+
+INLINE_BYTES = 8 * 2**20  # a graph with less weight than this is one file
+
+
+class Flat(nn.Module):
+    """The part behind a signature that the exporter can describe: so many tensors in a row."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, *tensors: Tensor) -> Any:
+        return self.part(*tensors)
+
+
+def fixed(ports: Mapping[str, Port], dynamic_batch: bool) -> dict[str, Port]:
+    """The ports as the graph will have them: the batch is 1 unless it is dynamic."""
+    return {n: port if dynamic_batch else port.fix(batch=1) for n, port in ports.items()}
+
+
+def trace(part: Wrapper, dynamic_batch: bool) -> ir.Model:
+    """Trace a part into a graph with every dynamic axis its ports name."""
+    part.eval()
+    inputs, outputs = fixed(part.inputs, dynamic_batch), fixed(part.outputs, dynamic_batch)
+    sizes = feeds.traced_sizes(part.spans, 2 if dynamic_batch else 1)
+    example = feeds.make(part.inputs, part.spans, sizes)
+    dims = {axis: torch.export.Dim(axis) for port in inputs.values() for axis in _named(port)}
+    shapes = tuple(
+        {i: dims[axis] for i, axis in enumerate(port.axes) if isinstance(axis, str)}
+        for port in inputs.values()
+    )
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations and equal axis names
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            Flat(part),
+            tuple(torch.from_numpy(array) for array in example.values()),
+            dynamic_shapes={"tensors": shapes},
+            input_names=list(inputs),
+            output_names=list(outputs),
+            opset_version=part.opset,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    return _labelled(program.model, inputs, outputs)
+
+
+def _named(port: Port) -> list[str]:
+    return [axis for axis in port.axes if isinstance(axis, str)]
+
+
+def _labelled(
+    model: ir.Model, inputs: Mapping[str, Port], outputs: Mapping[str, Port]
+) -> ir.Model:
+    """Names and axes exactly as the ports say; the exporter writes sums for grown axes."""
+    graph = model.graph
+    for values, ports in ((graph.inputs, inputs), (graph.outputs, outputs)):
+        for value, (name, port) in zip(values, ports.items(), strict=True):
+            value.name = name
+            value.shape = ir.Shape(port.axes)
+            value.dtype = ir.DataType.from_numpy(_numpy(port.dtype))
+    model.producer_name, model.producer_version = "alm-edge", "0.1.0"
+    for node in graph.all_nodes():
+        node.metadata_props.clear()  # stack traces: they name the exporting machine's paths
+        node.doc_string = None
+    for value in graph.initializers.values():
+        value.metadata_props.clear()
+    model.metadata_props.clear()
+    graph.metadata_props.clear()
+    for value in (*graph.inputs, *graph.outputs):
+        value.metadata_props.clear()
+    return model
+
+
+def _numpy(dtype: str) -> Any:
+    import numpy as np
+
+    return np.dtype(dtype)
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes of all initializers."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def save(model: ir.Model, path: Path, role: str) -> list[Path]:
+    """Write the graph; weights that are many, and a decoder's always, go into PATH.data.
+
+    Returns:
+        The files written, the graph first.
+    """
+    data = path.with_name(path.name + ".data")
+    data.unlink(missing_ok=True)  # a writer appends to what is there
+    if role != "decoder" and weight_bytes(model) <= INLINE_BYTES:
+        ir.save(model, path)
+        return [path]
+    ir.save(model, path, external_data=data.name, size_threshold_bytes=1024)
+    return [path, data]

@@ -1,0 +1,82 @@
+"""Torch against graph: the worst error over batches and lengths, never the mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from alm.backends import ort
+from alm.backends._session import EngineOptions
+from alm.errors import ExportFailed
+from alm.ports import Port
+from exporters import feeds
+from wrappers import Wrapper
+
+FP32_TOLERANCE = 1e-3
+
+
+@dataclass
+class Parity:
+    """How far a graph is from its float32 module, at the worst place of the worst case."""
+
+    worst_abs: float = 0.0
+    worst_rel: float = 0.0  # the same, as a share of the largest value of that output
+    output: str = ""  # where the worst is
+    cases: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """For the manifest."""
+        return asdict(self)
+
+    @property
+    def good(self) -> bool:
+        """Within what float32 may cost: 1e-3, or 1e-3 of the largest value where that is above 1."""
+        return bool(min(self.worst_abs, self.worst_rel) <= FP32_TOLERANCE)
+
+    def take(self, name: str, got: np.ndarray, want: np.ndarray) -> None:
+        """Compare one output.
+
+        Raises:
+            ExportFailed: another shape, or values that are not finite where they should be.
+        """
+        if got.shape != want.shape:
+            raise ExportFailed(f"{name} is {list(got.shape)}, not {list(want.shape)}")
+        got, want = got.astype(np.float64), want.astype(np.float64)
+        if not np.isfinite(got).all():
+            raise ExportFailed(f"{name} holds values that are not finite")
+        error = float(np.abs(got - want).max(initial=0.0))
+        if error >= self.worst_abs:
+            self.worst_abs, self.output = error, name
+            self.worst_rel = error / max(float(np.abs(want).max(initial=0.0)), 1e-30)
+
+
+def measure(
+    graph: Path, part: Wrapper, inputs: Mapping[str, Port], dynamic_batch: bool
+) -> Parity:
+    """Run the graph and the untouched module on the same random feeds.
+
+    Args:
+        graph: the graph, whose inputs are `inputs` (their dtypes may be narrower than the part's).
+        part: the module in float32.
+        dynamic_batch: whether to compare batches 1, 2 and 3, or 1 alone.
+
+    Raises:
+        ExportFailed: the graph does not load, run, or gives other shapes.
+    """
+    session = ort.open_session(graph, EngineOptions("cpu"))
+    worst = Parity()
+    for seed, sizes in enumerate(feeds.cases(part.spans, dynamic_batch)):
+        example = feeds.make(part.inputs, part.spans, sizes, seed)
+        with torch.no_grad():
+            made = part(*(torch.from_numpy(array) for array in example.values()))
+        wanted = made if isinstance(made, tuple) else (made,)
+        got = session.run({n: example[n].astype(port.dtype) for n, port in inputs.items()})
+        for name, tensor in zip(part.outputs, wanted, strict=True):
+            worst.take(name, got[name], tensor.numpy())
+        worst.cases += 1
+    return worst

@@ -1,0 +1,81 @@
+"""What a person sees of an export: a line per part as it goes, a table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.table import Table
+
+from exporters.part import Exported
+
+
+class Report:
+    """Progress on stderr, the table on stdout; plain lines when stderr is no terminal."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.out = Console(highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def part(self, name: str, number: int, count: int) -> Iterator[Progress]:
+        """A part under work; what it says is shown as it happens."""
+        label = f"[{number}/{count}] {name}"
+        progress = Progress(self.console, label)
+        if not self.console.is_terminal:
+            yield progress
+            return
+        with self.console.status(label) as status:
+            progress.status = status
+            yield progress
+
+    def done(self, name: str, made: Exported) -> None:
+        """One line for a finished part."""
+        self.console.print(f"{name}: {size(made.part.bytes)}, {made.seconds:.1f} s, {_error(made)}")
+
+    def note(self, text: str) -> None:
+        """Something the person should know."""
+        self.console.print(f"note: {text}", soft_wrap=True)
+
+    def table(self, made: Sequence[Exported]) -> None:
+        """Part, nodes, bytes, precision, worst error against torch, seconds."""
+        table = Table(box=None, pad_edge=False)
+        for title in ("part", "nodes", "size", "precision", "worst error", "relative", "seconds"):
+            table.add_column(title, justify="left" if title in ("part", "precision") else "right")
+        for each in made:
+            part = each.part
+            parity = part.measured.get("parity", {})
+            worst = [f"{parity[k]:.1e}" if parity else "-" for k in ("worst_abs", "worst_rel")]
+            row = [part.name, str(part.nodes or "-"), size(part.bytes), part.precision]
+            table.add_row(*row, *worst, f"{each.seconds:.1f}")
+        self.out.print(table)
+
+
+class Progress:
+    """Says what is being done to one part."""
+
+    def __init__(self, console: Console, label: str) -> None:
+        self.console, self.label = console, label
+        self.status = None
+
+    def __call__(self, step: str) -> None:
+        if self.status is None:
+            self.console.print(f"{self.label}: {step}", soft_wrap=True)
+        else:
+            self.status.update(f"{self.label}: {step}")
+        if self.status is not None and step.startswith("kept"):
+            self.console.print(f"{self.label}: {step}", soft_wrap=True)
+
+
+def size(count: int) -> str:
+    """Bytes for people: 950 B, 1.2 MB, 3.4 GB."""
+    for unit, least in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= least:
+            return f"{count / least:.1f} {unit}"
+    return f"{count} B"
+
+
+def _error(made: Exported) -> str:
+    parity = made.part.measured.get("parity")
+    return f"worst error {parity['worst_abs']:.1e}" if parity else "a table"

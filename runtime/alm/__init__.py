@@ -1,0 +1,59 @@
+"""alm-edge on the device: audio and a prompt in, text out, without PyTorch.
+
+    model = alm.load("artifacts/")
+    print(model.generate("clip.wav", "transcribe").text)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alm.errors import (
+    AlmError,
+    BadArtifacts,
+    BadAudio,
+    BadCheckpoint,
+    BadOption,
+    BadPrompt,
+    ExportFailed,
+    MissingEngine,
+    MissingFile,
+    UnknownName,
+)
+
+if TYPE_CHECKING:
+    from alm.model import Model
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlmError",
+    "BadArtifacts",
+    "BadAudio",
+    "BadCheckpoint",
+    "BadOption",
+    "BadPrompt",
+    "ExportFailed",
+    "MissingEngine",
+    "MissingFile",
+    "UnknownName",
+    "load",
+]
+
+
+def load(folder: str | Path, provider: str = "auto", threads: int = 0) -> Model:
+    """Verify the artifacts in `folder` and open them.
+
+    Args:
+        folder: what export.py wrote.
+        provider: an engine's provider ("cpu", "cuda"), or "auto" for the best one installed.
+        threads: of the engine on the CPU; 0 leaves the choice to it.
+
+    Raises:
+        MissingFile, BadArtifacts: a file is not there, or is not what the manifest says.
+        UnknownName, MissingEngine: the provider is unknown, or its package not installed.
+    """
+    from alm.model import Model
+
+    return Model(Path(folder), provider, threads)

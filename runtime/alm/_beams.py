@@ -1,0 +1,152 @@
+"""Beam search: hypotheses of a row grow side by side, and the best finished one is the answer.
+
+The same sequences as transformers 5 (`GenerationMixin._beam_search`), without its padded tensors
+and its -1e9 for "not there": what ended leaves the batch, a hypothesis or a whole row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from alm import _scores
+
+if TYPE_CHECKING:  # decoding imports this file
+    from alm.decoding import Decoder, Options, StopReason
+
+
+class Hypothesis(NamedTuple):
+    """New tokens, their score, and why they end (None while they go on).
+
+    The score is the sum of log probabilities while it grows, and that sum over
+    length ** length_penalty once it is finished.
+    """
+
+    token_ids: list[int]
+    score: np.float32
+    stop_reason: StopReason | None = None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What all rows of one search share."""
+
+    options: Options
+    eos_ids: frozenset[int]
+    stopped: Callable[[int, list[int]], bool] | None
+
+    @property
+    def candidates(self) -> int:
+        """How many continuations of a row are looked at in a step.
+
+        Enough that `num_beams` go on even when every beam's likeliest tokens are all the EOS.
+        """
+        return max(2, 1 + len(self.eos_ids)) * self.options.num_beams
+
+    def end(self, row: int, token_ids: list[int]) -> StopReason | None:
+        """Why these tokens of prompt row `row` end here, if they do."""
+        if token_ids[-1] in self.eos_ids:
+            return "eos"
+        if self.stopped is not None and self.stopped(row, token_ids):
+            return "stop_string"
+        return "length" if len(token_ids) >= self.options.max_new_tokens else None
+
+    def average(self, score: np.float32, length: int) -> np.float32:
+        """A sum of log probabilities, weighed against its length in tokens."""
+        return score / np.float32(length**self.options.length_penalty)
+
+
+class Row:
+    """The search of one prompt row."""
+
+    def __init__(self, row: int, rules: Rules) -> None:
+        self.row = row
+        self.rules = rules
+        self.beams = [Hypothesis([], np.float32(0))]  # one until the first step: all would be equal
+        self.finished: list[Hypothesis] = []  # the best `num_beams`, best first
+        self.done = False
+
+    def advance(self, log_probs: np.ndarray) -> list[int]:
+        """Take a step with processed log_probs [beams, vocab]; gives each new beam's parent."""
+        width = self.rules.options.num_beams
+        sums = log_probs + np.array([beam.score for beam in self.beams], np.float32)[:, None]
+        places = _scores.best(sums.ravel(), self.rules.candidates)
+        beams: list[Hypothesis] = []
+        parents: list[int] = []
+        for rank, place in enumerate(places):
+            parent, token = divmod(int(place), log_probs.shape[1])
+            token_ids = [*self.beams[parent].token_ids, token]
+            score = sums[parent, token]
+            reason = self.rules.end(self.row, token_ids)
+            if reason is None:
+                beams.append(Hypothesis(token_ids, score))
+                parents.append(parent)
+            elif rank < width:  # what lies lower is there only to keep the beams filled
+                score = self.rules.average(score, len(token_ids))
+                self.finished.append(Hypothesis(token_ids, score, reason))
+        self.beams = beams[:width]
+        self.finished = sorted(self.finished, key=lambda found: -found.score)[:width]
+        self.done = not self._may_improve()
+        return parents[:width]
+
+    def _may_improve(self) -> bool:
+        """Whether another step could bring a better answer; see transformers' PR 20901."""
+        options = self.rules.options
+        if not self.beams:
+            return False
+        if len(self.finished) < options.num_beams:
+            return True
+        if options.early_stopping is True:
+            return False
+        length = len(self.beams[0].token_ids)
+        if options.early_stopping == "never" and options.length_penalty > 0:
+            length = options.max_new_tokens  # the length that would flatter the beam most
+        return bool(self.rules.average(self.beams[0].score, length) > self.finished[-1].score)
+
+
+def search(logits: np.ndarray, decoder: Decoder, rules: Rules) -> list[Hypothesis]:
+    """The best finished hypothesis of every prompt row.
+
+    Args:
+        logits: float32 [rows, vocab] of the last position of each prompt.
+        decoder: its cache holds the prompts, one a row; it is widened here.
+        rules: options, EOS ids and stop callback.
+
+    Raises:
+        BadArtifacts: logits that are not numbers.
+    """
+    rows = [Row(row, rules) for row in range(len(logits))]
+    live = rows
+    while live:
+        beams = [beam for row in live for beam in row.beams]
+        log_probs = _scores.process(
+            _scores.log_softmax(_scores.checked(logits, len(beams))),
+            [beam.token_ids for beam in beams],
+            repetition_penalty=rules.options.repetition_penalty,
+            min_length=rules.options.min_length,
+            eos_ids=rules.eos_ids,
+        )
+        sources = _advance(live, log_probs)
+        live = [row for row in live if not row.done]
+        if live:
+            if sources != list(range(len(beams))):
+                decoder.reorder(np.array(sources, np.int64))
+            tokens = [beam.token_ids[-1] for row in live for beam in row.beams]
+            logits = decoder.step(np.array(tokens, np.int64))
+    return [row.finished[0] for row in rows]
+
+
+def _advance(rows: list[Row], log_probs: np.ndarray) -> list[int]:
+    """Advance every row by its share of log_probs; gives the cache rows to go on from."""
+    sources: list[int] = []
+    start = 0
+    for row in rows:
+        stop = start + len(row.beams)
+        parents = row.advance(log_probs[start:stop])
+        if not row.done:
+            sources += [start + parent for parent in parents]
+        start = stop
+    return sources

@@ -1,0 +1,306 @@
+"""Sound in: a file or an array becomes float32 mono at the model's rate, or one clear sentence.
+
+The bounds hold before anything is decoded or resampled: at most an hour, and at most 256 MiB of
+float32, both as the file holds it (all channels) and at the model's rate.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import soundfile
+import soxr
+
+from alm import _whole
+from alm.errors import BadAudio, BadOption, MissingFile
+
+HOUR = 3600.0  # seconds
+MOST_BYTES = 256 * 2**20
+RATES = range(1_000, 768_001)  # Hz that are resampled; beyond lie broken headers
+BLOCK = 2**18  # samples of all channels decoded at a time
+MOST_CHANNELS = 64  # of an array: more is [channels, samples], turned the wrong way
+PADDING = 10_000  # samples that an MPEG header may say to drop at both ends together
+
+Source = str | Path | np.ndarray | tuple[np.ndarray, int]
+_stderr = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Mono sound: `pcm` float32 [samples], full scale 1.0, and `rate` in Hz."""
+
+    pcm: np.ndarray
+    rate: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        return len(self.pcm) / self.rate
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    seconds: float
+    bytes: float
+    rate: int  # the model's
+
+    def check(self, name: str, frames: int, channels: int, rate: int) -> None:
+        """Refuse sound that is empty, too long or too large; `rate` is the sound's own."""
+        if rate not in RATES:
+            wanted = f"{RATES[0]} to {RATES[-1]} Hz"
+            raise BadAudio(f"{name} has a sample rate of {rate} Hz; wanted {wanted}")
+        if frames < 1:
+            raise BadAudio(f"{name} holds no samples; wanted at least one")
+        seconds = frames / rate
+        if seconds > self.seconds:
+            raise BadAudio(
+                f"{name} lasts {seconds:.1f} s, and at most {self.seconds:g} s was wanted; cut it, "
+                f"or pass max_seconds={int(seconds) + 1}"
+            )
+        need = max(frames * channels, seconds * self.rate) * 4
+        if need > self.bytes:
+            # The byte bound grows with max_seconds, so this is what would let the sound in.
+            enough = int(max(self.seconds, HOUR) * need / self.bytes) + 1
+            raise BadAudio(
+                f"{name} decodes to {need / 2**20:.0f} MiB ({seconds:.0f} s, {channels} channels, "
+                f"{rate} Hz), and at most {self.bytes / 2**20:.0f} MiB was wanted; cut it, or "
+                f"pass max_seconds={enough}"
+            )
+
+
+def read(
+    source: Source,
+    rate: int,
+    channel: Literal["first", "mean"] = "first",
+    max_seconds: float = HOUR,
+    max_bytes: int = MOST_BYTES,
+) -> Clip:
+    """The sound of `source` as float32 mono [samples] at `rate` Hz.
+
+    `source` is a file (wav, flac, mp3, ogg, and what else libsndfile reads), an array that is at
+    `rate` already, or (array, its rate). Arrays are [samples] or [samples, channels]; integers are
+    scaled by their type's range, floats are taken as they are. `channel`: the first, or the mean.
+
+    At most `max_seconds` long and `max_bytes` decoded; past one hour the bytes grow in proportion,
+    so max_seconds=7200 allows twice `max_bytes`.
+
+    Raises MissingFile when there is no file, BadAudio when it holds no sound that can be used,
+    BadOption when an option is out of range.
+    """
+    _check_options(rate, channel, max_seconds, max_bytes)
+    bounds = _Bounds(max_seconds, max_bytes * max(1.0, max_seconds / HOUR), int(rate))
+    if isinstance(source, str | os.PathLike):
+        name, (pcm, own) = str(source), _read_file(Path(source), channel, bounds)
+    else:
+        name, (pcm, own) = "the array", _read_array(source, channel, bounds)
+    return Clip(_resample(name, pcm, own, int(rate)), int(rate))
+
+
+def windows(samples: int, most: int, pcm: np.ndarray, slack: int, quiet: int = 320) -> list[slice]:
+    """Cut `samples` of `pcm` [samples] into the fewest windows of at most `most` samples each.
+
+    Every cut lies in the middle of the quietest `quiet` samples (20 ms at 16 kHz), looked for in
+    the last `slack` samples before the latest cut that is possible, and only as far back as the
+    number of windows allows: 60 s in windows of 30 s is cut at 30 s. The slices follow each other
+    and cover everything; no samples give no windows.
+    """
+    if most < 1 or slack < 0 or quiet < 1 or samples != len(pcm):
+        raise BadOption(
+            f"windows wants most and quiet of 1 or more, slack of 0 or more, and the {samples} "
+            f"samples; got {most=}, {quiet=}, {slack=}, {len(pcm)} samples"
+        )
+    cuts, count = [0], -(-samples // most)
+    for left in range(count - 1, 0, -1):  # windows after this cut
+        latest = cuts[-1] + most
+        earliest = max(latest - slack, samples - left * most, cuts[-1] + 1)
+        cuts.append(_quietest(pcm, earliest, latest, quiet))
+    return [slice(a, b) for a, b in zip(cuts, [*cuts[1:], samples], strict=True) if b > a]
+
+
+def _quietest(pcm: np.ndarray, earliest: int, latest: int, quiet: int) -> int:
+    start = max(0, earliest - quiet // 2)
+    near = pcm[start : latest + quiet].astype(np.float64)
+    energy = np.concatenate([[0.0], np.cumsum(near * near)])
+    cuts = np.arange(earliest, latest + 1)
+    low = np.maximum(cuts - quiet // 2, 0) - start
+    high = np.minimum(low + quiet, len(near))
+    # Of equals the last: fuller windows.
+    return int(cuts[::-1][np.argmin((energy[high] - energy[low])[::-1])])
+
+
+def _check_options(rate: int, channel: str, max_seconds: float, max_bytes: int) -> None:
+    if not _is_whole(rate) or rate not in RATES:
+        raise BadOption(f"a model's rate is {RATES[0]} to {RATES[-1]} Hz, not {rate!r}")
+    if channel not in ("first", "mean"):
+        raise BadOption(f"channel is 'first' or 'mean', not {channel!r}")
+    if not 0 < max_seconds < float("inf") or max_bytes < 1:
+        raise BadOption(
+            f"max_seconds and max_bytes are positive, not {max_seconds!r} and {max_bytes!r}"
+        )
+
+
+def _read_file(path: Path, channel: str, bounds: _Bounds) -> tuple[np.ndarray, int]:
+    with ExitStack() as stack:
+        file = stack.enter_context(_open(path))
+        data = stack.enter_context(mmap(file.fileno(), 0, access=ACCESS_READ))
+        if lack := _whole.lack(data):
+            raise BadAudio(f"{path} {lack}")
+        mpeg = _whole.is_mpeg(data)
+        if mpeg:
+            stack.enter_context(_silence())
+        # By descriptor: libsndfile guesses nothing from the name, and reads what was checked.
+        sound = stack.enter_context(_sound(path, file.fileno()))
+        frames = sound.frames
+        if frames >= 2**62 or (mpeg and frames + PADDING < _whole.mpeg_samples(data)):
+            raise BadAudio(
+                f"{path} does not say truly how long it is; convert it: ffmpeg -i {path} sound.wav"
+            )
+        bounds.check(str(path), frames, sound.channels, sound.samplerate)
+        return _decode(path, sound, channel, short=mpeg or sound.format == "OGG")
+
+
+def _open(path: Path) -> BinaryIO:
+    """A file that is there, regular and not empty."""
+    try:
+        found = path.stat()
+        # Only then: opening a pipe would wait for its writer.
+        file = path.open("rb") if stat.S_ISREG(found.st_mode) and found.st_size else None
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingFile(f"there is no file {path}; wanted an audio file") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise BadAudio(f"{str(path)!r} cannot be read ({why}); wanted an audio file") from None
+    if file is None:
+        what = "a folder" if path.is_dir() else "not a regular file"
+        what = "empty" if stat.S_ISREG(found.st_mode) else what
+        raise BadAudio(f"{path} is {what}; wanted an audio file")
+    return file
+
+
+def _sound(path: Path, descriptor: int) -> soundfile.SoundFile:
+    try:
+        return soundfile.SoundFile(descriptor, closefd=False)
+    except soundfile.LibsndfileError as error:
+        raise BadAudio(
+            f"{path} is not audio that can be read ({_said(error)}); wanted wav, flac, mp3 or ogg"
+        ) from None
+
+
+def _decode(
+    path: Path, sound: soundfile.SoundFile, channel: str, short: bool
+) -> tuple[np.ndarray, int]:
+    """`short`: the header's count is an estimate, fewer samples are no damage."""
+    rate, frames = sound.samplerate, sound.frames
+    pcm, done = np.empty(frames, np.float32), 0
+    while done < frames:
+        wanted = min(frames - done, max(1, BLOCK // sound.channels))
+        try:
+            block = sound.read(wanted, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            after = f"after {done / rate:.1f} s of {frames / rate:.1f} s"
+            raise BadAudio(f"{path} is cut or damaged {after} ({_said(error)})") from None
+        _check_finite(str(path), block, done, rate)
+        pcm[done : done + len(block)] = _mono(block, channel)
+        done += len(block)
+        if len(block) < wanted:
+            break
+    if done < frames and (not short or not done):
+        raise BadAudio(f"{path} is cut: its header promises {frames} samples, {done} are there")
+    return (pcm if done == frames else pcm[:done].copy()), rate
+
+
+def _read_array(source: Any, channel: str, bounds: _Bounds) -> tuple[np.ndarray, int]:
+    array, rate = source if isinstance(source, tuple) and len(source) == 2 else (source, None)
+    rate = bounds.rate if rate is None else rate
+    if not isinstance(array, np.ndarray) or not _is_whole(rate):
+        got = f"({type(array).__name__}, {type(rate).__name__})"
+        got = got if isinstance(source, tuple) else type(source).__name__
+        raise BadAudio(f"wanted a path, an array, or (array, rate in Hz); got {got}")
+    if array.dtype.kind not in "fiu" or array.ndim not in (1, 2):
+        raise BadAudio(
+            "the array is wanted as floats or integers [samples] or [samples, channels]; got "
+            f"{array.dtype} {list(array.shape)}"
+        )
+    sound = array[:, None] if array.ndim == 1 else array
+    frames, channels = sound.shape
+    if frames and not 1 <= channels <= MOST_CHANNELS:
+        raise BadAudio(
+            f"the array is {list(array.shape)}, so {channels} channels; wanted [samples, channels] "
+            f"with 1 to {MOST_CHANNELS}: transpose it"
+        )
+    bounds.check("the array", frames, channels, int(rate))
+    pcm = np.empty(frames, np.float32)
+    for start in range(0, frames, BLOCK):
+        block = _to_float(sound[start : start + BLOCK])
+        _check_finite("the array", block, start, int(rate))
+        pcm[start : start + BLOCK] = _mono(block, channel)
+    return pcm, int(rate)
+
+
+def _to_float(block: np.ndarray) -> np.ndarray:
+    if block.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # float64 beyond float32 is infinite, and then refused
+            return block.astype(np.float32)
+    scale = 2.0 ** (8 * block.dtype.itemsize - 1)
+    middle = scale if block.dtype.kind == "u" else 0.0
+    return ((block.astype(np.float64) - middle) / scale).astype(np.float32)
+
+
+def _mono(block: np.ndarray, channel: str) -> np.ndarray:
+    # In float64, since the sum of loud channels may not fit float32 though the mean does.
+    return block[:, 0] if channel == "first" else block.mean(axis=1, dtype=np.float64)
+
+
+def _check_finite(name: str, block: np.ndarray, start: int, rate: int) -> None:
+    bad = ~np.isfinite(block).all(axis=1)
+    if bad.any():
+        at = start + int(bad.argmax())
+        raise BadAudio(
+            f"{name} has a sample that is not a finite number: number {at}, at {at / rate:.3f} s"
+        )
+
+
+def _resample(name: str, pcm: np.ndarray, own: int, rate: int) -> np.ndarray:
+    if own == rate:
+        return pcm
+    # soxr gives nothing for less than one sample at the new rate: then the first is kept.
+    made = np.asarray(soxr.resample(pcm, own, rate, quality="HQ"), np.float32)
+    made = made if len(made) else pcm[:1]
+    _check_finite(name, made[:, None], 0, rate)  # a filter overshoots: 3e38 becomes infinite
+    return made
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing on stderr meanwhile: libmpg123 inside libsndfile writes there, past Python."""
+    with _stderr:  # one at a time, or the second would restore the first one's silence
+        try:
+            kept = os.dup(2)
+        except OSError:  # there is no stderr
+            yield
+            return
+        null = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(null, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(null)
+
+
+def _said(error: soundfile.LibsndfileError) -> str:
+    return error.error_string.strip().rstrip(".")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -1,0 +1,107 @@
+"""What every engine offers: a graph is run on arrays, and some outputs may stay with the engine."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from alm.ports import Port
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How to open a graph."""
+
+    provider: str = "cpu"
+    threads: int = 0  # 0: the engine's own choice
+
+
+class Kept:
+    """A tensor that stays with the engine, good as a feed of the session that gave it."""
+
+
+Feed = np.ndarray | Kept
+
+
+class Session(ABC):
+    """One graph, opened by one engine."""
+
+    inputs: dict[str, Port]
+    outputs: dict[str, Port]
+
+    @abstractmethod
+    def run(
+        self, feeds: Mapping[str, Feed], keep: Mapping[str, Kept | None] | None = None
+    ) -> dict[str, Any]:
+        """All outputs by name: arrays, but handles for the names in `keep`.
+
+        A name in `keep` may map to the handle that the output is to be written into, which may be
+        the one that goes in: that is a cache updated in place.
+        """
+
+    @abstractmethod
+    def hold(self, array: np.ndarray) -> Kept:
+        """Hand an array to the engine."""
+
+    @abstractmethod
+    def fetch(self, kept: Kept) -> np.ndarray:
+        """The array behind a handle; it may share memory with it."""
+
+
+@dataclass
+class Rows(Kept):
+    """One handle a row."""
+
+    rows: list[Kept]
+
+
+class RowByRow(Session):
+    """A graph whose batch is fixed to 1, run once a row: what a batch would give, in its time."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.inputs, self.outputs = session.inputs, session.outputs
+
+    def run(
+        self, feeds: Mapping[str, Feed], keep: Mapping[str, Kept | None] | None = None
+    ) -> dict[str, Any]:
+        """See `Session.run`."""
+        keep = keep or {}
+        rows = max(len(f.rows) if isinstance(f, Rows) else len(_array(f)) for f in feeds.values())
+
+        def row(feed: Feed | None, i: int) -> Any:
+            if feed is None:
+                return None
+            return feed.rows[i] if isinstance(feed, Rows) else _array(feed)[i : i + 1]
+
+        results = [
+            self._session.run(
+                {name: row(feed, i) for name, feed in feeds.items()},
+                {name: row(place, i) for name, place in keep.items()},
+            )
+            for i in range(rows)
+        ]
+        return {
+            name: Rows([r[name] for r in results])
+            if name in keep
+            else np.concatenate([r[name] for r in results])
+            for name in self.outputs
+        }
+
+    def hold(self, array: np.ndarray) -> Rows:
+        """See `Session.hold`."""
+        return Rows([self._session.hold(array[i : i + 1]) for i in range(len(array))])
+
+    def fetch(self, kept: Kept) -> np.ndarray:
+        """See `Session.fetch`."""
+        assert isinstance(kept, Rows)
+        return np.concatenate([self._session.fetch(row) for row in kept.rows])
+
+
+def _array(feed: Feed) -> np.ndarray:
+    assert isinstance(feed, np.ndarray)
+    return feed

@@ -1,0 +1,139 @@
+"""ONNX Runtime: graphs as they were exported, the KV cache kept where the graph runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alm.backends._session import Feed, Kept, EngineOptions, Session
+from alm.errors import BadArtifacts, MissingEngine, UnknownName
+from alm.ports import Port
+
+# alm's name of a provider -> ONNX Runtime's, the one preferred by `auto` first.
+PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+
+DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(bfloat16)": "bfloat16",
+    "tensor(double)": "float64",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
+
+
+def _runtime() -> Any:
+    # Official builds of a sibling package report usage over the network; this opts out of all.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingEngine("no engine is installed; try: pip install 'alm-edge[ort]'") from error
+    onnxruntime.set_default_logger_severity(3)  # errors only: stderr is for our sentences
+    return onnxruntime
+
+
+def available() -> list[str]:
+    """Providers that this installation can run, the preferred first."""
+    there = _runtime().get_available_providers()
+    return [name for name, theirs in PROVIDERS.items() if theirs in there]
+
+
+def open_session(graph: Path, options: EngineOptions) -> Session:
+    """Open a graph.
+
+    Raises:
+        MissingEngine: onnxruntime is not installed.
+        UnknownName: the provider is not in this installation.
+        BadArtifacts: ONNX Runtime cannot load the graph.
+    """
+    runtime = _runtime()
+    if options.provider not in available():
+        there = ", ".join(available())
+        raise UnknownName(f"provider {options.provider!r} is not installed; there is: {there}")
+    settings = runtime.SessionOptions()
+    if options.threads:
+        settings.intra_op_num_threads = options.threads
+    settings.log_severity_level = 3
+    providers = [PROVIDERS[options.provider]]
+    if options.provider != "cpu":
+        providers.append(PROVIDERS["cpu"])
+    try:
+        session = runtime.InferenceSession(graph, settings, providers=providers)
+    except Exception as error:  # onnxruntime's own exceptions share no base of theirs
+        raise BadArtifacts(f"ONNX Runtime cannot load {graph}: {_first_line(error)}") from error
+    return OrtSession(session, options.provider)
+
+
+@dataclass
+class Handle(Kept):
+    """A tensor that stays with the engine; `array` shares its memory on the CPU."""
+
+    value: Any
+    array: np.ndarray | None = None
+
+
+class OrtSession(Session):
+    """One graph in ONNX Runtime."""
+
+    def __init__(self, session: Any, provider: str) -> None:
+        self._session = session
+        self._device = "cuda" if provider == "cuda" else "cpu"
+        self.inputs = {i.name: _port(i) for i in session.get_inputs()}
+        self.outputs = {o.name: _port(o) for o in session.get_outputs()}
+
+    def run(
+        self, feeds: Mapping[str, Feed], keep: Mapping[str, Kept | None] | None = None
+    ) -> dict[str, Any]:
+        """See `Session.run`."""
+        keep = keep or {}
+        binding = self._session.io_binding()
+        for name, feed in feeds.items():
+            handle = feed if isinstance(feed, Handle) else self.hold(np.asarray(feed))
+            binding.bind_ortvalue_input(name, handle.value)  # pyright: ignore
+        for name in self.outputs:
+            place = keep.get(name)
+            if isinstance(place, Handle):
+                binding.bind_ortvalue_output(name, place.value)
+            else:
+                binding.bind_output(name, self._device if name in keep else "cpu")
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:
+            raise BadArtifacts(f"ONNX Runtime failed: {_first_line(error)}") from error
+        values = dict(zip(self.outputs, binding.get_outputs(), strict=True))
+        return {
+            name: (keep[name] or Handle(value)) if name in keep else value.numpy()
+            for name, value in values.items()
+        }
+
+    def hold(self, array: np.ndarray) -> Handle:
+        """See `Session.hold`. On the CPU the engine works in the array's own memory."""
+        from onnxruntime import OrtValue
+
+        array = np.ascontiguousarray(array)
+        return Handle(OrtValue.ortvalue_from_numpy(array, self._device, 0), array)
+
+    def fetch(self, kept: Kept) -> np.ndarray:
+        """See `Session.fetch`."""
+        assert isinstance(kept, Handle)
+        on_cpu = self._device == "cpu" and kept.array is not None
+        return kept.array if on_cpu else kept.value.numpy()  # pyright: ignore
+
+
+def _port(value: Any) -> Port:
+    axes = tuple(axis if isinstance(axis, (int, str)) else "" for axis in value.shape)
+    return Port(DTYPES.get(value.type, value.type), axes)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().split("\n")[0]
+    return text.removeprefix("[ONNXRuntimeError] : ")

@@ -1,0 +1,465 @@
+"""Decoding gives the tokens that transformers' `generate` gives for a prompt of embeddings."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from alm import _scores
+from alm.decoding import Options, Sequence, generate
+from alm.errors import BadArtifacts, BadOption
+
+VOCAB = 48
+WIDTH = 16
+EOS = (frozenset({7}), frozenset({3, 11, 40}), frozenset(range(0, VOCAB, 6)))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny matrices are slower on many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@cache
+def language_model(seed: int) -> LlamaForCausalLM:
+    """A random Llama whose logits lie far enough apart that there are no ties."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=WIDTH,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        initializer_range=0.6,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def prompts(seed: int, batch: int) -> torch.Tensor:
+    return torch.randn(batch, 5, WIDTH, generator=torch.Generator().manual_seed(seed))
+
+
+class Torch:
+    """A decoder over a transformers model; it has read its prompts when it is made."""
+
+    def __init__(self, seed: int, batch: int, row: int | None = None) -> None:
+        self.model = language_model(seed)
+        self.cache = DynamicCache(config=self.model.config)
+        embeds = prompts(seed, batch)
+        embeds = embeds if row is None else embeds[row : row + 1]
+        self.logits = self._run(inputs_embeds=embeds)
+        self.fed: list[int] = []  # rows of each step
+
+    def step(self, token_ids: np.ndarray) -> np.ndarray:
+        assert token_ids.dtype == np.int64
+        self.fed.append(len(token_ids))
+        return self._run(input_ids=torch.from_numpy(token_ids)[:, None])
+
+    def reorder(self, rows: np.ndarray) -> None:
+        self.cache.batch_select_indices(torch.from_numpy(rows))
+
+    def _run(self, **feeds: torch.Tensor) -> np.ndarray:
+        with torch.inference_mode():
+            found = self.model(**feeds, past_key_values=self.cache, use_cache=True)
+        return found.logits[:, -1].numpy()
+
+
+@dataclass
+class Constant:
+    """A decoder that says the same whatever it is fed."""
+
+    row: np.ndarray
+    rows: int = 1
+
+    @property
+    def logits(self) -> np.ndarray:
+        return np.tile(self.row, (self.rows, 1))
+
+    def step(self, token_ids: np.ndarray) -> np.ndarray:
+        assert len(token_ids) == self.rows
+        return self.logits
+
+    def reorder(self, rows: np.ndarray) -> None:
+        self.rows = len(rows)
+
+
+def ours(seed: int, batch: int, options: Options, eos: frozenset[int]) -> list[Sequence]:
+    decoder = Torch(seed, batch)
+    return generate(decoder.logits, decoder, options, eos_ids=eos)
+
+
+def theirs(seed: int, batch: int, options: Options, eos: frozenset[int]) -> tuple[Any, Any]:
+    """The new tokens of transformers, row by row without padding, and the scores of beams."""
+    said: dict[str, Any] = {
+        "max_new_tokens": options.max_new_tokens,
+        "repetition_penalty": options.repetition_penalty,
+        "eos_token_id": sorted(eos) or None,
+        "pad_token_id": VOCAB - 1,
+    }
+    if options.min_length and eos:
+        said["min_new_tokens"] = options.min_length
+    if options.num_beams > 1:
+        names = ("num_beams", "length_penalty", "early_stopping")
+        said |= {name: getattr(options, name) for name in names}
+    embeds = prompts(seed, batch)
+    # That the penalty sees only new tokens is just what is wanted here; transformers warns of it.
+    about: AbstractContextManager[Any] = nullcontext()
+    if options.repetition_penalty != 1:
+        about = pytest.warns(UserWarning, match="only to newly generated tokens")
+    with about:
+        model: Any = language_model(seed)
+        found = model.generate(
+            inputs_embeds=embeds,
+            attention_mask=torch.ones(embeds.shape[:2], dtype=torch.int64),
+            generation_config=GenerationConfig(
+                **said, do_sample=False, return_dict_in_generate=True, output_scores=True
+            ),
+        )
+    rows = [cut(row, eos) for row in found.sequences.tolist()]
+    return rows, found.sequences_scores.tolist() if options.num_beams > 1 else None
+
+
+def cut(tokens: list[int], eos: frozenset[int]) -> list[int]:
+    """Tokens up to their EOS, that one included: what follows is padding."""
+    ends = [place for place, token in enumerate(tokens) if token in eos]
+    return tokens[: ends[0] + 1] if ends else tokens
+
+
+def reason(tokens: list[int], eos: frozenset[int]) -> str:
+    return "eos" if tokens[-1] in eos else "length"
+
+
+@pytest.mark.parametrize("eos", EOS, ids=lambda eos: f"{len(eos)}-eos")
+@pytest.mark.parametrize("penalty", [1.0, 1.3, 0.7])
+def test_greedy_tokens_are_those_of_transformers(penalty: float, eos: frozenset[int]) -> None:
+    for seed, batch, least in itertools.product(range(3), (1, 3), (0, 4)):
+        options = Options(max_new_tokens=14, repetition_penalty=penalty, min_length=least)
+        rows, _ = theirs(seed, batch, options, eos)
+        answers = ours(seed, batch, options, eos)
+        assert [answer.token_ids for answer in answers] == rows
+        assert [answer.stop_reason for answer in answers] == [reason(row, eos) for row in rows]
+
+
+@pytest.mark.parametrize("early", [False, True, "never"])
+@pytest.mark.parametrize("beams", [2, 4, 5])
+def test_beams_find_the_tokens_and_scores_of_transformers(beams: int, early: Any) -> None:
+    ended = 0
+    for case, length_penalty in enumerate([0.0, 0.6, 1.0, 2.0, -1.0] * 8):
+        eos = EOS[case % 3]
+        batch = (1, 3)[case % 2]
+        options = Options(
+            max_new_tokens=(14, 9)[case // 10 % 2],
+            num_beams=beams,
+            length_penalty=length_penalty,
+            early_stopping=early,
+            repetition_penalty=(1.0, 1.2, 1.0, 0.8)[case % 4],
+            min_length=(0, 0, 3)[case // 2 % 3],
+        )
+        rows, scores = theirs(case % 7, batch, options, eos)
+        answers = ours(case % 7, batch, options, eos)
+        assert [answer.token_ids for answer in answers] == rows, (case, options)
+        assert [answer.score for answer in answers] == pytest.approx(scores, rel=1e-4)
+        assert [answer.stop_reason for answer in answers] == [reason(row, eos) for row in rows]
+        ended += sum(answer.stop_reason == "eos" for answer in answers)
+    assert ended >= 20  # or the comparison says little
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_an_answer_may_have_no_eos_and_a_single_token(beams: int) -> None:
+    for most, eos in ((1, EOS[1]), (6, frozenset())):
+        options = Options(max_new_tokens=most, num_beams=beams)
+        rows, _ = theirs(2, 2, options, eos)
+        assert [answer.token_ids for answer in ours(2, 2, options, eos)] == rows
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(max_new_tokens=12, repetition_penalty=1.2),
+        Options(max_new_tokens=12, num_beams=4, early_stopping="never"),
+        Options(max_new_tokens=12, num_beams=3, early_stopping=True),
+    ],
+    ids=["greedy", "never", "early"],
+)
+def test_a_row_in_a_batch_is_answered_as_if_it_were_alone(options: Options) -> None:
+    for seed in range(4):
+        together = ours(seed, 3, options, EOS[1])
+        for row, answer in enumerate(together):
+            alone = Torch(seed, 3, row)
+            (single,) = generate(alone.logits, alone, options, eos_ids=EOS[1])
+            assert single.token_ids == answer.token_ids
+
+
+def test_rows_that_are_done_are_not_fed_any_more() -> None:
+    decoder = Torch(1, 3)
+    answers = generate(decoder.logits, decoder, Options(max_new_tokens=14), eos_ids=EOS[2])
+    lengths = [len(answer.token_ids) for answer in answers]
+    assert len(set(lengths)) > 1
+    steps = range(1, max(lengths))
+    assert decoder.fed == [sum(length > step for length in lengths) for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"),
+    [(1.0, 0, 0.9), (0.7, 0, 0.5), (1.5, 50, 1.0), (1.0, 5, 0.8), (2.0, 1000, 0.999), (1, 0, 1e-9)],
+)
+@pytest.mark.parametrize(("vocab", "spread"), [(48, 3.0), (20_000, 4.0), (5_000, 0.1)])
+def test_sampling_draws_from_the_distribution_of_transformers(
+    temperature: float, top_k: int, top_p: float, vocab: int, spread: float
+) -> None:
+    scores = np.random.default_rng(vocab).normal(0, spread, (4, vocab)).astype(np.float32)
+    warpers = LogitsProcessorList([TemperatureLogitsWarper(float(temperature))])
+    if top_k:
+        warpers.append(TopKLogitsWarper(top_k))
+    if top_p < 1:
+        warpers.append(TopPLogitsWarper(top_p))
+    nothing = torch.empty(4, 0, dtype=torch.int64)
+    want: Any = warpers(nothing, torch.from_numpy(scores))  # pyright: ignore[reportArgumentType]
+    got = np.stack([_scores.warp(row, temperature, top_k, top_p) for row in scores])
+    assert np.array_equal(np.isfinite(got), np.isfinite(want.numpy()))
+    chances = torch.from_numpy(got).softmax(-1)
+    torch.testing.assert_close(chances, want.softmax(-1), rtol=1e-6, atol=0)
+
+
+def test_tokens_are_sampled_as_often_as_their_probability_says() -> None:
+    chances = np.array([0.4, 0.3, 0.15, 0.1, 0.05])
+    decoder = Constant(np.log(chances).astype(np.float32))
+    options = Options(max_new_tokens=5000, do_sample=True, seed=3)
+    (answer,) = generate(decoder.logits, decoder, options, eos_ids=frozenset())
+    counts = np.bincount(answer.token_ids, minlength=5)
+    chi_square = ((counts - 5000 * chances) ** 2 / (5000 * chances)).sum()
+    assert chi_square < 18.5  # 4 degrees of freedom: one seed in a thousand is above
+
+
+def test_top_k_and_top_p_leave_the_unlikely_out() -> None:
+    decoder = Constant(np.log([0.4, 0.3, 0.15, 0.1, 0.05]).astype(np.float32))
+    sampled = Options(max_new_tokens=300, do_sample=True, seed=0)
+    for options, allowed in (
+        (replace(sampled, top_k=2), {0, 1}),
+        (replace(sampled, top_p=0.8), {0, 1, 2}),
+    ):
+        (answer,) = generate(decoder.logits, decoder, options, eos_ids=frozenset())
+        assert set(answer.token_ids) == allowed
+
+
+def test_a_seed_repeats_its_answer_and_no_seed_does_not() -> None:
+    options = Options(max_new_tokens=30, do_sample=True, temperature=3.0, seed=5)
+    first, again = (ours(0, 2, options, frozenset()) for _ in range(2))
+    assert first == again
+    assert first[0].token_ids != first[1].token_ids
+    assert first != ours(0, 2, replace(options, seed=6), frozenset())
+    unseeded = replace(options, seed=None)
+    assert ours(0, 2, unseeded, frozenset()) != ours(0, 2, unseeded, frozenset())
+
+
+def test_a_sampled_row_does_not_depend_on_the_rows_beside_it() -> None:
+    options = Options(max_new_tokens=20, do_sample=True, temperature=2.0, top_p=0.9, seed=9)
+    three = ours(4, 3, options, EOS[2])
+    alone = Torch(4, 3, row=0)
+    assert generate(alone.logits, alone, options, eos_ids=EOS[2]) == three[:1]
+    two = Torch(4, 3)
+    two.reorder(np.array([0, 1]))
+    assert generate(two.logits[:2], two, options, eos_ids=EOS[2]) == three[:2]
+
+
+def test_rows_of_equal_prompts_draw_differently_and_go_on_when_another_ends() -> None:
+    options = Options(max_new_tokens=20, do_sample=True, seed=9)
+
+    def answers(ends: tuple[int, int]) -> list[Sequence]:
+        decoder = Constant(np.zeros(9, np.float32), rows=3)
+        return generate(
+            decoder.logits,
+            decoder,
+            options,
+            eos_ids=frozenset(),
+            stopped=lambda row, token_ids: (row, len(token_ids)) == ends,
+        )
+
+    whole = answers((0, 20))
+    assert len({tuple(answer.token_ids) for answer in whole}) == 3
+    assert answers((0, 3))[1:] == whole[1:]
+
+
+def test_sampling_at_the_lowest_temperature_is_greedy() -> None:
+    cold = Options(max_new_tokens=10, do_sample=True, temperature=1e-6, seed=1)
+    greedy = [answer.token_ids for answer in ours(3, 2, Options(max_new_tokens=10), EOS[0])]
+    assert [answer.token_ids for answer in ours(3, 2, cold, EOS[0])] == greedy
+
+
+def test_every_row_has_its_own_stop_strings() -> None:
+    plain = ours(0, 3, Options(max_new_tokens=12), frozenset())
+    lengths = {0: 4, 1: 12, 2: 1}
+
+    def stopped(row: int, token_ids: list[int]) -> bool:
+        return len(token_ids) == lengths[row] < 12
+
+    decoder = Torch(0, 3)
+    answers = generate(
+        decoder.logits, decoder, Options(max_new_tokens=12), eos_ids=frozenset(), stopped=stopped
+    )
+    for row, answer in enumerate(answers):
+        assert answer.token_ids == plain[row].token_ids[: lengths[row]]
+    assert [answer.stop_reason for answer in answers] == ["stop_string", "length", "stop_string"]
+
+
+def test_a_stop_string_ends_a_beam_as_the_eos_would() -> None:
+    for seed, early in itertools.product(range(4), (False, True)):
+        options = Options(max_new_tokens=12, num_beams=4, early_stopping=early)
+        as_eos = ours(seed, 3, options, frozenset({7}))
+        decoder = Torch(seed, 3)
+        as_text = generate(
+            decoder.logits,
+            decoder,
+            options,
+            eos_ids=frozenset(),
+            stopped=lambda _, token_ids: token_ids[-1] == 7,
+        )
+        assert [answer.token_ids for answer in as_text] == [answer.token_ids for answer in as_eos]
+        for text, eos in zip(as_text, as_eos, strict=True):
+            assert text.stop_reason == eos.stop_reason.replace("eos", "stop_string")
+
+
+def test_a_row_whose_beams_all_stop_at_once_is_answered() -> None:
+    decoder = Torch(0, 3)
+    answers = generate(
+        decoder.logits,
+        decoder,
+        Options(max_new_tokens=12, num_beams=3),
+        eos_ids=EOS[0],
+        stopped=lambda row, token_ids: row == 1 and len(token_ids) == 2,
+    )
+    assert len(answers[1].token_ids) <= 2
+    assert answers[0] == ours(0, 3, Options(max_new_tokens=12, num_beams=3), EOS[0])[0]
+
+
+def test_tokens_are_told_as_they_come_in_every_row() -> None:
+    heard: list[list[int]] = [[], [], []]
+    decoder = Torch(1, 3)
+    answers = generate(
+        decoder.logits,
+        decoder,
+        Options(max_new_tokens=10),
+        eos_ids=EOS[2],
+        on_token=lambda row, token: heard[row].append(token),
+    )
+    assert heard == [answer.token_ids for answer in answers]
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_not_numbers_are_refused(bad: float, beams: int) -> None:
+    fine = Constant(np.arange(9, dtype=np.float32))
+    broken = Constant(np.array([0, bad, 1], np.float32))
+    options = Options(num_beams=beams)
+    with pytest.raises(BadArtifacts, match="not finite numbers"):
+        generate(broken.logits, broken, options, eos_ids=frozenset())
+    with pytest.raises(BadArtifacts, match="not finite numbers"):
+        generate(fine.logits, Late(fine.row, bad), options, eos_ids=frozenset())
+    with pytest.raises(BadArtifacts, match=r"must give logits \[1, vocabulary\]"):
+        generate(fine.logits[:, None], fine, options, eos_ids=frozenset())
+
+
+@dataclass
+class Late:
+    """A decoder that breaks after its prompt."""
+
+    row: np.ndarray
+    bad: float
+
+    def step(self, token_ids: np.ndarray) -> np.ndarray:
+        return np.tile(np.append(self.row, np.float32(self.bad)), (len(token_ids), 1))
+
+    def reorder(self, rows: np.ndarray) -> None:
+        pass
+
+
+def test_the_logits_of_the_decoder_are_left_as_they_were() -> None:
+    decoder = Torch(0, 2)
+    before = decoder.logits.copy()
+    for options in (
+        Options(max_new_tokens=2, min_length=2, repetition_penalty=2.0),
+        Options(max_new_tokens=2, min_length=2, num_beams=3),
+        Options(max_new_tokens=2, do_sample=True, top_k=3, top_p=0.5, temperature=0.5),
+    ):
+        decoder = Torch(0, 2)
+        generate(decoder.logits, decoder, options, eos_ids=EOS[2])
+        assert np.array_equal(decoder.logits, before)
+
+
+def test_no_rows_have_no_answers() -> None:
+    decoder = Constant(np.zeros(4, np.float32), rows=0)
+    for beams in (1, 2):
+        logits = np.zeros((0, 4), np.float32)
+        assert generate(logits, decoder, Options(num_beams=beams), eos_ids=frozenset()) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens must be a whole number of at least 1, not 0"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens must be a whole number of at least 1, not 2.5"),
+        ({"num_beams": 0}, "num_beams must be a whole number of at least 1, not 0"),
+        ({"num_beams": True}, "num_beams must be a whole number of at least 1, not True"),
+        ({"top_k": -1}, "top_k must be a whole number of at least 0, not -1"),
+        ({"min_length": -1}, "min_length must be a whole number of at least 0, not -1"),
+        ({"min_length": 300}, "min_length 300 is more than max_new_tokens 200"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
+        ({"do_sample": True, "num_beams": 2}, "sampling and 2 beams exclude each other"),
+        ({"do_sample": True, "temperature": 0.0}, "temperature 0; use greedy: do_sample=False"),
+        ({"do_sample": True, "temperature": -1.0}, "temperature must be a number from 1e-06"),
+        ({"do_sample": True, "temperature": np.nan}, "temperature must be a number from 1e-06"),
+        ({"top_p": 0.0}, "top_p must be above 0 and at most 1, not 0.0"),
+        ({"top_p": 1.1}, "top_p must be above 0 and at most 1, not 1.1"),
+        ({"top_p": np.nan}, "top_p must be above 0 and at most 1, not nan"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be a number from 1e-06"),
+        ({"repetition_penalty": np.inf}, "repetition_penalty must be a number from 1e-06"),
+        ({"length_penalty": np.inf}, "length_penalty must be a number from -8 to 8, not inf"),
+        ({"early_stopping": "always"}, "early_stopping must be False, True or 'never'"),
+    ],
+)
+def test_an_option_out_of_range_is_refused_in_one_sentence(
+    said: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(BadOption) as caught:
+        Options(**said)
+    assert sentence in str(caught.value)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_a_temperature_without_sampling_is_ignored() -> None:
+    assert Options(temperature=0.0).do_sample is False
+
+
+@pytest.mark.parametrize("said", [{"repetition_penalty": 1e6}, {"repetition_penalty": 1e-6}])
+def test_options_at_their_ends_overflow_nothing(said: dict[str, float]) -> None:
+    make: Callable[..., Options] = Options
+    for rest in ({"num_beams": 3, "length_penalty": 8.0}, {"do_sample": True, "temperature": 1e-6}):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            (answer,) = ours(0, 1, make(max_new_tokens=20, **said, **rest), frozenset())
+        assert len(answer.token_ids) == 20

@@ -1,0 +1,131 @@
+"""Adapters: recognised from the names of their tensors and merged through peft's own delta.
+
+The decoder's modules are named as transformers names them, so peft wraps it as it would wrap the
+original and the tensors of the checkpoint fit without renaming.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import peft
+import torch
+from torch import Tensor
+
+from alm.errors import BadCheckpoint
+from wrappers._decoder import Decoder
+
+Settings = Mapping[str, Any]  # the checkpoint's `model` section: lora_alpha and so on
+
+# Worst difference of logits, as a share of the largest logit, that rounding of a merge may cost.
+MERGE_TOLERANCE = 1e-4
+
+
+def _lora(tensors: Mapping[str, Tensor], targets: list[str], settings: Settings) -> Any:
+    ranks = {_module(k): v.shape[0] for k, v in tensors.items() if ".lora_A." in k}
+    rank = int(settings.get("lora_rank", 8))
+    if set(ranks.values()) != {rank}:
+        found = ", ".join(str(r) for r in sorted(set(ranks.values())))
+        raise BadCheckpoint(f"lora_rank is {rank} but the weights are of rank {found}")
+    return peft.LoraConfig(
+        r=rank,
+        lora_alpha=settings.get("lora_alpha", 32),
+        target_modules=targets,
+        use_dora=any(".lora_magnitude_vector." in k for k in tensors),
+    )
+
+
+def _vblora(tensors: Mapping[str, Tensor], targets: list[str], settings: Settings) -> Any:
+    bank = next((v for k, v in tensors.items() if ".vblora_vector_bank." in k), None)
+    if bank is None:
+        raise BadCheckpoint("the VB-LoRA adapter has no vblora_vector_bank")
+    rank = next(v.shape[0] for k, v in tensors.items() if ".vblora_logits_A." in k)
+    return peft.VBLoRAConfig(
+        r=rank,
+        num_vectors=bank.shape[0],
+        vector_length=bank.shape[1],
+        topk=int(settings.get("vblora_topk", 2)),
+        target_modules=targets,
+    )
+
+
+# What a tensor's name holds -> the adapter's name and its peft config.
+KINDS: dict[str, tuple[str, Callable[[Mapping[str, Tensor], list[str], Settings], Any]]] = {
+    ".lora_A.": ("LoRA", _lora),
+    ".vblora_logits_A.": ("VB-LoRA", _vblora),
+}
+MARKS = (".lora_", ".vblora_", "vblora_vector_bank")  # all that those two ever store
+
+
+def _module(key: str) -> str:
+    """base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight -> model...q_proj"""
+    stem = key.removeprefix("base_model.model.")
+    cut = min(stem.index(mark) for mark in MARKS if mark in stem)
+    return stem[:cut]
+
+
+def is_adapter(key: str) -> bool:
+    """Whether a tensor of this name belongs to an adapter that is known here."""
+    return any(mark in key for mark in MARKS)
+
+
+def kind(tensors: Mapping[str, Tensor]) -> str:
+    """The adapter's name, "" when there are no tensors.
+
+    Raises:
+        BadCheckpoint: an adapter that is not known here.
+    """
+    if not tensors:
+        return ""
+    for mark, (name, _) in KINDS.items():
+        if any(mark in key for key in tensors):
+            return name
+    known = ", ".join(name for name, _ in KINDS.values())
+    raise BadCheckpoint(f"unknown adapter ({next(iter(tensors))}); known are {known}")
+
+
+@torch.no_grad()
+def merge(decoder: Decoder, tensors: Mapping[str, Tensor], settings: Settings) -> float:
+    """Merge the adapter into the decoder in place.
+
+    Returns:
+        The worst difference between the logits before and after merging (float32).
+
+    Raises:
+        BadCheckpoint: tensors that peft does not ask for, or lacks, or a merge that changes logits.
+    """
+    name = kind(tensors)
+    config_of = next(build for n, build in KINDS.values() if n == name)
+    targets = sorted({_module(k) for k in tensors if any(mark in k for mark in KINDS)})
+    wrapped: Any = peft.get_peft_model(decoder, config_of(tensors, targets, settings))  # pyright: ignore
+    wanted = {k: v.shape for k, v in wrapped.state_dict().items() if is_adapter(k)}
+    faults = [f"{k} is missing" for k in wanted if k not in tensors]
+    faults += [f"nothing takes {k}" for k in tensors if k not in wanted]
+    faults += [
+        f"{k} is {list(v.shape)}, not {list(wanted[k])}"
+        for k, v in tensors.items()
+        if k in wanted and v.shape != wanted[k]
+    ]
+    if faults:
+        raise BadCheckpoint(f"the {name} adapter does not fit: {'; '.join(faults)}")
+    wrapped.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
+    wrapped.eval()
+
+    probe = _probe(decoder)
+    before = decoder(*probe)[0]
+    wrapped.merge_and_unload(safe_merge=True)
+    after = decoder(*probe)[0]
+    error = float((before - after).abs().max())
+    if not error <= MERGE_TOLERANCE * max(1.0, float(before.abs().max())):
+        raise BadCheckpoint(f"merging the {name} adapter changes logits by {error:.1e}")
+    return error
+
+
+def _probe(decoder: Decoder) -> list[Tensor]:
+    """A short random prompt and an empty cache."""
+    sizes = {"batch": 1, "seq": 8, "past": 0, "capacity": 8}
+    noise = torch.Generator().manual_seed(0)
+    embeds = torch.randn(1, 8, decoder.spec.hidden, generator=noise)
+    cache = [torch.from_numpy(port.empty(sizes)) for port in list(decoder.inputs.values())[3:]]
+    return [embeds, torch.tensor([0]), torch.tensor([8]), *cache]

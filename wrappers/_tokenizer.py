@@ -1,0 +1,84 @@
+"""The tokenizer of a folder as one tokenizer.json; sentencepiece models are converted and checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, normalizers
+
+from alm.errors import BadCheckpoint, MissingFile
+
+# Texts on which a converted tokenizer must agree with sentencepiece, besides the model's prompts.
+PROBES = ("Hello world", " leading space", "two  spaces\nand a line", "Grüße, 语音 🙂", "1234", "")
+
+
+def tokenizer_json(folder: Path, prompts: Iterable[str]) -> str:
+    """The text of a tokenizer.json that tokenizes as the folder's own tokenizer does.
+
+    Raises:
+        MissingFile: neither tokenizer.json nor tokenizer.model.
+        BadCheckpoint: unreadable, or no conversion agrees with sentencepiece on the prompts.
+    """
+    ready = folder / "tokenizer.json"
+    if ready.is_file():
+        text = ready.read_text("utf-8")
+        try:
+            Tokenizer.from_str(text)
+        except Exception as error:  # tokenizers raises plain Exception
+            raise BadCheckpoint(f"{ready} is no tokenizer: {error}") from error
+        return text
+    pieces = folder / "tokenizer.model"
+    if not pieces.is_file():
+        raise MissingFile(f"{folder} holds no tokenizer.json and no tokenizer.model")
+    return _converted(pieces, [*PROBES, *prompts])
+
+
+def _converted(pieces: Path, texts: list[str]) -> str:
+    from sentencepiece import SentencePieceProcessor
+
+    truth = SentencePieceProcessor(model_file=str(pieces))  # pyright: ignore
+    disagreement = ""
+    for candidate in _candidates(pieces.parent):
+        bad = [t for t in texts if _ids(candidate, t) != truth.encode(t)]  # pyright: ignore
+        if not bad:
+            return candidate.to_str()
+        disagreement = bad[0]
+    raise BadCheckpoint(
+        f"{pieces} could not be converted: tokenizer.json and sentencepiece disagree on "
+        f"{disagreement!r}; put a tokenizer.json beside it"
+    )
+
+
+def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def _candidates(folder: Path) -> Iterator[Tokenizer]:
+    """transformers' conversion, then the same with sentencepiece's way of marking spaces.
+
+    transformers lets a leading space stand for the marker that sentencepiece always adds.
+    """
+    from transformers import AutoTokenizer
+
+    backend = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+    yield backend
+    plain: dict[str, Any] = json.loads(backend.to_str())
+    plain["pre_tokenizer"] = None
+    marked = Tokenizer.from_str(json.dumps(plain))
+    spaces = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    marked.normalizer = normalizers.Sequence(spaces)  # pyright: ignore
+    yield marked
+
+
+def special_id(folder: Path, tokenizer: Tokenizer, token: str) -> int | None:
+    """The id of `bos_token` or the like, as tokenizer_config.json or its older sibling names it."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        path = folder / name
+        said = json.loads(path.read_text("utf-8")).get(token) if path.is_file() else None
+        text = said.get("content") if isinstance(said, dict) else said
+        if text is not None:
+            return tokenizer.token_to_id(text)
+    return None
