@@ -35,7 +35,8 @@ class Recipe:
     window_seconds: int = 30
     speech_width: int = 64
     audio_width: int = 48  # 0: without BEATs
-    bridge_width: int = 96  # a multiple of BERT's 12 heads
+    bridge_width: int = 96
+    bridge_heads: int = 12
     queries: int = 1
     second_per_window: float = 0.333333
     second_stride: float = 0.333333
@@ -73,6 +74,7 @@ def _config(recipe: Recipe) -> dict[str, Any]:
         use_speech_Qformer=True,
         window_level_Qformer=recipe.windowed,
         num_speech_query_token=recipe.queries,
+        qformer_heads=recipe.bridge_heads,
         second_per_window=recipe.second_per_window,
         second_stride=recipe.second_stride,
         lora=bool(recipe.adapter),

@@ -147,7 +147,7 @@ def test_a_short_row_of_a_batch_has_the_fbank_that_it_has_alone() -> None:
     assert together.isfinite().all()
 
 
-@pytest.mark.parametrize("opset", [18, 20, 24])
+@pytest.mark.parametrize("opset", [18, 24])
 def test_the_mel_graph_computes_what_the_module_does(opset: int, tmp_path: Path) -> None:
     mel = Mel(80, window_samples=5 * RATE)
     graph = traced(mel, (noise(2, 20_000),), tmp_path, opset)
@@ -156,7 +156,7 @@ def test_the_mel_graph_computes_what_the_module_does(opset: int, tmp_path: Path)
         np.testing.assert_allclose(graph.run(pcm)[0], mel(pcm).numpy(), atol=1e-4)
 
 
-@pytest.mark.parametrize("opset", [18, 20, 24])
+@pytest.mark.parametrize("opset", [18, 24])
 def test_the_fbank_graph_computes_what_the_module_does(opset: int, tmp_path: Path) -> None:
     fbank = Fbank()
     graph = traced(fbank, (noise(2, 20_000), torch.tensor([20_000, 16_000])), tmp_path, opset)

@@ -33,7 +33,8 @@ RATE = 16000  # Hz
 FRAME_RATE = 50  # encoder frames a second; the original hard-codes 1500 per 30 s
 LEAST_SAMPLES = RATE  # shorter clips are padded to one second, as the original does
 PLACEHOLDER = "<SpeechHere>"
-BERT_HEADS = 12  # of bert-base-uncased, which the original's Q-Former always takes
+BERT_HEAD_DIM = 64  # of bert-base-uncased, which the original's Q-Former always is
+SMALL_BERT_HEADS = 4  # of the reduced Q-Formers that are made for tests
 
 # Buffers that old training runs left in the .pth and that carry nothing trained.
 IGNORED = ("rotary_emb.inv_freq", ".absmax", ".quant_map", ".nested_", ".quant_state.")
@@ -242,7 +243,7 @@ class Salmonn:
             speech_width=int(self.whisper_config["d_model"]),
             audio_width=int(beats_file["cfg"]["encoder_embed_dim"]) if beats_file else 0,
             hidden=hidden,
-            heads=BERT_HEADS,
+            heads=self._bridge_heads(hidden),
             layers=len(numbers),
             intermediate=wide[0],
             queries=queries,
@@ -250,6 +251,17 @@ class Salmonn:
             stride=stride,
             out=self.spec.hidden,
         )
+
+    def _bridge_heads(self, width: int) -> int:
+        """Heads of the Q-Former. No file of a checkpoint says it: the original takes BERT's."""
+        usual = width // BERT_HEAD_DIM if width >= 8 * BERT_HEAD_DIM else SMALL_BERT_HEADS
+        heads = int(self.settings.get("qformer_heads", usual))
+        if width % heads:
+            raise BadCheckpoint(
+                f"{self.trained.where}: a Q-Former of width {width} cannot have {heads} heads; "
+                f"say `qformer_heads` in the model section of {self.file}"
+            )
+        return heads
 
     def _decoder_on_meta(self) -> Decoder:
         with torch.device("meta"):
@@ -337,11 +349,6 @@ class Salmonn:
     def _misfits(self) -> list[str]:
         """Widths on which two pieces must agree, in words a person can act on."""
         shape, found, wrong = self.qformer_shape, self.trained.shapes, []
-        if shape.hidden % shape.heads:
-            wrong.append(
-                f"{self.trained.where}: a Q-Former of width {shape.hidden} "
-                f"cannot have {shape.heads} heads"
-            )
 
         def differ(name: str, axis: int, want: int, left: str, right: str) -> None:
             if name in found and found[name][axis] != want:
@@ -453,7 +460,14 @@ class Salmonn:
         """What was found and left out, for the person who exports."""
         mine = ("speech_encoder.", "beats.", "speech_Qformer.", "llama_model.", "ln_", "speech_")
         extra = [n for n in self.trained.shapes if not n.startswith(mine)]
-        return (f"unused in {self.trained.where}: {', '.join(extra)}",) if extra else ()
+        notes = [f"unused in {self.trained.where}: {', '.join(extra)}"] if extra else []
+        width = self.qformer_shape.hidden
+        if "qformer_heads" not in self.settings and width != 12 * BERT_HEAD_DIM:
+            notes.append(
+                f"the Q-Former is {width} wide and no file says its heads: taken to be "
+                f"{self.qformer_shape.heads}; `qformer_heads` in {self.file.name} overrides"
+            )
+        return tuple(notes)
 
 
 def _base_name(name: str) -> str:
