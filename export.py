@@ -31,7 +31,8 @@ def export(
         bool, typer.Option("--dynamic-batch", help="Any number of clips at a time; without it one.")
     ] = False,
     precision: Annotated[
-        str, typer.Option(help="fp32 or a lever, for all or by part: fp16 or decoder=fp16,mel=fp32.")
+        str,
+        typer.Option(help="fp32 or a lever, for all or by part: fp16 or decoder=fp16,mel=fp32."),
     ] = "",
     target: Annotated[str, typer.Option(help="Where it will run.")] = "cpu",
     dialect: Annotated[

@@ -43,7 +43,10 @@ class Bundle:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -92,7 +95,9 @@ def _existing(out: Path) -> Manifest | None:
     except AlmError as error:
         if (out / manifests.NAME).exists():
             return None  # ours, but unreadable: it is replaced whole
-        raise BadArtifacts(f"{out} is no artifact folder; give --out an empty or a new one") from error
+        raise BadArtifacts(
+            f"{out} is no artifact folder; give --out an empty or a new one"
+        ) from error
 
 
 def _flush(folder: Path) -> None:

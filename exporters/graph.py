@@ -67,9 +67,7 @@ def _named(port: Port) -> list[str]:
     return [axis for axis in port.axes if isinstance(axis, str)]
 
 
-def _labelled(
-    model: ir.Model, inputs: Mapping[str, Port], outputs: Mapping[str, Port]
-) -> ir.Model:
+def _labelled(model: ir.Model, inputs: Mapping[str, Port], outputs: Mapping[str, Port]) -> ir.Model:
     """Names and axes exactly as the ports say; the exporter writes sums for grown axes."""
     graph = model.graph
     for values, ports in ((graph.inputs, inputs), (graph.outputs, outputs)):

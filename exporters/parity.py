@@ -35,7 +35,7 @@ class Parity:
 
     @property
     def good(self) -> bool:
-        """Within what float32 may cost: 1e-3, or 1e-3 of the largest value where that is above 1."""
+        """Within what float32 may cost: 1e-3, of the largest value where that is above 1."""
         return bool(min(self.worst_abs, self.worst_rel) <= FP32_TOLERANCE)
 
     def take(self, name: str, got: np.ndarray, want: np.ndarray) -> None:
@@ -55,9 +55,7 @@ class Parity:
             self.worst_rel = error / max(float(np.abs(want).max(initial=0.0)), 1e-30)
 
 
-def measure(
-    graph: Path, part: Wrapper, inputs: Mapping[str, Port], dynamic_batch: bool
-) -> Parity:
+def measure(graph: Path, part: Wrapper, inputs: Mapping[str, Port], dynamic_batch: bool) -> Parity:
     """Run the graph and the untouched module on the same random feeds.
 
     Args:

@@ -85,9 +85,7 @@ def _lever(precision: str) -> Any:
     return pick.pick(levers, precision).Lever()
 
 
-def _graph(
-    name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle, say: Say
-) -> Part:
+def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle, say: Say) -> Part:
     load, precision = checkpoint.parts[name], settings.precision[name]
     say("loading")
     truth = part = load(settings.dialect).eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -57,7 +58,7 @@ class Progress:
 
     def __init__(self, console: Console, label: str) -> None:
         self.console, self.label = console, label
-        self.status = None
+        self.status: Any = None
 
     def __call__(self, step: str) -> None:
         if self.status is None:

@@ -21,7 +21,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from alm.errors import BadCheckpoint
 from wrappers import whisper
 from wrappers._beats_layers import buckets
-from wrappers._weights_check import fill
+from wrappers._fit import fill
 from wrappers.beats import Beats, load_beats
 
 ORACLE = Path(__file__).resolve().parents[2] / "shared" / "oracle" / "salmonn-lora"

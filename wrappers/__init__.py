@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from alm.errors import UnknownName
+from alm.errors import MissingFile, UnknownName
 from alm.pick import names, pick
 from alm.ports import Port, Span
 
@@ -79,7 +79,7 @@ def with_role(role: str) -> list[str]:
 
 
 def pick_role(role: str, name: str) -> Any:
-    """The module `name`, which must have this role; a wrong name is answered with the right ones."""
+    """The module `name`, which must have this role; a wrong name lists the right ones."""
     known = with_role(role)
     if name not in known:
         raise UnknownName(f"unknown {role} {name!r}; there is: {', '.join(known)}")
@@ -93,6 +93,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
         UnknownName: no family does; the message lists those known.
         MissingFile, BadCheckpoint: as the family finds.
     """
+    if not path.exists():
+        raise MissingFile(f"there is no {path}; --model wants a checkpoint, or `demo`")
     families: Mapping[str, Any] = {name: pick_role("family", name) for name in with_role("family")}
     for family in families.values():
         if family.recognises(path):

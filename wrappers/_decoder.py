@@ -178,7 +178,7 @@ class Layer(nn.Module):
 
 
 class Body(nn.Module):
-    """What checkpoints call `model`: the layers and the last norm. The embedding is a part of its own."""
+    """What checkpoints call `model`, without the embedding, which is a part of its own."""
 
     def __init__(self, spec: Spec, dialect: ModuleType) -> None:
         super().__init__()
@@ -266,5 +266,3 @@ class Decoder(Wrapper):
             cap = self.spec.logit_softcap
             logits = cap * torch.tanh(logits / cap)
         return (logits, *present)
-
-

@@ -28,8 +28,7 @@ SALMONN_TASKS = {
     "speech_audio_coreasoning": "Use your strong reasoning skills to answer the speaker's "
     "question in detail based on the background sound.",
     "keywords": "Give me only three keywords of the text.",
-    "speaker_diarization_asr": "Please recognize each speaker and transcribe "
-    "their speech content.",
+    "speaker_diarization_asr": "Please recognize each speaker and transcribe their speech content.",
 }
 
 SHORT_NAMES = {

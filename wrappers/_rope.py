@@ -1,4 +1,4 @@
-"""Rotary frequencies: every scaling that transformers knows, as one small module inside the graph."""
+"""Rotary frequencies: every scaling that transformers knows, as one small module."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ class Rope(nn.Module):
         self.theta: float = parameters["rope_theta"]
         self.dim = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
         if self.dim != head_dim:
-            raise BadCheckpoint(f"rotary embedding of {self.dim} out of {head_dim} is not known here")
+            raise BadCheckpoint(
+                f"rotary embedding of {self.dim} out of {head_dim} is not known here"
+            )
         self.scaling = 1.0
         if self.kind == "default":
             powers = torch.arange(0, self.dim, 2, dtype=torch.float32) / self.dim

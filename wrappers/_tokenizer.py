@@ -1,4 +1,4 @@
-"""The tokenizer of a folder as one tokenizer.json; sentencepiece models are converted and checked."""
+"""The tokenizer of a folder as one tokenizer.json; sentencepiece is converted and checked."""
 
 from __future__ import annotations
 

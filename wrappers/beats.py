@@ -12,7 +12,7 @@ from alm.errors import BadCheckpoint
 from alm.ports import Port, Span
 from wrappers import Wrapper
 from wrappers._beats_layers import Encoder
-from wrappers._weights_check import fill
+from wrappers._fit import fill
 
 ROLE = "encoder"
 MELS = 128
@@ -86,13 +86,18 @@ class Beats(Wrapper):
         return self.encoder(x, real), lengths
 
 
-def load_beats(state: Mapping[str, Tensor], cfg: Mapping[str, Any], where: str = "BEATs") -> Beats:
+def load_beats(
+    state: Mapping[str, Tensor],
+    cfg: Mapping[str, Any],
+    where: str = "BEATs",
+    most_frames: int = MOST_FRAMES,
+) -> Beats:
     """BEATs with the weights of a checkpoint's `model`; `where` is the file they came from.
 
     Raises:
         BadCheckpoint: weights are missing, misshapen or unknown, or the cfg is not supported.
     """
-    beats = Beats(cfg)
+    beats = Beats(cfg, most_frames)
     unused = fill(beats, as_ours(state), where)
     # The original has gates that it does not use where there are no relative positions to gate.
     strange = [name for name in unused if not name.startswith("predictor.") and "grep_" not in name]

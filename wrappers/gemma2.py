@@ -1,4 +1,4 @@
-"""Gemma 2: norms around attention and MLP, soft-capped scores and logits, every other layer windowed."""
+"""Gemma 2: norms on both sides, soft-capped scores and logits, windows in every other layer."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Half(nn.Module):
     def __init__(self, layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> None:
         super().__init__()
         self.bias = layer.bias
-        layer.bias = None
+        layer.bias = None  # pyright: ignore
         self.layer = layer.half()
         # A bias is added behind the product, over the channels.
         self.spread = (slice(None),) + (None,) * (layer.weight.ndim - 2)

@@ -1,7 +1,7 @@
 """alm-edge on the device: audio and a prompt in, text out, without PyTorch.
 
-    model = alm.load("artifacts/")
-    print(model.generate("clip.wav", "transcribe").text)
+model = alm.load("artifacts/")
+print(model.generate("clip.wav", "transcribe").text)
 """
 
 from __future__ import annotations

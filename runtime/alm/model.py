@@ -276,7 +276,8 @@ class _Run:
         room = context - longest
         if room < 1:
             raise BadPrompt(
-                f"the prompt is {longest} tokens long with its audio; the model's context is {context}"
+                f"the prompt is {longest} tokens long with its audio, "
+                f"and the model's context is {context}"
             )
         options = self.options
         if options.max_new_tokens > room:

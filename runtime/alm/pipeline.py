@@ -175,9 +175,11 @@ class Decoder:
 def assemble(
     table: Table, rows: Sequence[tuple[Sequence[int], np.ndarray, Sequence[int]]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings [rows, longest, hidden] of (ids before, audio [n, hidden], ids after), and lengths.
+    """Prompts of (ids before, audio [n, hidden], ids after) as one batch.
 
-    Shorter rows are padded with zeros on the right.
+    Returns:
+        Embeddings [rows, longest, hidden], shorter rows padded with zeros on the right, and the
+        length of each row.
     """
     joined = [
         np.concatenate((table(np.array(a, np.int64)), audio, table(np.array(b, np.int64))))

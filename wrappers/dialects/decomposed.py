@@ -1,4 +1,4 @@
-"""Opset <= 20 and a cache that grows: for TensorRT 10.3 and for runtimes that know no newer operator.
+"""Opset <= 20 and a cache that grows: for TensorRT 10.3 and any runtime without newer operators.
 
 The cache holds, beside keys and values, the position of every key, so that rows of different
 length may be padded anywhere: a key counts when its position is not after the query's.
@@ -22,7 +22,10 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding, halves paired: x [batch, heads, seq, dim], cos and sin [batch, seq, dim/2]."""
+    """Rotary embedding, halves paired.
+
+    x [batch, heads, seq, dim], cos and sin [batch, seq, dim/2].
+    """
     cos, sin = cos[:, None], sin[:, None]
     a, b = x.chunk(2, -1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
@@ -38,7 +41,9 @@ def extend_positions(past: Tensor, positions: Tensor, real: Tensor) -> Tensor:
     return torch.cat((past, torch.where(real, positions, NOWHERE)), 1)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, scale: float, softcap: float) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, scale: float, softcap: float
+) -> Tensor:
     """softmax(q k' * scale) v under a mask, softmax in float32.
 
     q [batch, heads, seq, dim], k and v [batch, kv_heads, keys, dim], allowed [batch, 1, seq, keys].

@@ -1,4 +1,4 @@
-"""Opset 24 and a cache of fixed capacity: Attention, RotaryEmbedding, RMSNormalization, TensorScatter.
+"""Opset 24 and a cache of fixed capacity: Attention, RotaryEmbedding, TensorScatter and kin.
 
 The new keys of a row are written into the slots behind its past, so slot and position are one and
 padding is overwritten by what comes next. ONNX Runtime writes in place when the cache is bound to
@@ -32,7 +32,10 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """RotaryEmbedding-23, halves paired: x [batch, heads, seq, dim], cos and sin [batch, seq, dim/2]."""
+    """RotaryEmbedding-23, halves paired.
+
+    x [batch, heads, seq, dim], cos and sin [batch, seq, dim/2].
+    """
     if not torch.compiler.is_exporting():
         return decomposed.rotate(x, cos, sin)
     return torch.onnx.ops.rotary_embedding(x, cos, sin)
@@ -57,7 +60,9 @@ def extend(past: Tensor, new: Tensor, past_lengths: Tensor) -> Tensor:
     )
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, scale: float, softcap: float) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, scale: float, softcap: float
+) -> Tensor:
     """Attention-24 under an explicit mask; see `decomposed.attend` for the shapes.
 
     The mask is explicit because TensorRT's causal kind is aligned to the upper left, wrong for a

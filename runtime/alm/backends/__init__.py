@@ -33,7 +33,9 @@ def choose(provider: str) -> str:
     backends = _backends()
     if provider != "auto":
         if provider not in backends:
-            raise UnknownName(f"unknown provider {provider!r}; there is: auto, {', '.join(backends)}")
+            raise UnknownName(
+                f"unknown provider {provider!r}; there is: auto, {', '.join(backends)}"
+            )
         return provider
     missing: MissingEngine | None = None
     for name, module in backends.items():

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from alm.backends._session import Feed, Kept, EngineOptions, Session
+from alm.backends._session import EngineOptions, Feed, Kept, Session
 from alm.errors import BadArtifacts, MissingEngine, UnknownName
 from alm.ports import Port
 
@@ -86,7 +86,7 @@ class OrtSession(Session):
 
     def __init__(self, session: Any, provider: str) -> None:
         self._session = session
-        self._device = "cuda" if provider == "cuda" else "cpu"
+        self._device: str = "cuda" if provider == "cuda" else "cpu"
         self.inputs = {i.name: _port(i) for i in session.get_inputs()}
         self.outputs = {o.name: _port(o) for o in session.get_outputs()}
 

@@ -1,0 +1,44 @@
+"""Weights by exact name into a module; all that is missing or misshapen is named at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from alm.errors import BadCheckpoint
+
+
+def faults(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], where: str) -> list[str]:
+    """One sentence naming every missing and every misshapen weight, or none at all.
+
+    Only shapes are looked at, so the module may be on the meta device and the values unread.
+    """
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    missing = [name for name in wanted if name not in shapes]
+    misshapen = [
+        f"{name} is {list(shapes[name])} and not {list(shape)}"
+        for name, shape in wanted.items()
+        if name in shapes and tuple(shapes[name]) != shape
+    ]
+    complaints = [f"missing: {', '.join(missing)}"] if missing else []
+    complaints += [f"misshapen: {', '.join(misshapen)}"] if misshapen else []
+    return [f"{where} does not fit its config; {'; '.join(complaints)}"] if complaints else []
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], where: str) -> list[str]:
+    """Give `module` its weights from `state`, in the module's dtypes; `where` is their file.
+
+    Returns:
+        The names in `state` that the module has no use for.
+
+    Raises:
+        BadCheckpoint: naming every missing and every misshapen weight at once.
+    """
+    wrong = faults(module, {name: tuple(t.shape) for name, t in state.items()}, where)
+    if wrong:
+        raise BadCheckpoint(wrong[0])
+    wanted = module.state_dict()
+    ours = {name: state[name].to(value.dtype) for name, value in wanted.items()}
+    module.load_state_dict(ours, assign=True)
+    return [name for name in state if name not in wanted]

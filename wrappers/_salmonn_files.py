@@ -1,0 +1,235 @@
+"""What a SALMONN checkpoint consists of on disk: its config, four sets of weights, their sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+from transformers import AutoConfig
+
+import wrappers
+from alm.errors import BadCheckpoint, MissingFile, UnknownName
+from wrappers import _adapters
+from wrappers._decoder import Decoder, Spec
+from wrappers._weights import Weights, load_pickled, open_folder, read_json
+from wrappers.qformer import Shape
+
+RATE = 16000  # Hz
+FRAME_RATE = 50  # encoder frames a second; the original hard-codes 1500 per 30 s
+BERT_HEAD_DIM = 64  # of bert-base-uncased, which the original's Q-Former always is
+SMALL_BERT_HEADS = 4  # of the reduced Q-Formers that are made for tests
+
+# Buffers that old training runs left in the .pth and that carry nothing trained.
+IGNORED = ("rotary_emb.inv_freq", ".absmax", ".quant_map", ".nested_", ".quant_state.")
+
+
+@dataclass(frozen=True)
+class Files:
+    """One SALMONN checkpoint on disk; each property is read once, when it is asked for."""
+
+    file: Path  # config.yaml
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        return yaml.safe_load(self.file.read_text("utf-8"))
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        return self.config["model"]
+
+    def path(self, key: str) -> Path:
+        """A path of the config: absolute, or relative to the config's own folder."""
+        said = self.settings.get(key)
+        if not said:
+            raise BadCheckpoint(f"{self.file} does not say `{key}`")
+        path = self.file.parent / Path(str(said)).expanduser()
+        if not path.exists():
+            raise MissingFile(f"{self.file} says {key}: {said}, but there is no {path}")
+        return path
+
+    @cached_property
+    def trained(self) -> Weights:
+        """The tensors of the .pth, `module.` cut off."""
+        path = self.path("ckpt")
+        weights = Weights(str(path))
+        for each in (self.settings.get("speech_llama_proj_model"), self.settings["ckpt"]):
+            if not each:
+                continue
+            file = self.file.parent / str(each)
+            if file.suffix == ".safetensors":
+                weights.add_safetensors(file)
+                continue
+            plain = load_pickled(file)
+            state = plain.get("model", plain) if isinstance(plain, dict) else None
+            if not isinstance(state, dict) or not any(
+                isinstance(value, Tensor) for value in state.values()
+            ):
+                raise BadCheckpoint(f"{file} holds no state dict under `model`")
+            weights.add_tensors({k: v for k, v in state.items() if isinstance(v, Tensor)})
+        bare = weights.under("module.")
+        return bare if bare.shapes else weights
+
+    @cached_property
+    def whisper_config(self) -> dict[str, Any]:
+        return read_json(self.path("whisper_path") / "config.json")
+
+    @cached_property
+    def whisper_weights(self) -> Weights:
+        folder = open_folder(self.path("whisper_path"))
+        return folder.under("model.encoder.", "encoder.").over(
+            self.trained.under("speech_encoder.")
+        )
+
+    @cached_property
+    def beats_file(self) -> dict[str, Any] | None:
+        """{'cfg', 'model'} of the BEATs checkpoint; None when the config names none."""
+        if not self.settings.get("beats_path"):
+            return None
+        path = self.path("beats_path")
+        plain = load_pickled(path)
+        if not isinstance(plain, dict) or not {"cfg", "model"} <= set(plain):
+            raise BadCheckpoint(f"{path} is no BEATs checkpoint: it lacks `cfg` or `model`")
+        return plain
+
+    @cached_property
+    def spec(self) -> Spec:
+        folder = self.path("llama_path")
+        kind = str(read_json(folder / "config.json").get("model_type", ""))
+        try:
+            family = wrappers.pick_role("llm", kind)
+        except UnknownName as error:
+            raise BadCheckpoint(f"{folder}/config.json says model_type: {error}") from error
+        return family.spec(AutoConfig.from_pretrained(folder, local_files_only=True))
+
+    @cached_property
+    def llm_weights(self) -> Weights:
+        """The LLM's own weights, with what the .pth changes of them; names as transformers'."""
+        own = open_folder(self.path("llama_path"))
+        if not any(name.startswith("model.") for name in own.shapes):
+            bare = Weights(own.where)  # saved from the bare model, without its head
+            bare.shapes = {f"model.{n}": s for n, s in own.shapes.items()}
+            bare._read = {f"model.{n}": own._read[n] for n in own.shapes}
+            own = bare
+        changed = Weights(self.trained.where)
+        for name, tensor in self._llm_trained().items():
+            if not _adapters.is_adapter(name) and (plain := _base_name(name)) in own:
+                changed.add_tensors({plain: tensor[: own.shapes[plain][0]]})
+        return own.over(changed)
+
+    def _llm_trained(self) -> dict[str, Tensor]:
+        """What the .pth says of the LLM: adapters, aliases and leftovers, all accounted for."""
+        found = self.trained.under("llama_model.")
+        names = [n for n in found.shapes if not any(mark in n for mark in IGNORED)]
+        return found.take(names)
+
+    @cached_property
+    def adapter(self) -> dict[str, Tensor]:
+        """The adapter's tensors; the config must want them.
+
+        Raises:
+            BadCheckpoint: an unknown adapter, or `lora` and the weights say different things.
+        """
+        own = {f"model.{n}" for n in self.decoder_on_meta().model.state_dict()}
+        own |= {"model.embed_tokens.weight", "lm_head.weight"}
+        trained = self._llm_trained()
+        found = {n: t for n, t in trained.items() if _adapters.is_adapter(n)}
+        unknown = [n for n in trained if n not in found and _base_name(n) not in own]
+        if unknown:
+            raise BadCheckpoint(
+                f"{self.trained.where} holds an adapter that is not known here: "
+                f"{', '.join(unknown[:3])}{' ...' if len(unknown) > 3 else ''}"
+            )
+        wanted = bool(self.settings.get("lora", True))
+        if found and not wanted:
+            raise BadCheckpoint(
+                f"{self.file} says lora: False, but {self.trained.where} holds "
+                f"{len(found)} adapter tensors; set lora: True"
+            )
+        if wanted and not found:
+            raise BadCheckpoint(
+                f"{self.file} says lora: True, but {self.trained.where} holds no adapter; "
+                "set lora: False to export the LLM as it is"
+            )
+        _adapters.kind(found)
+        return found
+
+    @property
+    def tied(self) -> bool:
+        return self.spec.tied or "lm_head.weight" not in self.llm_weights
+
+    @cached_property
+    def window_samples(self) -> int:
+        """Samples of the Whisper window: 30 s, or what its preprocessor says."""
+        file = self.path("whisper_path") / "preprocessor_config.json"
+        seconds = read_json(file).get("chunk_length", 30) if file.is_file() else 30
+        samples = int(seconds) * RATE
+        frames = int(self.whisper_config["max_source_positions"])
+        if samples // 320 != frames:
+            raise BadCheckpoint(
+                f"{file} says windows of {seconds} s, which are {samples // 320} frames, but "
+                f"Whisper's config says max_source_positions {frames}"
+            )
+        return samples
+
+    @cached_property
+    def qformer_shape(self) -> Shape:
+        """Sizes of the Q-Former, from the config and from the shapes of its weights."""
+        said, shapes = self.settings, self.trained.shapes
+        if not said.get("use_speech_Qformer", True):
+            raise BadCheckpoint(f"{self.file} says use_speech_Qformer: False; there is no bridge")
+        if "speech_query_tokens" not in shapes:
+            raise BadCheckpoint(f"{self.trained.where} lacks speech_query_tokens")
+        _, queries, hidden = shapes["speech_query_tokens"]
+        layer = "speech_Qformer.bert.encoder.layer."
+        numbers = {n[len(layer) :].split(".")[0] for n in shapes if n.startswith(layer)}
+        wide = shapes.get(f"{layer}0.intermediate_query.dense.weight", (4 * hidden, hidden))
+        frames = int(self.whisper_config["max_source_positions"])
+        beats_file = self.beats_file
+        kernel = stride = frames
+        if said.get("window_level_Qformer", True):
+            # The constant is 1500 per 30 s whatever the encoder, and Python rounds to even.
+            kernel = round(30 * FRAME_RATE * float(said.get("second_per_window", 0.333333)) / 30)
+            stride = round(30 * FRAME_RATE * float(said.get("second_stride", 0.333333)) / 30)
+        if not (0 < kernel <= frames and stride > 0):
+            raise BadCheckpoint(
+                f"{self.file} says windows of {kernel} frames every {stride}; there are {frames}"
+            )
+        return Shape(
+            frames=frames,
+            speech_width=int(self.whisper_config["d_model"]),
+            audio_width=int(beats_file["cfg"]["encoder_embed_dim"]) if beats_file else 0,
+            hidden=hidden,
+            heads=self._bridge_heads(hidden),
+            layers=len(numbers),
+            intermediate=wide[0],
+            queries=queries,
+            kernel=kernel,
+            stride=stride,
+            out=self.spec.hidden,
+        )
+
+    def _bridge_heads(self, width: int) -> int:
+        """Heads of the Q-Former. No file of a checkpoint says it: the original takes BERT's."""
+        usual = width // BERT_HEAD_DIM if width >= 8 * BERT_HEAD_DIM else SMALL_BERT_HEADS
+        heads = int(self.settings.get("qformer_heads", usual))
+        if width % heads:
+            raise BadCheckpoint(
+                f"{self.trained.where}: a Q-Former of width {width} cannot have {heads} heads; "
+                f"say `qformer_heads` in the model section of {self.file}"
+            )
+        return heads
+
+    def decoder_on_meta(self) -> Decoder:
+        with torch.device("meta"):
+            return Decoder(self.spec, "decomposed")
+
+
+def _base_name(name: str) -> str:
+    """llama_model's name of a base weight -> transformers' name of it."""
+    plain = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+    return plain.replace("modules_to_save.default.", "")
