@@ -146,7 +146,7 @@ class Block(nn.Module):
 
 
 class QFormer(Wrapper):
-    """speech [batch, frames, width], audio [batch, tokens, width] -> audio_embeds [batch, n, out]."""
+    """speech [batch, frames, width], audio [batch, tokens, width] -> audio_embeds."""
 
     role = "bridge"
 

@@ -131,7 +131,7 @@ class OrtSession(Session):
 
 def _port(value: Any) -> Port:
     axes = tuple(axis if isinstance(axis, (int, str)) else "" for axis in value.shape)
-    return Port(DTYPES.get(value.type, value.type), axes)
+    return Port(DTYPES.get(str(value.type), str(value.type)), axes)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,85 @@
+"""What many tests share: tiny models, made and exported once."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import export
+from alm import command
+from demo.random_checkpoint import Recipe, make
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+ORACLE = SHARED / "oracle" / "salmonn-lora"
+TINY = Recipe(window_seconds=4)
+
+torch.set_num_threads(2)
+
+
+def run_export(*words: str | Path) -> None:
+    """export.py with these words; it must succeed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporting tools; our own code runs elsewhere too
+        assert command.run(export.app, [str(word) for word in (*words, "--debug")]) == 0
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """config.yaml of a tiny random SALMONN with BEATs and LoRA, whose window is 4 s."""
+    return make(tmp_path_factory.mktemp("checkpoint") / "tiny", TINY)
+
+
+@pytest.fixture(scope="session")
+def artifacts(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, exported whole: dialect standard, float32, any batch. Never to be changed."""
+    out = tmp_path_factory.mktemp("artifacts") / "tiny"
+    run_export("--model", checkpoint, "--out", out, "--dynamic-batch")
+    return out
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wav of 1.5 s at 16 kHz: a chirp in noise."""
+    path = tmp_path_factory.mktemp("clip") / "chirp.wav"
+    time = np.arange(24000) / 16000
+    noise = np.random.default_rng(0).standard_normal(len(time))
+    soundfile.write(path, 0.3 * np.sin(900 * time**2) + 0.02 * noise, 16000)
+    return path
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Path:
+    """The folder of reference outputs."""
+    if not ORACLE.is_dir():
+        pytest.skip(f"no reference outputs at {ORACLE}")
+    return ORACLE
+
+
+@pytest.fixture(scope="session")
+def oracle_standard(oracle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reference checkpoint exported for a batch of one, dialect standard."""
+    out = tmp_path_factory.mktemp("oracle") / "standard"
+    words = ("--part", "all", "--precision", "fp32", "--out", out)
+    run_export("--model", oracle / "config.yaml", *words)
+    return out
+
+
+@pytest.fixture(scope="session")
+def oracle_decomposed(oracle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reference checkpoint exported for any batch, dialect decomposed."""
+    out = tmp_path_factory.mktemp("oracle") / "decomposed"
+    words = ("--dialect", "decomposed", "--dynamic-batch", "--out", out)
+    run_export("--model", oracle / "config.yaml", *words)
+    return out
+
+
+@pytest.fixture
+def own(artifacts: Path, tmp_path: Path) -> Path:
+    """A copy of the artifacts that a test may spoil."""
+    return Path(shutil.copytree(artifacts, tmp_path / "artifacts"))

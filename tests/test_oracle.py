@@ -1,0 +1,110 @@
+"""The reference checkpoint: what the original computed, tensor by tensor and token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import alm
+from alm import audio
+from alm.model import Model
+from alm.pipeline import Decoder, assemble
+
+PROMPT = "Recognize the speech and give me the transcription."
+CLIPS = "abcd"
+WAYS: dict[str, dict[str, Any]] = {
+    "greedy": dict(num_beams=1),
+    "beam4": dict(num_beams=4),
+    "beam4_rep": dict(num_beams=4, repetition_penalty=1.5),
+}
+
+
+@pytest.fixture(scope="module")
+def truth(oracle: Path) -> Any:
+    return np.load(oracle / "oracle.npz")
+
+
+@pytest.fixture(scope="module", params=["oracle_standard", "oracle_decomposed"])
+def model(request: pytest.FixtureRequest) -> Iterator[Model]:
+    yield alm.load(request.getfixturevalue(request.param), provider="cpu")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("clip", CLIPS)
+def test_tokens_are_those_of_the_original(
+    model: Model, oracle: Path, truth: Any, clip: str, way: str
+) -> None:
+    options = dict(max_new_tokens=24, truncate=True) | WAYS[way]
+    answer = model.generate(oracle / f"audio_{clip}.wav", PROMPT, **options)
+    assert answer.token_ids == truth[f"{clip}.{way}"].tolist()
+
+
+def test_four_clips_in_one_batch_are_four_single_runs(
+    model: Model, oracle: Path, truth: Any
+) -> None:
+    clips = [oracle / f"audio_{clip}.wav" for clip in CLIPS]
+    for way, options in WAYS.items():
+        answers = model.generate(clips, PROMPT, max_new_tokens=24, truncate=True, **options)
+        wanted = [truth[f"{clip}.{way}"].tolist() for clip in CLIPS]
+        assert [answer.token_ids for answer in answers] == wanted
+
+
+def heard(model: Model, path: Path) -> dict[str, np.ndarray]:
+    """Every tensor on the way to the audio embeddings."""
+    pcm = audio.read(path, 16000).pcm[:480000]
+    pcm = np.pad(pcm, (0, max(0, 16000 - len(pcm))))[None]
+    return model._pipeline.forward({"pcm": pcm, "pcm_lengths": np.array([pcm.shape[1]])})
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+def test_every_tensor_is_reproduced(model: Model, oracle: Path, truth: Any, clip: str) -> None:
+    made = heard(model, oracle / f"audio_{clip}.wav")
+    names = {"fbank": ("fbank", 2e-3), "beats": ("audio", 1e-3)}
+    names |= {"audio_tokens": ("audio_embeds", 1e-3)}
+    if clip == "a":
+        names |= {"mel": ("log_mel", 2e-3), "whisper": ("speech", 1e-3)}
+    for name, (ours, tolerance) in names.items():
+        error = np.abs(made[ours][0] - truth[f"{clip}.{name}"]).max()
+        assert error <= tolerance, (name, error)
+
+
+def prefilled(
+    model: Model, oracle: Path, clip: str, most: int
+) -> tuple[Decoder, np.ndarray, np.ndarray]:
+    """The decoder after the prompt, the embeddings it was fed, and its logits."""
+    embeds = heard(model, oracle / f"audio_{clip}.wav")["audio_embeds"][0]
+    prompt = model.prompter.build(PROMPT)
+    inputs, lengths = assemble(model.table, [(prompt.before, embeds, prompt.after)])
+    decoder = Decoder(model._decoder_session, model._decoder_part, model.table)
+    decoder.start(1, inputs.shape[1] + most)
+    return decoder, inputs, decoder.feed(inputs, lengths)
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+def test_forced_logits_by_single_steps_and_by_one_chunk(
+    model: Model, oracle: Path, truth: Any, clip: str
+) -> None:
+    forced, wanted = truth[f"{clip}.forced_ids"], truth[f"{clip}.forced_logits"]
+    decoder, inputs, logits = prefilled(model, oracle, clip, len(forced))
+    assert np.abs(inputs[0] - truth[f"{clip}.inputs_embeds"]).max() <= 1e-3
+    assert np.abs(logits[0] - truth[f"{clip}.logits_last"]).max() <= 1e-3
+    rows = [logits[0]] + [decoder.step(np.array([token]))[0] for token in forced]
+    assert np.abs(np.stack(rows) - wanted).max() <= 2e-3
+
+    decoder, _, _ = prefilled(model, oracle, clip, len(forced))
+    chunk = decoder.feed(model.table(forced[None]), np.array([len(forced)]))
+    assert np.abs(chunk[0] - wanted[-1]).max() <= 2e-3
+
+
+def test_a_prompt_in_chunks_is_the_prompt(model: Model, oracle: Path, truth: Any) -> None:
+    _, inputs, _ = prefilled(model, oracle, "a", 0)
+    decoder = Decoder(model._decoder_session, model._decoder_part, model.table)
+    decoder.start(1, inputs.shape[1])
+    for at in range(0, inputs.shape[1], 40):
+        piece = inputs[:, at : at + 40]
+        logits = decoder.feed(piece, np.array([piece.shape[1]]))
+    assert np.abs(logits[0] - truth["a.logits_last"]).max() <= 1e-3
