@@ -11,13 +11,17 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from alm.errors import MissingFile, UnknownName
 from alm.pick import names, pick
 from alm.ports import Port, Span
+
+
+PartT = TypeVar("PartT", bound="Wrapper")
 
 
 class Wrapper(nn.Module):
@@ -61,6 +65,15 @@ class Checkpoint:
     source: dict[str, Any]
     licence: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+def randomised(part: PartT) -> PartT:
+    """The part with random weights, large enough to matter; the same every time."""
+    noise = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in part.parameters():
+            weight.normal_(0, 1.5 * weight.shape[-1] ** -0.5, generator=noise)
+    return part.eval().requires_grad_(False)
 
 
 def role_of(name: str) -> str:

@@ -6,12 +6,12 @@ original and the tensors of the checkpoint fit without renaming.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import peft
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
 from wrappers._decoder import Decoder
@@ -23,11 +23,11 @@ MERGE_TOLERANCE = 1e-4
 
 
 def _lora(tensors: Mapping[str, Tensor], targets: list[str], settings: Settings) -> Any:
-    ranks = {_module(k): v.shape[0] for k, v in tensors.items() if ".lora_A." in k}
+    ranks = {v.shape[0] for k, v in tensors.items() if ".lora_A." in k}
     rank = int(settings.get("lora_rank", 8))
-    if set(ranks.values()) != {rank}:
-        found = ", ".join(str(r) for r in sorted(set(ranks.values())))
-        raise BadCheckpoint(f"lora_rank is {rank} but the weights are of rank {found}")
+    if ranks != {rank}:
+        found = ", ".join(str(r) for r in sorted(ranks))
+        raise BadCheckpoint(f"lora_rank is {rank} but the adapter's weights are of rank {found}")
     return peft.LoraConfig(
         r=rank,
         lora_alpha=settings.get("lora_alpha", 32),
@@ -37,9 +37,9 @@ def _lora(tensors: Mapping[str, Tensor], targets: list[str], settings: Settings)
 
 
 def _vblora(tensors: Mapping[str, Tensor], targets: list[str], settings: Settings) -> Any:
-    bank = next((v for k, v in tensors.items() if ".vblora_vector_bank." in k), None)
-    if bank is None:
-        raise BadCheckpoint("the VB-LoRA adapter has no vblora_vector_bank")
+    bank = next((v for k, v in tensors.items() if BANK in k), None)
+    if bank is None or bank.ndim != 2:
+        raise BadCheckpoint(f"the VB-LoRA adapter has no {BANK} of vectors")
     rank = next(v.shape[0] for k, v in tensors.items() if ".vblora_logits_A." in k)
     return peft.VBLoRAConfig(
         r=rank,
@@ -55,7 +55,9 @@ KINDS: dict[str, tuple[str, Callable[[Mapping[str, Tensor], list[str], Settings]
     ".lora_A.": ("LoRA", _lora),
     ".vblora_logits_A.": ("VB-LoRA", _vblora),
 }
-MARKS = (".lora_", ".vblora_", "vblora_vector_bank")  # all that those two ever store
+BANK = "vblora_vector_bank"
+MARKS = (".lora_", ".vblora_")  # all that those two ever store
+TOPK = ("_topk_indices", "_topk_weights")
 
 
 def _module(key: str) -> str:
@@ -81,8 +83,68 @@ def kind(tensors: Mapping[str, Tensor]) -> str:
     for mark, (name, _) in KINDS.items():
         if any(mark in key for key in tensors):
             return name
+    first = next(iter(tensors))
+    if any(mark in key for key in tensors for mark in TOPK):
+        raise BadCheckpoint(
+            f"the VB-LoRA adapter was saved as its top-k weights only ({first}); load it with peft "
+            "and save the whole state_dict, with the logits"
+        )
     known = ", ".join(name for name, _ in KINDS.values())
-    raise BadCheckpoint(f"unknown adapter ({next(iter(tensors))}); known are {known}")
+    raise BadCheckpoint(f"unknown adapter, or half of one ({first}); known are {known}")
+
+
+def faults(decoder: Decoder, tensors: Mapping[str, Tensor], settings: Settings) -> list[str]:
+    """All that keeps the adapter from this decoder, which may be on the meta device."""
+    try:
+        _wrapped(decoder, tensors, settings)
+    except BadCheckpoint as error:
+        return [str(error)]
+    return []
+
+
+def _wrapped(
+    decoder: Decoder, tensors: Mapping[str, Tensor], settings: Settings
+) -> tuple[Any, dict[str, Tensor]]:
+    """The decoder in peft's clothes, and the adapter's tensors under all the names peft has.
+
+    Raises:
+        BadCheckpoint: tensors that peft does not ask for, or lacks, or of other shapes.
+    """
+    name = kind(tensors)
+    config_of = next(build for n, build in KINDS.values() if n == name)
+    targets = sorted({_module(k) for k in tensors if any(mark in k for mark in KINDS)})
+    there = {n for n, module in decoder.named_modules() if isinstance(module, nn.Linear)}
+    if absent := [target for target in targets if target not in there]:
+        raise BadCheckpoint(
+            f"the {name} adapter changes what the LLM does not have: {', '.join(absent)}"
+        )
+    try:
+        config = config_of(tensors, targets, settings)
+        wrapped: Any = peft.get_peft_model(decoder, config)  # pyright: ignore
+    except BadCheckpoint:
+        raise
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise BadCheckpoint(f"the {name} adapter does not fit: {error}") from error
+    wanted = {k: v.shape for k, v in wrapped.state_dict().items() if is_adapter(k)}
+    tensors = _with_aliases(tensors, wanted)
+    faults = [f"{k} is missing" for k in wanted if k not in tensors]
+    faults += [f"nothing takes {k}" for k in tensors if k not in wanted]
+    faults += [
+        f"{k} is {list(v.shape)} and not {list(wanted[k])}"
+        for k, v in tensors.items()
+        if k in wanted and v.shape != wanted[k]
+    ]
+    if faults:
+        raise BadCheckpoint(f"the {name} adapter does not fit: {'; '.join(faults)}")
+    return wrapped, tensors
+
+
+def _with_aliases(tensors: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
+    """VB-LoRA's one bank of vectors under the name that it has in every layer, saved or not."""
+    banks = {k: v for k, v in tensors.items() if BANK in k}
+    shared = next(iter(banks.values()), None)
+    alias = {} if shared is None else {k: shared for k in wanted if BANK in k}
+    return alias | dict(tensors)
 
 
 @torch.no_grad()
@@ -95,20 +157,7 @@ def merge(decoder: Decoder, tensors: Mapping[str, Tensor], settings: Settings) -
     Raises:
         BadCheckpoint: tensors that peft does not ask for, or lacks, or a merge that changes logits.
     """
-    name = kind(tensors)
-    config_of = next(build for n, build in KINDS.values() if n == name)
-    targets = sorted({_module(k) for k in tensors if any(mark in k for mark in KINDS)})
-    wrapped: Any = peft.get_peft_model(decoder, config_of(tensors, targets, settings))  # pyright: ignore
-    wanted = {k: v.shape for k, v in wrapped.state_dict().items() if is_adapter(k)}
-    faults = [f"{k} is missing" for k in wanted if k not in tensors]
-    faults += [f"nothing takes {k}" for k in tensors if k not in wanted]
-    faults += [
-        f"{k} is {list(v.shape)}, not {list(wanted[k])}"
-        for k, v in tensors.items()
-        if k in wanted and v.shape != wanted[k]
-    ]
-    if faults:
-        raise BadCheckpoint(f"the {name} adapter does not fit: {'; '.join(faults)}")
+    wrapped, tensors = _wrapped(decoder, tensors, settings)
     wrapped.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
     wrapped.eval()
 
@@ -118,7 +167,7 @@ def merge(decoder: Decoder, tensors: Mapping[str, Tensor], settings: Settings) -
     after = decoder(*probe)[0]
     error = float((before - after).abs().max())
     if not error <= MERGE_TOLERANCE * max(1.0, float(before.abs().max())):
-        raise BadCheckpoint(f"merging the {name} adapter changes logits by {error:.1e}")
+        raise BadCheckpoint(f"merging the {kind(tensors)} adapter changes logits by {error:.1e}")
     return error
 
 

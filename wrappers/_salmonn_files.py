@@ -14,7 +14,7 @@ from transformers import AutoConfig
 
 import wrappers
 from alm.errors import BadCheckpoint, MissingFile, UnknownName
-from wrappers import _adapters
+from wrappers import _adapters, beats, whisper
 from wrappers._decoder import Decoder, Spec
 from wrappers._weights import Weights, load_pickled, open_folder, read_json
 from wrappers.qformer import Shape
@@ -23,9 +23,20 @@ RATE = 16000  # Hz
 FRAME_RATE = 50  # encoder frames a second; the original hard-codes 1500 per 30 s
 BERT_HEAD_DIM = 64  # of bert-base-uncased, which the original's Q-Former always is
 SMALL_BERT_HEADS = 4  # of the reduced Q-Formers that are made for tests
+NUMBERS: dict[str, type] = {
+    "num_speech_query_token": int,
+    "second_per_window": float,
+    "second_stride": float,
+    "qformer_heads": int,
+    "lora_rank": int,
+    "lora_alpha": float,
+    "vblora_topk": int,
+}
 
-# Buffers that old training runs left in the .pth and that carry nothing trained.
-IGNORED = ("rotary_emb.inv_freq", ".absmax", ".quant_map", ".nested_", ".quant_state.")
+# What training runs leave in the .pth and carries nothing trained: buffers, and the frozen twin of
+# a module that peft trained whole.
+IGNORED = ("rotary_emb.inv_freq", ".absmax", ".quant_map", ".nested_", ".quant_state.", ".original_module.")
+TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True)
@@ -36,11 +47,38 @@ class Files:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        return yaml.safe_load(self.file.read_text("utf-8"))
+        try:
+            said = yaml.safe_load(self.file.read_text("utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise BadCheckpoint(f"{self.file} is no readable YAML: {reason}") from error
+        if not isinstance(said, dict):
+            raise BadCheckpoint(f"{self.file} has no sections")
+        return said
+
+    def section(self, name: str) -> dict[str, Any]:
+        """A section of the config, empty when it is not there."""
+        said = self.config.get(name) or {}
+        if not isinstance(said, dict):
+            raise BadCheckpoint(f"{self.file}: `{name}` is {said!r} and not a section")
+        return said
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        return self.config["model"]
+        """The `model` section, its numbers checked."""
+        said = dict(self.section("model"))
+        for name, kind in NUMBERS.items():
+            if said.get(name) is None:
+                said.pop(name, None)
+                continue
+            try:
+                said[name] = kind(said[name])
+            except (TypeError, ValueError):
+                said[name] = 0
+            if not 0 < said[name] < float("inf"):
+                given = self.section("model")[name]
+                raise BadCheckpoint(f"{self.file} says {name}: {given!r}; it must be above zero")
+        return said
 
     def path(self, key: str) -> Path:
         """A path of the config: absolute, or relative to the config's own folder."""
@@ -76,7 +114,8 @@ class Files:
 
     @cached_property
     def whisper_config(self) -> dict[str, Any]:
-        return read_json(self.path("whisper_path") / "config.json")
+        said = read_json(self.path("whisper_path") / "config.json")
+        return {**whisper.DEFAULTS, **{k: v for k, v in said.items() if v is not None}}
 
     @cached_property
     def whisper_weights(self) -> Weights:
@@ -92,33 +131,47 @@ class Files:
             return None
         path = self.path("beats_path")
         plain = load_pickled(path)
-        if not isinstance(plain, dict) or not {"cfg", "model"} <= set(plain):
+        found = plain if isinstance(plain, dict) else {}
+        if not all(isinstance(found.get(key), dict) for key in ("cfg", "model")):
             raise BadCheckpoint(f"{path} is no BEATs checkpoint: it lacks `cfg` or `model`")
-        return plain
+        return {"cfg": {**beats.DEFAULTS, **found["cfg"]}, "model": found["model"]}
 
     @cached_property
     def spec(self) -> Spec:
         folder = self.path("llama_path")
-        kind = str(read_json(folder / "config.json").get("model_type", ""))
+        file = folder / "config.json"
+        said = read_json(file)
         try:
-            family = wrappers.pick_role("llm", kind)
+            family = wrappers.pick_role("llm", str(said.get("model_type", "")))
         except UnknownName as error:
-            raise BadCheckpoint(f"{folder}/config.json says model_type: {error}") from error
-        return family.spec(AutoConfig.from_pretrained(folder, local_files_only=True))
+            raise BadCheckpoint(f"{file} says model_type: {error}") from error
+        if said.get("quantization_config"):
+            raise BadCheckpoint(
+                f"{file} describes quantised weights; give the folder of the plain ones, "
+                "they are quantised again on export"
+            )
+        try:
+            return family.spec(AutoConfig.from_pretrained(folder, local_files_only=True))
+        except BadCheckpoint as error:
+            raise BadCheckpoint(f"{file}: {error}") from error
+        except Exception as error:  # transformers raises what its dataclasses raise
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise BadCheckpoint(f"{file} describes no model: {reason}") from error
 
     @cached_property
     def llm_weights(self) -> Weights:
         """The LLM's own weights, with what the .pth changes of them; names as transformers'."""
         own = open_folder(self.path("llama_path"))
         if not any(name.startswith("model.") for name in own.shapes):
-            bare = Weights(own.where)  # saved from the bare model, without its head
-            bare.shapes = {f"model.{n}": s for n, s in own.shapes.items()}
-            bare._read = {f"model.{n}": own._read[n] for n in own.shapes}
-            own = bare
+            own = own.above("model.", but=HEAD)  # saved from the bare model
         changed = Weights(self.trained.where)
         for name, tensor in self._llm_trained().items():
-            if not _adapters.is_adapter(name) and (plain := _base_name(name)) in own:
-                changed.add_tensors({plain: tensor[: own.shapes[plain][0]]})
+            plain = _base_name(name)
+            if plain in (TABLE, HEAD) and tensor.ndim:
+                tensor = tensor[: self.spec.vocab]  # a [PAD] row follows what the LLM knows
+            # The head of a tied model is its table, here saved a second time.
+            if not _adapters.is_adapter(name) and not (plain == HEAD and self.spec.tied):
+                changed.add_tensors({plain: tensor})
         return own.over(changed)
 
     def _llm_trained(self) -> dict[str, Tensor]:
@@ -135,7 +188,7 @@ class Files:
             BadCheckpoint: an unknown adapter, or `lora` and the weights say different things.
         """
         own = {f"model.{n}" for n in self.decoder_on_meta().model.state_dict()}
-        own |= {"model.embed_tokens.weight", "lm_head.weight"}
+        own |= {TABLE, HEAD}
         trained = self._llm_trained()
         found = {n: t for n, t in trained.items() if _adapters.is_adapter(n)}
         unknown = [n for n in trained if n not in found and _base_name(n) not in own]
@@ -158,21 +211,19 @@ class Files:
         _adapters.kind(found)
         return found
 
-    @property
-    def tied(self) -> bool:
-        return self.spec.tied or "lm_head.weight" not in self.llm_weights
-
     @cached_property
     def window_samples(self) -> int:
         """Samples of the Whisper window: 30 s, or what its preprocessor says."""
         file = self.path("whisper_path") / "preprocessor_config.json"
         seconds = read_json(file).get("chunk_length", 30) if file.is_file() else 30
-        samples = int(seconds) * RATE
+        if not isinstance(seconds, int) or seconds < 1:
+            raise BadCheckpoint(f"{file} says chunk_length {seconds!r}; it counts seconds")
+        samples = seconds * RATE
         frames = int(self.whisper_config["max_source_positions"])
         if samples // 320 != frames:
             raise BadCheckpoint(
-                f"{file} says windows of {seconds} s, which are {samples // 320} frames, but "
-                f"Whisper's config says max_source_positions {frames}"
+                f"{file} says chunk_length {seconds} (s), which are {samples // 320} frames, but "
+                f"Whisper's config.json beside it says max_source_positions {frames}"
             )
         return samples
 
@@ -182,8 +233,8 @@ class Files:
         said, shapes = self.settings, self.trained.shapes
         if not said.get("use_speech_Qformer", True):
             raise BadCheckpoint(f"{self.file} says use_speech_Qformer: False; there is no bridge")
-        if "speech_query_tokens" not in shapes:
-            raise BadCheckpoint(f"{self.trained.where} lacks speech_query_tokens")
+        if len(shapes.get("speech_query_tokens", ())) != 3:
+            raise BadCheckpoint(f"{self.trained.where} lacks speech_query_tokens [1, queries, width]")
         _, queries, hidden = shapes["speech_query_tokens"]
         layer = "speech_Qformer.bert.encoder.layer."
         numbers = {n[len(layer) :].split(".")[0] for n in shapes if n.startswith(layer)}
@@ -193,8 +244,8 @@ class Files:
         kernel = stride = frames
         if said.get("window_level_Qformer", True):
             # The constant is 1500 per 30 s whatever the encoder, and Python rounds to even.
-            kernel = round(30 * FRAME_RATE * float(said.get("second_per_window", 0.333333)) / 30)
-            stride = round(30 * FRAME_RATE * float(said.get("second_stride", 0.333333)) / 30)
+            kernel = round(30 * FRAME_RATE * said.get("second_per_window", 0.333333) / 30)
+            stride = round(30 * FRAME_RATE * said.get("second_stride", 0.333333) / 30)
         if not (0 < kernel <= frames and stride > 0):
             raise BadCheckpoint(
                 f"{self.file} says windows of {kernel} frames every {stride}; there are {frames}"
@@ -205,8 +256,8 @@ class Files:
             audio_width=int(beats_file["cfg"]["encoder_embed_dim"]) if beats_file else 0,
             hidden=hidden,
             heads=self._bridge_heads(hidden),
-            layers=len(numbers),
-            intermediate=wide[0],
+            layers=max(1, len(numbers)),
+            intermediate=wide[0] if wide else 0,
             queries=queries,
             kernel=kernel,
             stride=stride,
@@ -216,7 +267,7 @@ class Files:
     def _bridge_heads(self, width: int) -> int:
         """Heads of the Q-Former. No file of a checkpoint says it: the original takes BERT's."""
         usual = width // BERT_HEAD_DIM if width >= 8 * BERT_HEAD_DIM else SMALL_BERT_HEADS
-        heads = int(self.settings.get("qformer_heads", usual))
+        heads = self.settings.get("qformer_heads", usual)
         if width % heads:
             raise BadCheckpoint(
                 f"{self.trained.where}: a Q-Former of width {width} cannot have {heads} heads; "

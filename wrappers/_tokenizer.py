@@ -10,6 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer, normalizers
 
 from alm.errors import BadCheckpoint, MissingFile
+from wrappers._weights import read_json
 
 # Texts on which a converted tokenizer must agree with sentencepiece, besides the model's prompts.
 PROBES = ("Hello world", " leading space", "two  spaces\nand a line", "Grüße, 语音 🙂", "1234", "")
@@ -24,8 +25,8 @@ def tokenizer_json(folder: Path, prompts: Iterable[str]) -> str:
     """
     ready = folder / "tokenizer.json"
     if ready.is_file():
-        text = ready.read_text("utf-8")
         try:
+            text = ready.read_text("utf-8")
             Tokenizer.from_str(text)
         except Exception as error:  # tokenizers raises plain Exception
             raise BadCheckpoint(f"{ready} is no tokenizer: {error}") from error
@@ -77,8 +78,8 @@ def special_id(folder: Path, tokenizer: Tokenizer, token: str) -> int | None:
     """The id of `bos_token` or the like, as tokenizer_config.json or its older sibling names it."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         path = folder / name
-        said = json.loads(path.read_text("utf-8")).get(token) if path.is_file() else None
+        said = read_json(path).get(token) if path.is_file() else None
         text = said.get("content") if isinstance(said, dict) else said
-        if text is not None:
+        if isinstance(text, str):
             return tokenizer.token_to_id(text)
     return None

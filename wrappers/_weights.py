@@ -47,6 +47,14 @@ class Weights:
                     part._read[name[len(found) :]] = self._read[name]
         return part
 
+    def above(self, prefix: str, but: str) -> Weights:
+        """All tensors with the prefix before their names, except the one called `but`."""
+        part = Weights(self.where)
+        for name, shape in self.shapes.items():
+            longer = name if name == but else prefix + name
+            part.shapes[longer], part._read[longer] = shape, self._read[name]
+        return part
+
     def over(self, changed: Weights) -> Weights:
         """These tensors with those of `changed` in the place of the ones of the same name."""
         both = Weights(f"{self.where} and {changed.where}" if changed.shapes else self.where)
@@ -64,11 +72,13 @@ class Weights:
             self._read[name] = lambda tensor=tensor: tensor
 
     def add_safetensors(self, path: Path) -> None:
+        if not path.is_file():
+            raise MissingFile(f"there is no file {path}")
         try:
             with safe_open(path, "pt") as file:
                 names = list(file.keys())
                 self.shapes |= {n: tuple(file.get_slice(n).get_shape()) for n in names}
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             raise BadCheckpoint(f"{path} is no readable safetensors file: {error}") from error
         for name in names:
             self._read[name] = lambda name=name: _one(path, name)
@@ -87,7 +97,7 @@ def load_pickled(path: Path) -> Any:
         BadCheckpoint: truncated, no torch file, or one that holds code.
     """
     if not path.is_file():
-        raise MissingFile(f"there is no {path}")
+        raise MissingFile(f"there is no file {path}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -96,8 +106,10 @@ def load_pickled(path: Path) -> Any:
             f"{path} holds more than tensors and plain data, or is damaged ({reason}); "
             "save its tensors with torch.save({'model': state_dict}) or as safetensors"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).split("\n")[0]
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged old files fail in any way, from struct.error to KeyError
+        reason = (str(error) or type(error).__name__).split("\n")[0]
         raise BadCheckpoint(f"{path} is no readable torch file: {reason}") from error
 
 
@@ -125,7 +137,10 @@ def open_folder(folder: Path) -> Weights:
 def _shards(path: Path) -> list[Path]:
     if path.suffix != ".json":
         return [path]
-    names = sorted(set(read_json(path)["weight_map"].values()))
+    places = read_json(path).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise BadCheckpoint(f"{path} has no weight_map")
+    names = sorted({str(name) for name in places.values()})
     for name in names:
         if Path(name).name != name:
             raise BadCheckpoint(f"{path} names the shard {name!r}, which is not beside it")
@@ -135,11 +150,14 @@ def _shards(path: Path) -> list[Path]:
     return [path.parent / name for name in names]
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file of a checkpoint, or a sentence about why not."""
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a checkpoint, or a sentence about why not."""
     if not path.is_file():
-        raise MissingFile(f"there is no {path}")
+        raise MissingFile(f"there is no file {path}")
     try:
-        return json.loads(path.read_text("utf-8"))
+        said = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise BadCheckpoint(f"{path} is not JSON: {error}") from error
+    if not isinstance(said, dict):
+        raise BadCheckpoint(f"{path} holds no JSON object")
+    return said

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
 from alm.ports import Port, Span
-from wrappers import Wrapper
+from wrappers import Wrapper, randomised
 from wrappers._beats_layers import Encoder
 from wrappers._fit import fill
 
@@ -133,3 +133,10 @@ def as_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if ours[name].shape[0] == 8:
             ours[name] = ours[name].unflatten(0, (2, 4)).sum(1)
     return ours
+
+
+def tiny() -> Beats:
+    """The smallest that says something, with random weights, for tests."""
+    sizes = dict(embed_dim=16, encoder_embed_dim=24, encoder_ffn_embed_dim=32, encoder_layers=2)
+    rest = dict(encoder_attention_heads=2, conv_pos=8, conv_pos_groups=2)
+    return randomised(Beats(DEFAULTS | sizes | rest, most_frames=198))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from alm.ports import Port, Span
-from wrappers import Wrapper
+from wrappers import Wrapper, randomised
 
 ROLE = "bridge"
 
@@ -188,6 +188,12 @@ class QFormer(Wrapper):
         """Normed, zero past each row's length (the norm's bias is not), as long as the speech."""
         real = torch.arange(audio.shape[1]) < lengths[:, None]
         normed = self.ln_audio(audio) * real[..., None]
-        zeros = torch.zeros(1, self.shape.frames, self.shape.audio_width)
-        tail = zeros.expand(audio.shape[0], -1, -1)
-        return torch.cat((normed, tail), 1)[:, : self.shape.frames]
+        longer = nn.functional.pad(normed, (0, 0, 0, self.shape.frames))
+        return longer[:, : self.shape.frames]
+
+
+def tiny() -> QFormer:
+    """The smallest that says something, with random weights, for tests."""
+    widths = dict(speech_width=32, audio_width=24, hidden=16, heads=4, out=20)
+    rest = dict(frames=50, layers=2, intermediate=32, queries=2, kernel=10, stride=7)
+    return randomised(QFormer(Shape(**widths, **rest)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from transformers import Qwen2Config
+
 from wrappers._decoder import Spec
 
 ROLE = "llm"
@@ -19,3 +21,10 @@ def spec(config: Any) -> Spec:
         qkv_bias=True,
         windows=tuple(window if kind == "sliding_attention" else 0 for kind in kinds),
     )
+
+
+def tiny() -> Spec:
+    """The smallest that says something, for tests."""
+    sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, vocab_size=67)
+    heads = dict(num_attention_heads=4, num_key_value_heads=2)
+    return spec(Qwen2Config(**sizes, **heads, max_position_embeddings=64))

@@ -29,7 +29,7 @@ from wrappers import (
 )
 from wrappers._decoder import Decoder
 from wrappers._fit import faults, fill
-from wrappers._salmonn_files import BERT_HEAD_DIM, RATE, Files
+from wrappers._salmonn_files import BERT_HEAD_DIM, HEAD, RATE, TABLE, Files
 from wrappers._weights import read_json
 from wrappers.qformer import QFormer
 
@@ -38,6 +38,7 @@ LOOKS_LIKE = "the original's config.yaml with a `model` section (llama_path, whi
 
 LEAST_SAMPLES = RATE  # shorter clips are padded to one second, as the original does
 PLACEHOLDER = "<SpeechHere>"
+OWN_KEYS = {"llama_path", "whisper_path", "beats_path", "use_speech_Qformer"}
 
 
 def recognises(path: Path) -> bool:
@@ -45,11 +46,13 @@ def recognises(path: Path) -> bool:
     file = _config_file(path)
     if not file.is_file() or file.suffix not in (".yaml", ".yml"):
         return False
+    text = file.read_bytes().decode("utf-8", "replace")
     try:
-        plain = yaml.safe_load(file.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return False
-    return isinstance(plain, dict) and "llama_path" in (plain.get("model") or {})
+        plain = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return "llama_path" in text  # ours, and damaged: loading says where
+    model = plain.get("model") if isinstance(plain, dict) else None
+    return isinstance(model, dict) and bool(OWN_KEYS & set(model))
 
 
 def load(path: Path) -> Checkpoint:
@@ -102,10 +105,9 @@ class Salmonn(Files):
     def decoder(self, dialect: str) -> Wrapper:
         part = Decoder(self.spec, dialect)
         weights = self.llm_weights
-        names = set(part.state_dict()) & set(weights.shapes)
-        state = weights.take(names)
-        if self.tied:
-            state["lm_head.weight"] = weights["model.embed_tokens.weight"]
+        state = weights.take(n for n in part.state_dict() if n in weights)
+        if self.spec.tied:
+            state[HEAD] = weights[TABLE]
         fill(part, state, weights.where)
         part.eval()
         if self.adapter:
@@ -114,7 +116,7 @@ class Salmonn(Files):
 
     def embedding(self) -> Tensor:
         """The table [vocab, hidden] as the LLM uses it, without the [PAD] row."""
-        table = self.llm_weights["model.embed_tokens.weight"]
+        table = self.llm_weights[TABLE]
         scale = self.spec.embedding_scale
         return table if scale == 1.0 else table.float() * scale
 
@@ -122,38 +124,49 @@ class Salmonn(Files):
 
     def check(self) -> None:
         """Name everything that is missing, misshapen or does not fit, at once."""
-        wrong: list[str] = []
         with torch.device("meta"):
             speech, bridge = whisper.build(self.whisper_config), QFormer(self.qformer_shape)
-        wrong += faults(speech, self.whisper_weights.shapes, self.whisper_weights.where)
-        wrong += self._misfits()
-        wrong += faults(bridge, self.trained.shapes, self.trained.where) if not wrong else []
+        wrong = faults(speech, self.whisper_weights.shapes, self.whisper_weights.where)
+        misfits = self._misfits()
+        found = self.trained.shapes
+        if misfits:  # they say why weights are misshapen; what is missing is still to be named
+            found = {n: tuple(v.shape) for n, v in bridge.state_dict().items() if n in found}
+        wrong += misfits + faults(bridge, found, self.trained.where)
         shapes = dict(self.llm_weights.shapes)
-        if self.tied and "model.embed_tokens.weight" in shapes:
-            shapes["lm_head.weight"] = shapes["model.embed_tokens.weight"]
-        wrong += faults(self.decoder_on_meta(), shapes, self.llm_weights.where)
-        table, want = shapes.get("model.embed_tokens.weight"), (self.spec.vocab, self.spec.hidden)
+        table, want = shapes.get(TABLE, ()), (self.spec.vocab, self.spec.hidden)
         if table != want:
-            is_now = "missing" if table is None else f"{list(table)} and not {list(want)}"
-            wrong.append(f"{self.llm_weights.where}: model.embed_tokens.weight is {is_now}")
+            is_now = f"{list(table)} and not {list(want)}" if table else "missing"
+            wrong.append(f"{self.llm_weights.where}: {TABLE} is {is_now}")
+        if self.spec.tied:
+            shapes[HEAD] = want
+        wrong += faults(self.decoder_on_meta(), shapes, self.llm_weights.where)
         if self.beats_file:
-            try:
-                self.beats("decomposed")
-            except BadCheckpoint as error:
-                wrong.append(str(error))
+            wrong += self._said_by(lambda: self.beats("decomposed"))
+        wrong += self._said_by(lambda: self.adapter)
+        if not wrong and self.adapter:
+            found = _adapters.faults(self.decoder_on_meta(), self.adapter, self.settings)
+            wrong += [f"{self.trained.where}: {each}" for each in found]
         if wrong:
             raise BadCheckpoint("; ".join(wrong))
-        assert self.adapter is not None  # raises for what nobody knows
+
+    @staticmethod
+    def _said_by(attempt: Callable[[], Any]) -> list[str]:
+        """The complaint of an attempt that fails, or none."""
+        try:
+            attempt()
+        except BadCheckpoint as error:
+            return [str(error)]
+        return []
 
     def _misfits(self) -> list[str]:
         """Widths on which two pieces must agree, in words a person can act on."""
         shape, found, wrong = self.qformer_shape, self.trained.shapes, []
 
         def differ(name: str, axis: int, want: int, left: str, right: str) -> None:
-            if name in found and found[name][axis] != want:
+            if name in found and found[name][axis : axis + 1] != (want,):
                 wrong.append(
                     f"{left} is {want} wide, but {self.trained.where} was trained with "
-                    f"{right} of {found[name][axis]}"
+                    f"{right} of {list(found[name])[axis : axis + 1]}"
                 )
 
         differ(
@@ -164,6 +177,12 @@ class Salmonn(Files):
         elif "ln_audio.weight" in found:
             wrong.append(f"{self.trained.where} was trained with a BEATs, but beats_path is empty")
         differ("speech_llama_proj.weight", 0, shape.out, str(self.path("llama_path")), "an LLM")
+        queries = self.settings.get("num_speech_query_token", shape.queries)
+        if queries != shape.queries:
+            wrong.append(
+                f"{self.file} says num_speech_query_token: {queries}, but {self.trained.where} "
+                f"was trained with {shape.queries}"
+            )
         return wrong
 
     def checkpoint(self) -> Checkpoint:
@@ -206,7 +225,7 @@ class Salmonn(Files):
                 "llm": spec.config.model_type,
                 "adapter": _adapters.kind(self.adapter) or "none",
             },
-            licence=dict(self.config.get("licence") or {}),
+            licence=self.section("licence"),
             notes=self._notes(),
         )
 
@@ -215,11 +234,18 @@ class Salmonn(Files):
         if self.settings.get("test_prompt_path"):
             said = read_json(self.path("test_prompt_path"))
             tasks |= {
-                k: v.replace("<Speech><SpeechHere></Speech>", "").strip() for k, v in said.items()
+                k: v.replace(f"<Speech>{PLACEHOLDER}</Speech>", "").strip()
+                for k, v in said.items()
+                if isinstance(v, str)
             }
             tasks = {k: v for k, v in tasks.items() if "{}" not in v}
         named = {short: tasks[full] for short, full in _prompts.SHORT_NAMES.items()}
         outer = str(self.settings.get("prompt_template") or "{}")
+        if outer.count("{}") != 1 or PLACEHOLDER in outer:
+            raise BadCheckpoint(
+                f"{self.file} says prompt_template: {outer!r}; it must hold one {{}}, where the "
+                "audio and the prompt go"
+            )
         return {
             "template": outer.replace("{}", f"<Speech>{PLACEHOLDER}</Speech> {{}}"),
             "placeholder": PLACEHOLDER,
@@ -244,7 +270,7 @@ class Salmonn(Files):
         }
 
     def _generation(self) -> dict[str, Any]:
-        said = self.config.get("generate") or {}
+        said = self.section("generate")
         known = {
             "max_new_tokens": 200,
             "num_beams": 4,

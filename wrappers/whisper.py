@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
 from alm.ports import Port
-from wrappers import Wrapper
+from wrappers import Wrapper, randomised
 
 ROLE = "encoder"
 
@@ -129,3 +129,10 @@ def _activation(name: str) -> Callable[[Tensor], Tensor]:
             f"Whisper's activation_function {name!r} is unknown; known are {', '.join(ACTIVATIONS)}"
         )
     return ACTIVATIONS[name]
+
+
+def tiny() -> Whisper:
+    """The smallest that says something, with random weights, for tests."""
+    sizes = dict(d_model=32, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=48)
+    part = build(sizes | dict(num_mel_bins=80, max_source_positions=50))
+    return randomised(part)

@@ -1,4 +1,277 @@
-"""What is in an artifact folder."""
+"""What is in an artifact folder: parts, files, ports, operators, and whether all of it is whole."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alm import graphfile, manifest, verify
+from alm.errors import AlmError, BadArtifacts, UnknownName
+from alm.manifest import File, Manifest, Part
+from alm.ports import Port, Span
+
+PORT = 8080  # where Netron is served
+GRAPH = ".onnx"
+WIDE = 1000  # columns of a pipe or a file: nothing is folded there
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a manifest may come from anywhere
 
 
-def show(*a, **k): ...
+@dataclass
+class Findings:
+    """What was looked at beyond the manifest: verdict by file, operators by part, complaints."""
+
+    verdicts: dict[str, str] = field(default_factory=dict)
+    nodes: dict[str, dict[str, int]] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+
+def show(
+    folder: Path,
+    *,
+    part: str = "",
+    as_json: bool = False,
+    netron: str = "",
+    port: int = PORT,
+    check: bool = True,
+) -> int:
+    """Print what is in `folder`, all of it or one `part`, or serve the part `netron` instead.
+
+    Args:
+        part: only this part.
+        as_json: everything as one JSON object, not as tables.
+        netron: the part to serve.
+        port: where to serve it.
+        check: hold every file against its hash.
+
+    Returns:
+        0, or 1 when something is not what the manifest says; stderr then says what.
+    """
+    if netron:
+        return serve(folder, netron, port)
+    said = manifest.load(folder)
+    parts = [pick(said, part)] if part else list(said.parts)
+    found = examine(folder, said, parts, check)
+    if as_json:
+        print(json.dumps(_data(said, parts, found, check), ensure_ascii=False, indent=1))
+    else:
+        _print(folder, said, parts, found, whole=not part)
+    for sentence in found.wrong:
+        print(f"error: {sentence}", file=sys.stderr)
+    return 1 if found.wrong else 0
+
+
+def serve(folder: Path, part: str, port: int = PORT, browse: bool = False) -> int:
+    """Show a part in Netron, for this machine alone and until Ctrl-C; the URL goes to stdout."""
+    from alm.viewer import Viewer
+
+    chosen = pick(manifest.load(folder), part)
+    files = {file.name: _checked(folder, file) for file in chosen.files}
+    name = chosen.files[0].name
+    if name.endswith(GRAPH):
+        verify.check_external(folder, graphfile.read(files[name]), name, files)
+    with Viewer(name, files, port) as server:
+        if port not in (0, server.server_port):
+            print(f"note: port {port} is taken", file=sys.stderr)
+        print(f"{chosen.name}: {server.url} (Ctrl-C ends)", flush=True)
+        if browse:
+            import webbrowser
+
+            webbrowser.open(server.url)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return 0
+    return 0
+
+
+def pick(said: Manifest, name: str) -> Part:
+    """The part `name`; a wrong name lists the right ones."""
+    found = said.part(name)
+    if found is None:
+        names = ", ".join(part.name for part in said.parts)
+        raise UnknownName(f"unknown part {name!r}; there is: {names}")
+    return found
+
+
+def examine(folder: Path, said: Manifest, parts: Sequence[Part], check: bool) -> Findings:
+    """Read the graphs of `parts`; with `check` hold all files against the manifest too."""
+    found = Findings()
+    lone = [said.tokenizer] if said.tokenizer and len(parts) == len(said.parts) else []
+    for file in [*(file for part in parts for file in part.files), *lone]:
+        try:
+            _checked(folder, file) if check else verify.contained(folder, file.name)
+            found.verdicts[file.name] = "ok" if check else "there"
+        except AlmError as error:
+            found.verdicts[file.name] = "wrong"
+            found.wrong.append(str(error))
+    for part in parts:
+        name = part.files[0].name
+        if not name.endswith(GRAPH):
+            continue
+        try:
+            graph = graphfile.read(verify.contained(folder, name))
+            found.nodes[part.name] = dict(graph.nodes.most_common())
+            if check:
+                _check_graph(folder, part, graph)
+        except AlmError as error:
+            if str(error) not in found.wrong:
+                found.wrong.append(str(error))
+    return found
+
+
+def size(count: int) -> str:
+    """Bytes for people: 950 B, 1.2 MB, 3.4 GB."""
+    for unit, least in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= least:
+            return f"{count / least:.1f} {unit}"
+    return f"{count} B"
+
+
+def _checked(folder: Path, file: File) -> Path:
+    return verify.check_file(folder, file.name, file.bytes, file.sha256)
+
+
+def _check_graph(folder: Path, part: Part, graph: graphfile.GraphFile) -> None:
+    name = part.files[0].name
+    verify.check_external(folder, graph, name, {file.name for file in part.files})
+    for side in ("inputs", "outputs"):
+        ours, theirs = getattr(part, side), getattr(graph, side)
+        if ours.keys() != theirs.keys():
+            odd = ", ".join(sorted(ours.keys() ^ theirs.keys()))
+            raise BadArtifacts(f"{name!r} in {folder} has other {side} than the manifest: {odd}")
+
+
+def _data(said: Manifest, parts: Sequence[Part], found: Findings, check: bool) -> dict[str, Any]:
+    """The manifest, of its parts only `parts`, and what was found."""
+    plain = said.to_json()
+    named = {part["name"]: part for part in plain["parts"]}
+    plain["parts"] = [
+        named[part.name] | {"bytes": part.bytes, "histogram": found.nodes.get(part.name, {})}
+        for part in parts
+    ]
+    return plain | {"verified": check, "verdicts": found.verdicts, "wrong": found.wrong}
+
+
+# --- for people
+
+
+def _print(
+    folder: Path, said: Manifest, parts: Sequence[Part], found: Findings, whole: bool
+) -> None:
+    from rich.console import Console
+
+    # A manifest's text is shown as it is: no markup, no :emoji:.
+    width = None if sys.stdout.isatty() else WIDE
+    console = Console(highlight=False, markup=False, emoji=False, width=width)
+
+    def table(title: str, columns: str, rows: Iterable[Sequence[str]]) -> None:
+        _table(console, title, columns.split("|"), list(rows))
+
+    if whole:
+        table("", "|", _header(folder, said))
+    table(
+        "parts", "part|role|opset, dialect|precision|>nodes|>size|>error|>relative", _parts(parts)
+    )
+    files = [file for part in parts for file in part.files]
+    files += [said.tokenizer] if whole and said.tokenizer else []
+    table(
+        "files",
+        "file|>bytes|sha256|",
+        ((f.name, str(f.bytes), f.sha256[:12], found.verdicts[f.name]) for f in files),
+    )
+    table("simplified", "part|", ((p.name, p.simplified) for p in parts if p.simplified))
+    rows = (row for part in parts for row in _ports(part))
+    table("ports, dynamic axes with least/usual/most", "part||name|type|axes", rows)
+    table("operators", "part|", ((n, _counts(nodes)) for n, nodes in found.nodes.items()))
+    if whole:
+        table("tasks", "task|prompt", ((str(n), str(t)) for n, t in _tasks(said).items()))
+
+
+def _table(console: Any, title: str, columns: Sequence[str], rows: list[Sequence[str]]) -> None:
+    """One table. A column with ">" is of numbers; only the last one folds when there is no room."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        return
+    if title:
+        console.print()
+        console.print(title.upper())
+    table = Table(box=None, pad_edge=False, show_header=bool(title) and any(columns))
+    for column in columns:
+        last = column is columns[-1]
+        table.add_column(
+            column.removeprefix(">"),
+            justify="right" if column.startswith(">") else "left",
+            no_wrap=not last,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(Text(CONTROL.sub("\N{REPLACEMENT CHARACTER}", cell)) for cell in row))
+    with console.capture() as shown:
+        console.print(table)
+    for line in shown.get().splitlines():
+        print(line.rstrip())
+
+
+def _header(folder: Path, said: Manifest) -> Iterator[tuple[str, str]]:
+    yield "folder", str(folder)
+    yield "family", said.family
+    yield "format", f"{manifest.FORMAT} {manifest.FORMAT_VERSION}"
+    yield "created", said.created or "?"
+    yield "size", size(sum(file.bytes for file in said.files()))
+    for name in ("source", "licence", "dimensions", "audio", "generation", "tools"):
+        if values := getattr(said, name):
+            yield name, ", ".join(f"{key}={value}" for key, value in values.items())
+
+
+def _parts(parts: Sequence[Part]) -> Iterator[tuple[str, ...]]:
+    for part in parts:
+        parity = part.measured.get("parity")
+        parity = parity if isinstance(parity, Mapping) else {}
+        yield (
+            part.name,
+            part.role,
+            f"{part.opset or '-'} {part.dialect}".strip(),
+            part.precision,
+            str(part.nodes or "-"),
+            size(part.bytes),
+            *(_error(parity.get(name)) for name in ("worst_abs", "worst_rel")),
+        )
+
+
+def _error(value: object) -> str:
+    return f"{value:.1e}" if isinstance(value, int | float) else "-"
+
+
+def _ports(part: Part) -> Iterator[tuple[str, ...]]:
+    """A row a port; those of the layers of a cache, alike but for the number, share one."""
+    for side, ports in (("in", part.inputs), ("out", part.outputs)):
+        groups: dict[tuple[str, Port], list[str]] = {}
+        for name, port in ports.items():
+            layer = re.search(r"(?<=\.)\d+(?=\.)", name)
+            key = name[: layer.start()] + "#" + name[layer.end() :] if layer else name
+            groups.setdefault((key, port), []).append(layer.group() if layer else "")
+        for (name, port), layers in groups.items():
+            many = f"{{{layers[0]}..{layers[-1]}}}" if len(layers) > 1 else layers[0]
+            axes = ", ".join(_axis(axis, part.spans) for axis in port.axes)
+            yield part.name, side, name.replace("#", many), port.dtype, f"[{axes}]"
+
+
+def _axis(axis: int | str, spans: Mapping[str, Span]) -> str:
+    span = spans.get(axis) if isinstance(axis, str) else None
+    return f"{axis} {span.least}/{span.usual}/{span.most}" if span else str(axis)
+
+
+def _counts(nodes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}:{count}" for name, count in nodes.items())
+
+
+def _tasks(said: Manifest) -> Mapping[str, Any]:
+    tasks = said.prompt.get("tasks")
+    return tasks if isinstance(tasks, Mapping) else {}

@@ -218,6 +218,7 @@ class _Run:
         self.model, self.options = model, options
         self.truncate, self.max_seconds = truncate, max_seconds
         self.on_text = on_text
+        self.joiner: text.Joiner | None = None
         self.stages = Stages()
         self.began = time.perf_counter()
         self.steps = 0
@@ -227,6 +228,8 @@ class _Run:
         """One answer a source."""
         rules = self.model.manifest.audio
         built = [self.model.prompter.build(prompt) for prompt in prompts]
+        if self.on_text:
+            self.joiner = text.Joiner(self.on_text, _separator(built[0]))
         start = time.perf_counter()
         clips = [
             audio.read(source, rules["rate"], rules["channel"], max_seconds=self.max_seconds)
@@ -238,11 +241,11 @@ class _Run:
         rows = 1 if len(sources) == 1 else MOST_ROWS
         said: list[_Said] = []
         for at in range(0, len(windows), rows):
-            said += self._say(windows[at : at + rows], first=at == 0)
+            said += self._say(windows[at : at + rows])
         total = (time.perf_counter() - self.began) * 1e3
         timings = self._timings(total)
         return [
-            self._joined(i, clip, built[i].joined, [s for s in said if s.clip == i], timings)
+            self._joined(clip, _separator(built[i]), [s for s in said if s.clip == i], timings)
             for i, clip in enumerate(clips)
         ]
 
@@ -259,7 +262,7 @@ class _Run:
         least = int(self.model.manifest.audio["least_samples"])
         return pcm if len(pcm) >= least else np.pad(pcm, (0, least - len(pcm)))
 
-    def _say(self, windows: Sequence[_Window], first: bool) -> list[_Said]:
+    def _say(self, windows: Sequence[_Window]) -> list[_Said]:
         """Encode these windows and let the model speak, all rows at a time."""
         model = self.model
         lengths = np.array([len(w.pcm) for w in windows], np.int64)
@@ -287,7 +290,7 @@ class _Run:
         decoder.start(len(windows), longest + options.max_new_tokens)
         logits = decoder.feed(inputs, prompt_lengths)
         self.stages.add("prefill", start)
-        sequences = self._decode(logits, decoder, options, first)
+        sequences = self._decode(logits, decoder, options)
         cut_short = options.max_new_tokens < self.options.max_new_tokens
         return [
             _Said(
@@ -304,20 +307,17 @@ class _Run:
         ]
 
     def _decode(
-        self, logits: np.ndarray, decoder: Decoder, options: decoding.Options, first: bool
+        self, logits: np.ndarray, decoder: Decoder, options: decoding.Options
     ) -> list[decoding.Sequence]:
         model = self.model
         streams = [text.TextStream(model.tokenizer, model._stops) for _ in range(len(logits))]
         timed = _Timed(decoder, self)
-        spoken = not first
 
         def on_token(row: int, token: int) -> None:
-            nonlocal spoken
             self._first_token()
             piece = streams[row].push(token)
-            if self.on_text and piece:
-                self.on_text(piece.lstrip() if not spoken else piece)
-                spoken = spoken or bool(piece.strip())
+            if self.joiner:
+                self.joiner.push(piece)
 
         def stopped(row: int, ids: list[int]) -> bool:
             if options.num_beams > 1:
@@ -328,10 +328,11 @@ class _Run:
             logits, timed, options, eos_ids=self.model._eos, stopped=stopped, on_token=on_token
         )
         self._first_token()
-        if self.on_text and options.num_beams > 1:
-            self.on_text(text.stop_text(model.tokenizer, sequences[0].token_ids, model._stops).text)
-        elif self.on_text and (rest := streams[0].finish()):
-            self.on_text(rest)
+        if self.joiner:
+            ids = sequences[0].token_ids
+            whole = text.stop_text(model.tokenizer, ids, model._stops).text
+            self.joiner.push(whole if options.num_beams > 1 else streams[0].finish())
+            self.joiner.end()
         return sequences
 
     def _first_token(self) -> None:
@@ -346,9 +347,8 @@ class _Run:
 
     def _joined(
         self,
-        number: int,
         clip: audio.Clip,
-        reads_on: bool,
+        separator: str,
         said: Sequence[_Said],
         timings: dict[str, float],
     ) -> Answer:
@@ -362,7 +362,7 @@ class _Run:
             notes.append(f"only the first {window:g} s of {clip.seconds:.1f} s were heard")
         parts = [s.text.strip() for s in said]
         return Answer(
-            text=(" " if reads_on else "\n").join(part for part in parts if part),
+            text=separator.join(part for part in parts if part),
             token_ids=[int(i) for s in said for i in s.sequence.token_ids],
             stop_reason=said[-1].stop_reason,
             audio_seconds=round(clip.seconds, 4),
@@ -373,6 +373,10 @@ class _Run:
             timings_ms=timings,
             notes=tuple(notes),
         )
+
+
+def _separator(prompt: text.Prompt) -> str:
+    return " " if prompt.joined else "\n"
 
 
 class _Timed:

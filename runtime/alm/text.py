@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,28 @@ class TextStream:
             return ""
         new, self._sent = text[len(self._sent) :], text
         return new
+
+
+class Joiner:
+    """Pieces of several texts as they come: sent on, they are those texts, stripped and joined."""
+
+    def __init__(self, send: Callable[[str], None], separator: str) -> None:
+        self.send, self.separator = send, separator
+        self._gap = ""  # goes out before what follows, if anything does
+        self._begun = self._sent = False  # this text; any text
+
+    def push(self, piece: str) -> None:
+        """Send a piece, but for whitespace at its end, which waits, or at the text's beginning."""
+        piece = piece if self._begun else piece.lstrip()
+        if body := piece.rstrip():
+            self.send(self._gap + body)
+            self._gap, self._begun, self._sent = "", True, True
+        self._gap += piece[len(body) :]
+
+    def end(self) -> None:
+        """What follows belongs to the next text."""
+        self._gap = self.separator if self._sent else ""
+        self._begun = False
 
 
 def stop_text(tokenizer: Tokenizer, ids: Sequence[int], stop_strings: Sequence[str]) -> TextStream:

@@ -1,0 +1,340 @@
+"""Clips to learn from: composed once into shards of features, then drawn in batches and disturbed."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from demo import phrases, sounds, voices
+from demo.voices import RATE, Said, Takes, Voice
+from wrappers.fbank import DEVIATION, EPSILON, MEAN, Fbank
+from wrappers.mel import Mel
+
+MELS = 80
+WINDOW_SECONDS = 10
+WINDOW_FRAMES = 50 * WINDOW_SECONDS  # of the encoders, 20 ms each
+PER_WINDOW = 8  # frames that one audio embedding covers: 160 ms, one moment of BEATs
+SPEAKERS = ("george", "jackson", "lucas", "nicolas")
+HELD_OUT_SPEAKER = "yweweler"
+WORD_IDS = {word: i for i, word in enumerate(phrases.WORDS)}
+SOUND_IDS = {name: i for i, name in enumerate(phrases.SOUNDS)}
+SOUND_NAMES = tuple(phrases.SOUNDS)
+FBANK_SILENCE = (math.log(EPSILON) - MEAN) / (2 * DEVIATION)
+MEL_QUIETEST, MEL_RANGE = -1.5, 2.0  # what digital silence is, and how far below the loudest is kept
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A sound file in the making, and all that is known about it."""
+
+    pcm: np.ndarray
+    words: tuple[tuple[str, float, float], ...]
+    sound: str
+
+    @property
+    def text(self) -> str:
+        return " ".join(word for word, _, _ in self.words)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where clips come from; the held-out ones for measuring."""
+
+    variants: list[str]
+    takes: Takes
+    shares: dict[str, float]  # of command, digits, recorded and sound
+    background: float  # share of speech that has a sound behind it
+    disturb: bool = True
+
+
+def compose(kind: str, sources: Sources, chance: random.Random) -> Clip:
+    """One clip of at most the window: speech, speech over a sound, or a sound."""
+    draw = np.random.default_rng(chance.getrandbits(63))
+    if kind == "sound":
+        name = chance.choice(SOUND_NAMES)
+        pcm = sounds.make(name, chance.uniform(1.2, 5.0), draw)
+        return Clip(_levelled(pcm, chance), (), name)
+    said = _speech(kind, sources, chance)
+    while len(said.pcm) > (WINDOW_SECONDS - 0.6) * RATE:
+        said = _speech(kind, sources, chance)
+    pcm, sound = said.pcm, ""
+    pcm = pcm / max(float(np.abs(pcm).max()), 1e-9)
+    if sources.disturb and chance.random() < 0.25:
+        pcm = _in_a_room(pcm, chance, draw)
+    shift = 0.0
+    if chance.random() < sources.background:
+        sound = chance.choice(SOUND_NAMES)
+        pcm, shift = _over(pcm, sound, chance, draw)
+    words = tuple((word, start + shift, end + shift) for word, start, end in said.words)
+    return Clip(_levelled(pcm, chance), words, sound)
+
+
+def _speech(kind: str, sources: Sources, chance: random.Random) -> Said:
+    stretch = chance.uniform(0.87, 1.15) if sources.disturb else 1.0
+    if kind == "recorded":
+        speaker = chance.choice(sorted({speaker for speaker, _ in sources.takes}))
+        names = phrases.digits(chance).split()
+        chosen = [chance.choice(sources.takes[speaker, str(WORD_IDS[name])]) for name in names]
+        digits = [(n, voices.recording(path)) for n, path in zip(names, chosen, strict=True)]
+        return voices.string_together(digits, chance, stretch)
+    text = phrases.command(chance) if kind == "command" else phrases.digits(chance)
+    if kind == "digits" and chance.random() < 0.4:
+        text = text.replace(" ", ", ")  # each is said on its own, with a pause
+    return voices.speak(text, Voice.drawn(chance, sources.variants), stretch)
+
+
+def _over(
+    pcm: np.ndarray, sound: str, chance: random.Random, draw: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    """Speech over a sound that begins before it and lasts longer; and by how much it is later."""
+    lead = chance.uniform(0.0, 0.4)
+    tail = chance.uniform(0.0, 0.4)
+    pcm = np.pad(pcm, (int(lead * RATE), int(tail * RATE)))
+    if len(pcm) < RATE:
+        pcm = np.pad(pcm, (0, RATE - len(pcm)))
+    behind = sounds.make(sound, len(pcm) / RATE + 0.01, draw)[: len(pcm)]
+    loudness = float(np.sqrt(np.mean(pcm**2)) / max(float(np.sqrt(np.mean(behind**2))), 1e-9))
+    return pcm + behind * loudness * 10 ** (-chance.uniform(3, 15) / 20), lead
+
+
+def _in_a_room(
+    pcm: np.ndarray, chance: random.Random, draw: np.random.Generator
+) -> np.ndarray:
+    """With an echo: noise that dies away within 0.1 to 0.4 s."""
+    length = int(chance.uniform(0.1, 0.4) * RATE)
+    decay = np.exp(-6.9 * np.arange(length) / length)
+    response = draw.standard_normal(length) * decay * chance.uniform(0.02, 0.12)
+    response[0] = 1.0
+    size = 1 << (len(pcm) + length).bit_length()
+    wet = np.fft.irfft(np.fft.rfft(pcm, size) * np.fft.rfft(response, size), size)
+    return wet[: len(pcm)].astype(np.float32)
+
+
+def _levelled(pcm: np.ndarray, chance: random.Random) -> np.ndarray:
+    peak = max(float(np.abs(pcm).max()), 1e-9)
+    return (pcm / peak * 10 ** (-chance.uniform(0, 22) / 20)).astype(np.float32)
+
+
+# --- features, made once
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Features of many clips, end to end, in float16."""
+
+    mel: Tensor  # [frames of 10 ms, 80]
+    fbank: Tensor  # [frames of 10 ms, 128]
+    mel_edges: Tensor  # clip i is mel[edges[i]:edges[i + 1]]
+    fbank_edges: Tensor
+    words: list[tuple[tuple[str, float, float], ...]]
+    sounds: list[str]
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def frames(self, i: int) -> int:
+        """Frames of 20 ms that clip i fills."""
+        return (int(self.mel_edges[i + 1] - self.mel_edges[i]) + 1) // 2
+
+
+def make_shard(file: Path, sources: Sources, clips: int, seed: int) -> None:
+    """Compose clips and write their features."""
+    chance = random.Random(seed)
+    kinds = chance.choices(list(sources.shares), list(sources.shares.values()), k=clips)
+    made = [compose(kind, sources, chance) for kind in kinds]
+    mels, fbanks = features([clip.pcm for clip in made])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    state = {
+        "mel": torch.cat(mels).half(),
+        "fbank": torch.cat(fbanks).half(),
+        "mel_edges": torch.tensor([0, *map(len, mels)]).cumsum(0),
+        "fbank_edges": torch.tensor([0, *map(len, fbanks)]).cumsum(0),
+        "words": [clip.words for clip in made],
+        "sounds": [clip.sound for clip in made],
+    }
+    site = file.with_suffix(".new")
+    torch.save(state, site)
+    site.rename(file)
+
+
+@torch.no_grad()
+def features(clips: list[np.ndarray], rows: int = 32) -> tuple[list[Tensor], list[Tensor]]:
+    """[frames, 80] and [frames, 128] of each clip, by the wrappers that the exporter exports."""
+    fbank_of = Fbank(WINDOW_SECONDS * RATE)
+    mels: list[Tensor] = [torch.empty(0)] * len(clips)
+    fbanks: list[Tensor] = [torch.empty(0)] * len(clips)
+    order = sorted(range(len(clips)), key=lambda i: len(clips[i]))
+    for at in range(0, len(order), rows):
+        chosen = order[at : at + rows]
+        samples = -(-len(clips[chosen[-1]]) // 160) * 160 + 320
+        pcm = torch.zeros(len(chosen), samples)
+        for row, i in zip(pcm, chosen, strict=True):
+            row[: len(clips[i])] = torch.from_numpy(clips[i])
+        lengths = torch.tensor([len(clips[i]) for i in chosen])
+        mel = Mel(MELS, samples)(pcm).transpose(1, 2)
+        fbank, filled = fbank_of(pcm, lengths)
+        for row, i in enumerate(chosen):
+            mels[i] = mel[row, : -(-len(clips[i]) // 160)].clone()
+            fbanks[i] = fbank[row, : int(filled[row])].clone()
+    return mels, fbanks
+
+
+def load_shard(file: Path) -> Shard:
+    """What make_shard wrote."""
+    return Shard(**torch.load(file, weights_only=True))
+
+
+# --- batches
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Features and what is to be heard in them."""
+
+    log_mel: Tensor  # [batch, 80, 2 * frames]
+    fbank: Tensor  # [batch, 2 * frames, 128]
+    fbank_lengths: Tensor  # [batch]
+    frame_words: Tensor  # [batch, frames]: the word at each 20 ms, len(WORDS) for none
+    onsets: Tensor  # [batch, frames]: 1 in the first 60 ms of a word
+    window_words: Tensor  # [batch, windows, words]: a word's unit of mass around its middle
+    window_sounds: Tensor  # [batch, windows]: the sound, len(SOUNDS) for none
+    texts: list[str]
+    sounds: list[str]
+
+
+def batches(
+    shards: list[Shard], rows: int, seed: int, full: float = 0.0
+) -> Iterator[tuple[Shard, list[int], bool]]:
+    """Endless: clips of like length together, a share of `full` padded to the whole window."""
+    chance = random.Random(seed)
+    everything = [(shard, i) for shard in range(len(shards)) for i in range(len(shards[shard]))]
+    while True:
+        chance.shuffle(everything)
+        for at in range(0, len(everything) - 16 * rows, 16 * rows):
+            pool = everything[at : at + 16 * rows]
+            pool.sort(key=lambda each: (each[0], shards[each[0]].frames(each[1])))
+            groups = [pool[i : i + rows] for i in range(0, len(pool), rows)]
+            chance.shuffle(groups)
+            for group in groups:
+                shard = group[len(group) // 2][0]
+                chosen = [i for s, i in group if s == shard]
+                yield shards[shard], chosen, chance.random() < full
+
+
+def collate(
+    shard: Shard, chosen: list[int], full: bool, chance: random.Random, disturb: bool = True
+) -> Batch:
+    """A batch, cropped to its longest clip or padded to the window."""
+    longest = max(shard.frames(i) for i in chosen)
+    slack = min(chance.randint(0, 24), WINDOW_FRAMES - longest) if disturb else 0
+    frames = min(-(-(longest + slack) // PER_WINDOW) * PER_WINDOW, WINDOW_FRAMES)
+    frames = WINDOW_FRAMES if full else frames
+    rows = len(chosen)
+    log_mel = torch.empty(rows, MELS, 2 * frames)
+    fbank = torch.full((rows, 2 * frames, 128), FBANK_SILENCE)
+    fbank_lengths = torch.zeros(rows, dtype=torch.int64)
+    leads = []
+    for row, i in enumerate(chosen):
+        room = frames - shard.frames(i)
+        late = int(chance.random() ** 2 * min(room, 60)) if disturb else 0
+        leads.append(late)
+        mel = shard.mel[shard.mel_edges[i] : shard.mel_edges[i + 1]].float()
+        log_mel[row] = max(float(mel.max()) - MEL_RANGE, MEL_QUIETEST)
+        log_mel[row, :, 2 * late : 2 * late + len(mel)] = mel.T[:, : 2 * (frames - late)]
+        bank = shard.fbank[shard.fbank_edges[i] : shard.fbank_edges[i + 1]].float()
+        fbank[row, 2 * late : 2 * late + len(bank)] = bank[: 2 * (frames - late)]
+        fbank_lengths[row] = min(2 * late + len(bank), 2 * frames)
+    if disturb:
+        draw = torch.Generator().manual_seed(chance.getrandbits(63))
+        speech = torch.tensor([not shard.sounds[i] for i in chosen])
+        log_mel = disturbed(log_mel, speech, draw)
+        fbank += 0.12 * torch.randn(rows, 1, 1, generator=draw)
+    words = [shard.words[i] for i in chosen]
+    names = [shard.sounds[i] for i in chosen]
+    labels = _labels(words, names, leads, fbank_lengths, frames)
+    texts = [" ".join(word for word, _, _ in each) for each in words]
+    return Batch(log_mel, fbank, fbank_lengths, *labels, texts, names)
+
+
+def _labels(
+    words: list[tuple[tuple[str, float, float], ...]],
+    names: list[str],
+    leads: list[int],
+    fbank_lengths: Tensor,
+    frames: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rows, windows = len(words), frames // PER_WINDOW
+    frame_words = torch.full((rows, frames), len(WORD_IDS))
+    onsets = torch.zeros(rows, frames)
+    window_words = torch.zeros(rows, windows, len(WORD_IDS))
+    window_sounds = torch.full((rows, windows), len(SOUND_IDS))
+    for row, each in enumerate(words):
+        for word, start, end in each:
+            first, last = (round(50 * time) + leads[row] for time in (start, end))
+            frame_words[row, first:last] = WORD_IDS[word]
+            onsets[row, first : first + 3] = 1
+            # The middle's mass is shared by the two windows whose centres are next to it.
+            place = ((first + last) / 2 / PER_WINDOW) - 0.5
+            left = math.floor(place)
+            for window, mass in ((left, left + 1 - place), (left + 1, place - left)):
+                if 0 <= window < windows:
+                    window_words[row, window, WORD_IDS[word]] += mass
+        if names[row]:
+            last = -(-int(fbank_lengths[row]) // (2 * PER_WINDOW))
+            window_sounds[row, leads[row] // PER_WINDOW : last] = SOUND_IDS[names[row]]
+    return frame_words, onsets, window_words, window_sounds
+
+
+def disturbed(x: Tensor, speech: Tensor, draw: torch.Generator) -> Tensor:
+    """Another speaker's formants, another microphone, some noise, and holes, in the log-mel domain.
+
+    `speech` says which rows may lose their upper half, as over a telephone: noise must not.
+    """
+    rows, mels, frames = x.shape
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(*shape, generator=draw)
+
+    bins = torch.arange(mels).float()
+    place = (bins[None] * uniform(0.9, 1.12, rows, 1)).clamp(max=mels - 1)
+    left = place.floor()
+    warp = torch.zeros(rows, mels, mels)
+    warp.scatter_(2, left.long()[..., None], (1 - (place - left))[..., None])
+    right = (left.long() + 1).clamp(max=mels - 1)
+    warp.scatter_add_(2, right[..., None], (place - left)[..., None])
+    x = warp @ x
+    loudest = x.amax(dim=(1, 2), keepdim=True)
+    curve = torch.nn.functional.interpolate(
+        0.07 * torch.randn(rows, 1, 6, generator=draw), mels, mode="linear", align_corners=True
+    )
+    x = x + curve.transpose(1, 2)
+    cut = torch.where(
+        speech & (torch.rand(rows, generator=draw) < 0.3), uniform(56, 66, rows), uniform(90, 91, rows)
+    )
+    x = torch.where(bins[None, :, None] > cut[:, None, None], loudest - MEL_RANGE, x)
+    level = loudest - uniform(1.0, 2.6, rows, 1, 1)
+    tilt = uniform(-0.35, 0.1, rows, 1, 1) * (bins / mels)[None, :, None]
+    grain = 0.12 * torch.randn(rows, mels, frames, generator=draw)
+    x = torch.logaddexp(x * 9.21, (level + tilt + grain) * 9.21) / 9.21  # 4 ln 10: powers add
+    x = torch.maximum(x, loudest - MEL_RANGE) + uniform(-0.25, 0.15, rows, 1, 1)
+    return _holes(x, draw).clamp(min=MEL_QUIETEST)
+
+
+def _holes(x: Tensor, draw: torch.Generator) -> Tensor:
+    """SpecAugment (Park et al. 2019): a band and two short moments are gone."""
+    rows, mels, frames = x.shape
+    gone = torch.zeros(rows, mels, frames, dtype=torch.bool)
+    for axis, most, size in ((1, 9, mels), (2, 9, frames), (2, 9, frames)):
+        start = torch.randint(0, max(size - most, 1), (rows, 1), generator=draw)
+        width = torch.randint(0, most, (rows, 1), generator=draw)
+        span = torch.arange(size)[None]
+        hit = (span >= start) & (span < start + width)
+        gone |= hit[:, :, None] if axis == 1 else hit[:, None, :]
+    return torch.where(gone, x.mean(dim=(1, 2), keepdim=True), x)

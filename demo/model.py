@@ -1,0 +1,270 @@
+"""The demo model in training: the exporter's own wrappers, run on clips of any length."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+import transformers
+from torch import Tensor, nn
+
+from alm.text import Prompter
+from demo import phrases
+from demo.data import MELS, PER_WINDOW, SOUND_NAMES, WINDOW_FRAMES, Batch
+from wrappers.beats import Beats
+from wrappers.llama import spec
+from wrappers.qformer import QFormer, Shape
+from wrappers.whisper import Whisper
+
+WIDTH, AUDIO_WIDTH, BRIDGE_WIDTH, LLM_WIDTH = 176, 96, 176, 176
+BRIDGE_HEADS, BRIDGE_LAYERS = 4, 2
+BOS, EOS = 1, 2
+IGNORE = -100
+WHISPER = transformers.WhisperConfig(
+    vocab_size=100,
+    num_mel_bins=MELS,
+    d_model=WIDTH,
+    encoder_layers=4,
+    encoder_attention_heads=4,
+    encoder_ffn_dim=3 * WIDTH,
+    max_source_positions=WINDOW_FRAMES,
+    decoder_layers=1,
+    decoder_attention_heads=4,
+    decoder_ffn_dim=WIDTH,
+    max_target_positions=16,
+)
+BEATS = dict(
+    input_patch_size=16,
+    embed_dim=64,
+    conv_bias=False,
+    encoder_layers=2,
+    encoder_embed_dim=AUDIO_WIDTH,
+    encoder_ffn_embed_dim=3 * AUDIO_WIDTH,
+    encoder_attention_heads=4,
+    activation_fn="gelu",
+    layer_norm_first=False,
+    deep_norm=True,
+    conv_pos=16,
+    conv_pos_groups=4,
+    relative_position_embedding=True,
+    num_buckets=64,
+    max_distance=256,
+    gru_rel_pos=True,
+)
+
+
+def llama(vocab: int) -> transformers.LlamaConfig:
+    """A Llama of three layers."""
+    return transformers.LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=LLM_WIDTH,
+        intermediate_size=448,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+        pad_token_id=0,
+    )
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the model makes of a batch of clips."""
+
+    speech: Tensor  # [batch, frames, width]
+    audio: Tensor  # [batch, tokens, width]
+    embeds: Tensor  # [batch, windows, llm width]
+
+
+class Hearing(nn.Module):
+    """All trained parts. The heads and the tables of ideal hearing serve training alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from wrappers._decoder import Decoder
+
+        self.tokenizer = phrases.tokenizer()
+        vocab = self.tokenizer.get_vocab_size()
+        self.whisper = Whisper(WHISPER.to_dict())
+        self.beats = Beats(BEATS, most_frames=2 * WINDOW_FRAMES)
+        self.qformer = QFormer(
+            Shape(
+                frames=WINDOW_FRAMES,
+                speech_width=WIDTH,
+                audio_width=AUDIO_WIDTH,
+                hidden=BRIDGE_WIDTH,
+                heads=BRIDGE_HEADS,
+                layers=BRIDGE_LAYERS,
+                intermediate=3 * BRIDGE_WIDTH,
+                queries=1,
+                kernel=PER_WINDOW,
+                stride=PER_WINDOW,
+                out=LLM_WIDTH,
+            )
+        )
+        self.decoder = Decoder(spec(llama(vocab)), "decomposed")
+        self.word_head = nn.Linear(WIDTH, len(phrases.WORDS) + 2)  # none, and an onset
+        self.sound_head = nn.Linear(AUDIO_WIDTH, len(phrases.SOUNDS) + 1)
+        self.register_buffer("ideal_words", _table(len(phrases.WORDS) + 1))  # the last: none
+        self.register_buffer("ideal_sounds", _table(len(phrases.SOUNDS) + 1))
+        _initialise(self)
+        prompt = {
+            "template": phrases.PROMPT,
+            "placeholder": "<SpeechHere>",
+            "tasks": phrases.ASKED,
+        }
+        self.prompter = Prompter(self.tokenizer, prompt, {"bos": BOS})
+
+    def hear(self, batch: Batch) -> Heard:
+        """Through both encoders and the bridge, at the length of the batch."""
+        frames = batch.log_mel.shape[2] // 2
+        fit(self, frames)
+        speech = listen(self.whisper, batch.log_mel)
+        audio, lengths = self.beats(batch.fbank, batch.fbank_lengths)
+        return Heard(speech, audio, self.qformer(speech, audio, lengths))
+
+    def ideal(self, batch: Batch) -> Tensor:
+        """What the bridge would say if it heard everything [batch, windows, llm width]."""
+        return self.ideal_of(batch.window_words, batch.window_sounds)
+
+    def ideal_of(self, words: Tensor, sounds: Tensor) -> Tensor:
+        """The same from masses of words [batch, windows, words] and sounds [batch, windows]."""
+        none = (1 - words.sum(2, keepdim=True)).clamp(min=0)
+        return torch.cat([words, none], 2) @ self.ideal_words + self.ideal_sounds[sounds]  # pyright: ignore
+
+    def answer_loss(self, embeds: Tensor, tasks: list[str], answers: list[str]) -> Tensor:
+        """Cross entropy of the answers' tokens."""
+        ids, targets, start = self._written(embeds.shape[1], tasks, answers)
+        x = F.embedding(ids, self.decoder.lm_head.weight)
+        x = torch.cat([x[:, :start], embeds.to(x.dtype), x[:, start + embeds.shape[1] :]], 1)
+        hidden = read(self.decoder, x)
+        asked = targets != IGNORE
+        return F.cross_entropy(self.decoder.lm_head(hidden[asked]).float(), targets[asked])
+
+    def _written(
+        self, windows: int, tasks: list[str], answers: list[str]
+    ) -> tuple[Tensor, Tensor, int]:
+        """Token ids, with zeros for the audio, the ids to predict at each place, and where it is."""
+        rows, wanted, start = [], [], 0
+        for task, answer in zip(tasks, answers, strict=True):
+            prompt = self.prompter.build(task)
+            said = self.tokenizer.encode(f" {answer}", add_special_tokens=False).ids + [EOS]
+            start = len(prompt.before)
+            asked = [*prompt.before, *[0] * windows, *prompt.after]
+            rows.append(asked + said)
+            wanted.append([IGNORE] * (len(asked) - 1) + said + [IGNORE])
+        longest = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+        targets = torch.tensor([row + [IGNORE] * (longest - len(row)) for row in wanted])
+        return ids, targets, start
+
+    @torch.no_grad()
+    def answer(self, embeds: Tensor, task: str, most: int = 24) -> list[str]:
+        """Greedy answers; without a cache, as it is only for watching the training."""
+        prompt = self.prompter.build(task)
+        table = self.decoder.lm_head.weight
+        rows = len(embeds)
+        before, after = (table[torch.tensor(p)].expand(rows, -1, -1) for p in (prompt.before, prompt.after))
+        x = torch.cat([before, embeds.float(), after], 1)
+        said = torch.full((rows, most), EOS)
+        done = torch.zeros(rows, dtype=torch.bool)
+        for step in range(most):
+            best = self.decoder.lm_head(read(self.decoder, x)[:, -1]).argmax(-1)
+            said[:, step] = torch.where(done, EOS, best)
+            done |= best == EOS
+            if done.all():
+                break
+            x = torch.cat([x, table[best][:, None]], 1)
+        return [self.tokenizer.decode(row.tolist()).strip() for row in said]
+
+
+def _table(entries: int) -> Tensor:
+    """Random directions, nearly at right angles to each other."""
+    draw = torch.Generator().manual_seed(7)
+    return 0.5 * torch.randn(entries, LLM_WIDTH, generator=draw)
+
+
+def _initialise(model: Hearing) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.trunc_normal_(module.weight, std=0.05)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+    nn.init.normal_(model.decoder.lm_head.weight, std=0.08)
+    nn.init.normal_(model.qformer.speech_query_tokens, std=0.5)
+    ends = WINDOW_FRAMES, WIDTH // 2
+    angles = torch.arange(ends[0])[:, None] / 10_000 ** (torch.arange(ends[1]) / (ends[1] - 1))
+    sines = torch.cat([angles.sin(), angles.cos()], 1)  # as Whisper's own start
+    model.whisper.embed_positions.weight.data.copy_(0.3 * sines)
+
+
+def fit(model: Hearing, frames: int) -> None:
+    """Set the parts whose graphs are for one window to clips of this many frames."""
+    for layer in model.whisper.layers:
+        attention = layer.self_attn
+        attention.split = (-1, frames, *attention.split[2:])  # pyright: ignore
+        attention.joined = (-1, frames, *attention.joined[2:])  # pyright: ignore
+    model.qformer.shape = replace(model.qformer.shape, frames=frames)
+    model.qformer.cut.shape = model.qformer.shape
+
+
+def listen(whisper: Whisper, log_mel: Tensor) -> Tensor:
+    """Whisper's forward with as many positions as the clip has."""
+    x = F.gelu(whisper.conv2(F.gelu(whisper.conv1(log_mel)))).transpose(1, 2)
+    x = x + whisper.embed_positions.weight[: x.shape[1]]
+    for layer in whisper.layers:
+        x = layer(x)
+    return whisper.layer_norm(x)
+
+
+def read(decoder: nn.Module, x: Tensor) -> Tensor:
+    """The decoder over whole rows without a cache [batch, seq, hidden], normed, for the head."""
+    spec = decoder.spec
+    steps = torch.arange(x.shape[1])[None]
+    distance = (steps[:, :, None] - steps[:, None, :])[:, None]
+    rope = decoder.rope(steps, torch.tensor([x.shape[1]]))
+    nothing = torch.zeros(x.shape[0], spec.kv_heads, 0, spec.head_dim)
+    for layer in decoder.model.layers:
+        x, _, _ = layer(x, rope, distance, torch.tensor([0]), nothing, nothing)
+    return decoder.model.norm(x)
+
+
+def questions(batch: Batch, chance: random.Random) -> tuple[list[str], list[str]]:
+    """A task and its right answer for each row."""
+    tasks, answers = [], []
+    for text, sound in zip(batch.texts, batch.sounds, strict=True):
+        describe = chance.random() < (0.85 if not text else 0.5 if sound else 0.1)
+        tasks.append("describe" if describe else "transcribe")
+        caption = phrases.caption(sound, bool(text))
+        answers.append(caption if describe else text or phrases.SILENT)
+    return tasks, answers
+
+
+def imagined(rows: int, chance: random.Random) -> tuple[Tensor, Tensor, list[str], list[str]]:
+    """Masses of words and sounds as a good ear would give them, without any audio."""
+    from demo.data import _labels
+
+    words, sounds, texts = [], [], []
+    for _ in range(rows):
+        sound = chance.choice(SOUND_NAMES) if chance.random() < 0.35 else ""
+        if sound and chance.random() < 0.35:
+            text = ""
+        else:
+            text = phrases.digits(chance) if chance.random() < 0.5 else phrases.command(chance)
+        pace, at, spans = chance.uniform(0.7, 1.3), chance.uniform(0, 0.8), []
+        pause = chance.choice((0.0, 0.1, 0.3))
+        for word in text.split():
+            long = pace * chance.uniform(0.7, 1.3) * (0.07 + 0.05 * len(word))
+            spans.append((word, at, at + long))
+            at += long + chance.uniform(0, pause)
+        words.append(tuple(spans))
+        sounds.append(sound)
+        texts.append(text)
+    heard_until = torch.tensor([chance.randint(200, 998) for _ in range(rows)])
+    labels = _labels(words, sounds, [0] * rows, heard_until, WINDOW_FRAMES)
+    return labels[2], labels[3], texts, sounds

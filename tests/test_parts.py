@@ -1,0 +1,105 @@
+"""Every part, found by listing the folder: built tiny, exported, compared with its torch module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+import wrappers
+from alm import graphfile, pick
+from exporters import feeds, graph, parity, simplify
+from wrappers import Wrapper, dialects
+from wrappers._decoder import Decoder
+
+PARTS = [name for role in ("frontend", "encoder", "bridge") for name in wrappers.with_role(role)]
+LLMS = wrappers.with_role("llm")
+DIALECTS = pick.names(dialects)
+DECODERS = [f"{llm}-{dialect}" for llm in LLMS for dialect in DIALECTS]
+
+# Operators that depend on data for their shapes, or that no engine on a device takes.
+UNWANTED = {"NonZero", "Loop", "If", "Scan", "STFT", "DFT", "Unique", "Compress", "SequenceAt"}
+
+
+def build(name: str) -> Wrapper:
+    llm, _, dialect = name.partition("-")
+    if not dialect:
+        module: Any = pick.pick(wrappers, llm)
+        return module.tiny()
+    return wrappers.randomised(Decoder(wrappers.pick_role("llm", llm).tiny(), dialect))
+
+
+@pytest.fixture(scope="module", params=[*PARTS, *DECODERS])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: Any) -> tuple[Wrapper, Path]:
+    """A part and its graph, simplified, with a dynamic batch."""
+    part = build(request.param)
+    path = tmp_path_factory.mktemp("part") / "part.onnx"
+    graph.save(simplify.simplify(graph.trace(part, dynamic_batch=True)), path, part.role)
+    return part, path
+
+
+def test_a_part_is_its_torch_module(exported: tuple[Wrapper, Path]) -> None:
+    part, path = exported
+    measured = parity.measure(path, part, part.inputs, dynamic_batch=True)
+    assert measured.cases == 3
+    assert measured.worst_rel < 1e-4, measured
+
+
+def test_lengths_that_were_never_traced_are_right(exported: tuple[Wrapper, Path]) -> None:
+    part, path = exported
+    session = onnxruntime.InferenceSession(path)
+    for seed, batch in enumerate((5, 1)):
+        sizes = {axis: span.least + 3 + seed for axis, span in part.spans.items()}
+        sizes |= {"batch": batch} | ({"capacity": 40} if "capacity" in sizes else {})
+        example = feeds.make(part.inputs, part.spans, sizes, seed)
+        with torch.no_grad():
+            made = part(*map(torch.from_numpy, example.values()))
+        for got, want in zip(
+            session.run(None, example), made if isinstance(made, tuple) else (made,), strict=True
+        ):
+            scale = max(1.0, float(want.abs().max()))
+            assert np.abs(got - want.numpy()).max() < 1e-4 * scale
+
+
+def test_names_and_axes_in_the_graph_are_the_ports(exported: tuple[Wrapper, Path]) -> None:
+    part, path = exported
+    said = graphfile.read(path)
+    for ours, theirs in ((part.inputs, said.inputs), (part.outputs, said.outputs)):
+        assert {n: (p.dtype, p.axes) for n, p in ours.items()} == {
+            n: (p.dtype, p.axes) for n, p in theirs.items()
+        }
+
+
+def test_a_graph_holds_only_what_a_device_can_run(exported: tuple[Wrapper, Path]) -> None:
+    part, path = exported
+    said = graphfile.read(path)
+    assert not UNWANTED & set(said.nodes)
+    assert not [name for name in said.nodes if "::" in name]
+    assert said.opsets == {"": part.opset}
+
+
+def test_weights_are_stored_once(exported: tuple[Wrapper, Path]) -> None:
+    part, path = exported
+    stored = sum(file.stat().st_size for file in path.parent.iterdir())
+    held = sum(t.nbytes for t in (*part.parameters(), *part.buffers()))
+    assert stored < held + 60_000
+    assert path.with_name("part.onnx.data").exists() == (part.role == "decoder")
+
+
+@pytest.mark.parametrize("name", [*PARTS, "llama-standard", "llama-decomposed"])
+def test_without_a_dynamic_batch_it_is_one(name: str, tmp_path: Path) -> None:
+    part, path = build(name), tmp_path / "part.onnx"
+    graph.save(graph.trace(part, dynamic_batch=False), path, part.role)
+    axes = [port.axes[0] for port in graphfile.read(path).inputs.values()]
+    assert set(axes) == {1}
+    inputs = graph.fixed(part.inputs, dynamic_batch=False)
+    assert parity.measure(path, part, inputs, dynamic_batch=False).good
+
+
+def test_a_wrong_name_lists_the_right_ones() -> None:
+    with pytest.raises(ValueError, match="gemma2, llama, qwen2"):
+        wrappers.pick_role("llm", "gpt9")
