@@ -49,8 +49,7 @@ def export(
 ) -> None:
     """Export parts of a model, prove each equal to its torch module, and write the manifest."""
     if inspect or netron:
-        inspection.show(out, netron=netron)
-        return
+        raise typer.Exit(inspection.show(out, netron=netron))
     # The workshop is heavy: help, inspection and wrong words do without it.
     from exporters import part as parts
     from exporters import targets
@@ -71,7 +70,7 @@ def export(
         dialect=dialect or goal.DIALECT,
         precision=_precisions(precision or goal.PRECISION, known, parts.precisions()),
         dynamic_batch=dynamic_batch,
-        simplify=simplify,
+        **({} if simplify else {"simplify": None}),
     )
     with Bundle(out) as bundle:
         made = []

@@ -199,7 +199,7 @@ class Batch:
     """Features and what is to be heard in them."""
 
     log_mel: Tensor  # [batch, 80, 2 * frames]
-    fbank: Tensor  # [batch, 2 * frames, 128]
+    fbank: Tensor  # [batch, at most 2 * frames, 128]
     fbank_lengths: Tensor  # [batch]
     frame_words: Tensor  # [batch, frames]: the word at each 20 ms, len(WORDS) for none
     onsets: Tensor  # [batch, frames]: 1 in the first 60 ms of a word
@@ -259,6 +259,9 @@ def collate(
     words = [shard.words[i] for i in chosen]
     names = [shard.sounds[i] for i in chosen]
     labels = _labels(words, names, leads, fbank_lengths, frames)
+    # BEATs hears only as much as there is; the bridge fills up its tokens.
+    moments = -(-int(fbank_lengths.max()) // (2 * PER_WINDOW))
+    fbank = fbank[:, : moments * 2 * PER_WINDOW]
     texts = [" ".join(word for word, _, _ in each) for each in words]
     return Batch(log_mel, fbank, fbank_lengths, *labels, texts, names)
 

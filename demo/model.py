@@ -122,11 +122,14 @@ class Hearing(nn.Module):
 
     def hear(self, batch: Batch) -> Heard:
         """Through both encoders and the bridge, at the length of the batch."""
-        frames = batch.log_mel.shape[2] // 2
-        fit(self, frames)
-        speech = listen(self.whisper, batch.log_mel)
-        audio, lengths = self.beats(batch.fbank, batch.fbank_lengths)
+        speech, audio = self.encode(batch)
+        lengths = batch.fbank_lengths // (2 * PER_WINDOW) * PER_WINDOW
         return Heard(speech, audio, self.qformer(speech, audio, lengths))
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Through both encoders: speech [batch, frames, width], audio [batch, tokens, width]."""
+        fit(self, batch.log_mel.shape[2] // 2)
+        return listen(self.whisper, batch.log_mel), self.beats(batch.fbank, batch.fbank_lengths)[0]
 
     def ideal(self, batch: Batch) -> Tensor:
         """What the bridge would say if it heard everything [batch, windows, llm width]."""
@@ -203,6 +206,14 @@ def _initialise(model: Hearing) -> None:
     model.whisper.embed_positions.weight.data.copy_(0.3 * sines)
 
 
+def add_lora(net: Hearing, rank: int, alpha: int) -> None:
+    """Put LoRA beside the queries and values of the decoder, as SALMONN has it."""
+    import peft
+
+    config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=["q_proj", "v_proj"])
+    peft.inject_adapter_in_model(config, net.decoder)
+
+
 def fit(model: Hearing, frames: int) -> None:
     """Set the parts whose graphs are for one window to clips of this many frames."""
     for layer in model.whisper.layers:
@@ -234,10 +245,12 @@ def read(decoder: nn.Module, x: Tensor) -> Tensor:
     return decoder.model.norm(x)
 
 
-def questions(batch: Batch, chance: random.Random) -> tuple[list[str], list[str]]:
+def ask(
+    texts: list[str], sounds: list[str], chance: random.Random
+) -> tuple[list[str], list[str]]:
     """A task and its right answer for each row."""
     tasks, answers = [], []
-    for text, sound in zip(batch.texts, batch.sounds, strict=True):
+    for text, sound in zip(texts, sounds, strict=True):
         describe = chance.random() < (0.85 if not text else 0.5 if sound else 0.1)
         tasks.append("describe" if describe else "transcribe")
         caption = phrases.caption(sound, bool(text))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,6 +102,10 @@ def _whisper(folder: Path, recipe: Recipe) -> None:
         decoder_attention_heads=2,
         decoder_ffn_dim=64,
         max_target_positions=16,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=3,
     )
     folder.mkdir()
     config.save_pretrained(folder)
@@ -257,7 +262,14 @@ def adapter(recipe: Recipe, llm: nn.Module) -> dict[str, Tensor]:
         config = peft.VBLoRAConfig(
             r=4, num_vectors=16, vector_length=16, topk=2, target_modules=targets
         )
-    wrapped: Any = peft.get_peft_model(llm, config)  # pyright: ignore
-    mark = "lora_"
-    found = {n: t for n, t in wrapped.state_dict().items() if mark in n.replace("vblora", "lora")}
-    return {f"llama_model.{n}": 0.2 * torch.randn(t.shape) for n, t in found.items()}
+    with warnings.catch_warnings():  # peft asks transformers by a name that is going away
+        warnings.simplefilter("ignore", FutureWarning)
+        wrapped: Any = peft.get_peft_model(llm, config)  # pyright: ignore
+    shared: dict[int, Tensor] = {}  # VB-LoRA saves its one bank of vectors under many names
+    for tensor in (t for n, t in wrapped.state_dict().items() if "lora_" in n):
+        shared[tensor.data_ptr()] = 0.2 * torch.randn(tensor.shape)
+    return {
+        f"llama_model.{name}": shared[tensor.data_ptr()]
+        for name, tensor in wrapped.state_dict().items()
+        if "lora_" in name
+    }

@@ -29,7 +29,7 @@ class Settings:
     dialect: str
     precision: dict[str, str]  # part name -> fp32 or a lever's name
     dynamic_batch: bool
-    simplify: bool
+    simplify: Callable[[ir.Model], ir.Model] | None = simplify.simplify  # None: not asked for
 
 
 @dataclass(frozen=True)
@@ -147,12 +147,12 @@ class _Saved:
 def _leanest(work: _Work) -> _Saved:
     """The simplified graph where it is leaner and as right as the traced one, else the traced."""
     traced = graph.trace(work.part, work.settings.dynamic_batch)
-    if not work.settings.simplify:
+    if work.settings.simplify is None:
         return work.save(traced, "no: not asked for")
     before = simplify.node_count(traced)
     work.say("simplifying")
     try:
-        leaner = simplify.simplify(traced)
+        leaner = work.settings.simplify(traced)
         after = simplify.node_count(leaner)
         if after >= before:
             return work.save(traced, "no: nothing to take away")

@@ -20,7 +20,6 @@ from alm.errors import MissingFile, UnknownName
 from alm.pick import names, pick
 from alm.ports import Port, Span
 
-
 PartT = TypeVar("PartT", bound="Wrapper")
 
 

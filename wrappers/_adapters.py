@@ -80,17 +80,16 @@ def kind(tensors: Mapping[str, Tensor]) -> str:
     """
     if not tensors:
         return ""
+    if reduced := [key for key in tensors for mark in TOPK if key.endswith(mark)]:
+        raise BadCheckpoint(
+            f"the VB-LoRA adapter was saved as its top-k weights only ({reduced[0]}); load it with "
+            "peft and save the whole state_dict, with the logits"
+        )
     for mark, (name, _) in KINDS.items():
         if any(mark in key for key in tensors):
             return name
-    first = next(iter(tensors))
-    if any(mark in key for key in tensors for mark in TOPK):
-        raise BadCheckpoint(
-            f"the VB-LoRA adapter was saved as its top-k weights only ({first}); load it with peft "
-            "and save the whole state_dict, with the logits"
-        )
     known = ", ".join(name for name, _ in KINDS.values())
-    raise BadCheckpoint(f"unknown adapter, or half of one ({first}); known are {known}")
+    raise BadCheckpoint(f"unknown adapter, or half of one ({next(iter(tensors))}); known are {known}")
 
 
 def faults(decoder: Decoder, tensors: Mapping[str, Tensor], settings: Settings) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +36,14 @@ NUMBERS: dict[str, type] = {
 
 # What training runs leave in the .pth and carries nothing trained: buffers, and the frozen twin of
 # a module that peft trained whole.
-IGNORED = ("rotary_emb.inv_freq", ".absmax", ".quant_map", ".nested_", ".quant_state.", ".original_module.")
+IGNORED = (
+    "rotary_emb.inv_freq",
+    ".absmax",
+    ".quant_map",
+    ".nested_",
+    ".quant_state.",
+    ".original_module.",
+)
 TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -89,6 +97,23 @@ class Files:
         if not path.exists():
             raise MissingFile(f"{self.file} says {key}: {said}, but there is no {path}")
         return path
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells this checkpoint from another: names, sizes, and both ends of every file.
+
+        Hashing all of the weights would take longer than most exports of a part.
+        """
+        digest = hashlib.sha256(self.file.read_bytes())
+        for key in ("whisper_path", "beats_path", "llama_path", "ckpt"):
+            if not self.settings.get(key):
+                continue
+            path = self.path(key)
+            for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+                if file.is_file():
+                    digest.update(f"{key} {file.name} {file.stat().st_size}".encode())
+                    digest.update(_ends(file))
+        return digest.hexdigest()
 
     @cached_property
     def trained(self) -> Weights:
@@ -234,7 +259,9 @@ class Files:
         if not said.get("use_speech_Qformer", True):
             raise BadCheckpoint(f"{self.file} says use_speech_Qformer: False; there is no bridge")
         if len(shapes.get("speech_query_tokens", ())) != 3:
-            raise BadCheckpoint(f"{self.trained.where} lacks speech_query_tokens [1, queries, width]")
+            raise BadCheckpoint(
+                f"{self.trained.where} lacks speech_query_tokens [1, queries, width]"
+            )
         _, queries, hidden = shapes["speech_query_tokens"]
         layer = "speech_Qformer.bert.encoder.layer."
         numbers = {n[len(layer) :].split(".")[0] for n in shapes if n.startswith(layer)}
@@ -284,3 +311,11 @@ def _base_name(name: str) -> str:
     """llama_model's name of a base weight -> transformers' name of it."""
     plain = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
     return plain.replace("modules_to_save.default.", "")
+
+
+def _ends(file: Path) -> bytes:
+    """The first and the last MiB of a file."""
+    with file.open("rb") as stream:
+        head = stream.read(2**20)
+        stream.seek(max(0, file.stat().st_size - 2**20))
+        return head + stream.read()

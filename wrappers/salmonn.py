@@ -162,21 +162,20 @@ class Salmonn(Files):
         """Widths on which two pieces must agree, in words a person can act on."""
         shape, found, wrong = self.qformer_shape, self.trained.shapes, []
 
-        def differ(name: str, axis: int, want: int, left: str, right: str) -> None:
-            if name in found and found[name][axis : axis + 1] != (want,):
+        def differ(name: str, want: int, path: str, what: str) -> None:
+            was = found.get(name)
+            if was and was[0] != want:
                 wrong.append(
-                    f"{left} is {want} wide, but {self.trained.where} was trained with "
-                    f"{right} of {list(found[name])[axis : axis + 1]}"
+                    f"{self.path(path)} is {want} wide, but {self.trained.where} was trained "
+                    f"with {what} of {was[0]}"
                 )
 
-        differ(
-            "ln_speech.weight", 0, shape.speech_width, str(self.path("whisper_path")), "a Whisper"
-        )
+        differ("ln_speech.weight", shape.speech_width, "whisper_path", "a Whisper")
         if shape.audio_width:
-            differ("ln_audio.weight", 0, shape.audio_width, str(self.path("beats_path")), "a BEATs")
+            differ("ln_audio.weight", shape.audio_width, "beats_path", "a BEATs")
         elif "ln_audio.weight" in found:
             wrong.append(f"{self.trained.where} was trained with a BEATs, but beats_path is empty")
-        differ("speech_llama_proj.weight", 0, shape.out, str(self.path("llama_path")), "an LLM")
+        differ("speech_llama_proj.weight", shape.out, "llama_path", "an LLM")
         queries = self.settings.get("num_speech_query_token", shape.queries)
         if queries != shape.queries:
             wrong.append(
@@ -224,6 +223,7 @@ class Salmonn(Files):
                 "config": self.file.name,
                 "llm": spec.config.model_type,
                 "adapter": _adapters.kind(self.adapter) or "none",
+                "fingerprint": self.fingerprint,
             },
             licence=self.section("licence"),
             notes=self._notes(),

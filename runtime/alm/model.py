@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -96,12 +97,21 @@ class Model:
         said = self.manifest
         roles = {part.role for part in said.parts}
         names = ", ".join(part.name for part in said.parts) or "nothing"
-        lacking = [r for r in ("frontend", "bridge", "table", "decoder") if r not in roles]
-        if lacking or said.tokenizer is None:
+        front = [part for part in said.parts if part.role not in ("table", "decoder")]
+        lack = Pipeline(front, {}).lack(("pcm", "pcm_lengths"), ("audio_embeds",))
+        if lack or not {"table", "decoder"} <= roles or said.tokenizer is None:
+            why = f" ({lack})" if lack else ""
             raise BadArtifacts(
-                f"{self.folder} holds only {names}, not a whole model; "
-                "export the rest with: python export.py --part all"
+                f"{self.folder} holds only {names}, not a whole model{why}; "
+                f"export the rest with: python export.py --model M --part all --out {self.folder}"
             )
+        manifest.check_run(said, self.folder)
+        try:
+            self.options()
+        except BadOption as error:
+            raise BadArtifacts(
+                f"the generation defaults of {self.folder / manifest.NAME}: {error}"
+            ) from error
 
     def _connect(self, sessions: dict[str, Session]) -> None:
         said = self.manifest
@@ -113,7 +123,7 @@ class Model:
         self._pipeline = Pipeline(front, sessions)
         self._decoder_session, self._decoder_part = sessions[decoder.name], decoder
         self._eos = frozenset(int(i) for i in said.tokens["eos"])
-        self._stops: list[str] = list(said.tokens.get("stop_strings", ()))
+        self._stops = text.Stops(self.tokenizer, said.tokens.get("stop_strings", ()))
 
     @property
     def tasks(self) -> dict[str, str]:
@@ -125,8 +135,8 @@ class Model:
     def options(self, **said: Any) -> decoding.Options:
         """Decoding options: the manifest's defaults with what is said in their place.
 
-        `None` is as good as unsaid. Asking for a temperature, top_k or top_p asks for sampling,
-        and sampling is done with one beam unless both are said.
+        `None` is as good as unsaid. Asking for a temperature above 0, top_k or top_p asks for
+        sampling, temperature 0 for none. Sampling is done with one beam unless both are said.
 
         Raises:
             BadOption: out of range, contradicting each other, or unknown.
@@ -137,13 +147,17 @@ class Model:
             raise BadOption(f"unknown option {unknown[0]!r}; there is: {', '.join(sorted(names))}")
         said = {name: value for name, value in said.items() if value is not None}
         default = {n: v for n, v in self.manifest.generation.items() if n in names}
-        if said.keys() & {"temperature", "top_k", "top_p"} and "do_sample" not in said:
-            said["do_sample"] = True
-        if said.get("do_sample") and "num_beams" not in said:
-            said["num_beams"] = 1
+        if said.keys() & {"temperature", "top_k", "top_p"}:
+            said.setdefault("do_sample", said.get("temperature") != 0)
+        # A default must not forbid what was asked for.
+        if "do_sample" not in said and said.get("num_beams", 1) != 1:
+            said["do_sample"] = False
         chosen = default | said
-        if "min_length" not in said:  # a default must not forbid what was asked for
-            chosen["min_length"] = min(chosen.get("min_length", 0), chosen["max_new_tokens"])
+        if chosen.get("do_sample") and "num_beams" not in said:
+            chosen["num_beams"] = 1
+        if "min_length" not in said and "max_new_tokens" in said:
+            allowed = decoding.Options(max_new_tokens=said["max_new_tokens"]).max_new_tokens
+            chosen["min_length"] = min(chosen.get("min_length", 0), allowed)
         return decoding.Options(**chosen)
 
     def generate(
@@ -190,18 +204,31 @@ class Model:
         With beams the text is certain only at the end, and comes as one piece.
         """
         pieces: SimpleQueue[str | None] = SimpleQueue()
+        unread = Event()
+
+        def tell(piece: str) -> None:
+            if unread.is_set():
+                raise _Unread
+            pieces.put(piece)
 
         def work() -> Answer:
             try:
-                return self.generate(source, prompt, on_text=pieces.put, **options)
+                return self.generate(source, prompt, on_text=tell, **options)
             finally:
                 pieces.put(None)
 
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(work)
-            while (piece := pieces.get()) is not None:
-                yield piece
+            try:
+                while (piece := pieces.get()) is not None:
+                    yield piece
+            finally:
+                unread.set()  # whoever stops reading need not wait for the rest of the answer
             answer.result()
+
+
+class _Unread(Exception):
+    """Nobody reads the stream any more."""
 
 
 class _Run:
@@ -296,7 +323,7 @@ class _Run:
             _Said(
                 clip=window.clip,
                 sequence=sequence,
-                text=text.stop_text(model.tokenizer, sequence.token_ids, model._stops).text,
+                text=model._stops.cut(sequence.token_ids),
                 prompt_tokens=int(prompt_lengths[i]),
                 audio_tokens=embeds.shape[1],
                 stop_reason="context"
@@ -310,28 +337,26 @@ class _Run:
         self, logits: np.ndarray, decoder: Decoder, options: decoding.Options
     ) -> list[decoding.Sequence]:
         model = self.model
-        streams = [text.TextStream(model.tokenizer, model._stops) for _ in range(len(logits))]
-        timed = _Timed(decoder, self)
+        stops = model._stops
+        stream = text.TextStream(model.tokenizer, stops.strings)  # of the one row, if it is told
 
         def on_token(row: int, token: int) -> None:
             self._first_token()
-            piece = streams[row].push(token)
             if self.joiner:
-                self.joiner.push(piece)
-
-        def stopped(row: int, ids: list[int]) -> bool:
-            if options.num_beams > 1:
-                return text.stop_text(model.tokenizer, ids, model._stops).stopped
-            return streams[row].stopped
+                self.joiner.push(stream.push(token))
 
         sequences = decoding.generate(
-            logits, timed, options, eos_ids=self.model._eos, stopped=stopped, on_token=on_token
+            logits,
+            _Timed(decoder, self),
+            options,
+            eos_ids=model._eos,
+            stopped=(lambda _, ids: stops.reached(ids)) if stops.strings else None,
+            on_token=on_token,
         )
         self._first_token()
         if self.joiner:
-            ids = sequences[0].token_ids
-            whole = text.stop_text(model.tokenizer, ids, model._stops).text
-            self.joiner.push(whole if options.num_beams > 1 else streams[0].finish())
+            beams = options.num_beams > 1
+            self.joiner.push(stops.cut(sequences[0].token_ids) if beams else stream.finish())
             self.joiner.end()
         return sequences
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from alm import backends, graphfile, verify
 from alm.backends._session import EngineOptions, Kept, RowByRow, Session
-from alm.errors import BadArtifacts
+from alm.errors import BadArtifacts, BadPrompt
 from alm.manifest import Manifest, Part
 from alm.ports import CACHE_IN, CACHE_OUT, Port
 
@@ -47,21 +47,25 @@ def open_part(
         ("input", part.inputs, session.inputs),
         ("output", part.outputs, session.outputs),
     ):
-        wrong = _differences(ours, theirs)
+        wrong = _differences(ours, theirs, side)
         if wrong:
             raise BadArtifacts(f"{paths[0]} has other {side}s than the manifest: {wrong}")
     batches = {port.axes[0] for port in part.inputs.values() if port.axes}
     return RowByRow(session) if batches == {1} else session
 
 
-def _differences(ours: Mapping[str, Port], theirs: Mapping[str, Port]) -> str:
+def _differences(ours: Mapping[str, Port], theirs: Mapping[str, Port], side: str) -> str:
     """What differs between the manifest's ports and the graph's, in words; "" when nothing does."""
+    # An output may be known better by the graph; an input must take what the manifest promises.
+    named = int if side == "output" else str
     wrong = [f"{name} is not in the graph" for name in ours if name not in theirs]
     wrong += [f"{name} is not in the manifest" for name in theirs if name not in ours]
     for name in ours.keys() & theirs.keys():
         mine, its = ours[name], theirs[name]
-        fixed = [(a, b) for a, b in zip(mine.axes, its.axes, strict=False) if isinstance(a, int)]
-        same = len(mine.axes) == len(its.axes) and all(a == b for a, b in fixed)
+        pairs = list(zip(mine.axes, its.axes, strict=False))
+        same = len(mine.axes) == len(its.axes) and all(
+            a == b if isinstance(a, int) else isinstance(b, (str, named)) for a, b in pairs
+        )
         if mine.dtype != its.dtype or not same:
             wrong.append(
                 f"{name} is {its.dtype} {list(its.axes)}, not {mine.dtype} {list(mine.axes)}"
@@ -78,6 +82,20 @@ class Pipeline:
 
     def __init__(self, parts: Sequence[Part], sessions: Mapping[str, Session]) -> None:
         self.parts, self.sessions = parts, sessions
+
+    def lack(self, given: Iterable[str], wanted: Iterable[str]) -> str:
+        """The first tensor that nothing makes, in words; "" when `wanted` can be made of `given`.
+
+        Nothing is run.
+        """
+        there = set(given)
+        for part in self.parts:
+            absent = [name for name in part.inputs if name not in there]
+            if absent:
+                return f"part {part.name} wants {', '.join(absent)}, which no part before it makes"
+            there |= part.outputs.keys()
+        absent = [name for name in wanted if name not in there]
+        return f"no part makes {', '.join(absent)}" if absent else ""
 
     def forward(
         self, tensors: dict[str, np.ndarray], stages: Stages | None = None
@@ -110,11 +128,26 @@ class Table:
             self.rows = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
             raise BadArtifacts(f"{path} is no readable table: {error}") from error
-        if self.rows.ndim != 2:
-            raise BadArtifacts(f"{path} is no table [vocab, hidden] but {list(self.rows.shape)}")
+        if not isinstance(self.rows, np.ndarray):
+            raise BadArtifacts(f"{path} is no table but an archive")
+        if self.rows.ndim != 2 or self.rows.dtype.kind != "f":
+            raise BadArtifacts(
+                f"{path} is no table of floats [vocab, hidden] "
+                f"but {self.rows.dtype} {list(self.rows.shape)}"
+            )
 
     def __call__(self, token_ids: np.ndarray) -> np.ndarray:
-        """Embeddings float32 [..., hidden] of ids [...]."""
+        """Embeddings float32 [..., hidden] of ids [...].
+
+        Raises:
+            BadPrompt: a token that the table has no row for, such as one added for padding.
+        """
+        strange = token_ids[(token_ids < 0) | (token_ids >= len(self.rows))]
+        if strange.size:
+            raise BadPrompt(
+                f"token {int(strange[0])} is none of the {len(self.rows)} that the model knows; "
+                "leave special tokens out of the prompt"
+            )
         return np.asarray(self.rows[token_ids], dtype=np.float32)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class Prompter:
         self.template: str = prompt["template"]
         self.placeholder: str = prompt["placeholder"]
         self.tasks: dict[str, str] = prompt["tasks"]
-        self.joined = frozenset(prompt.get("joined", ()))
+        self.joined = frozenset(each.strip() for each in prompt.get("joined", ()))
         self.bos = tokens.get("bos")
         if self.template.count(self.placeholder) != 1 or self.template.count("{}") != 1:
             raise BadArtifacts("the manifest's prompt template lacks its one placeholder or its {}")
@@ -80,52 +81,126 @@ class Prompter:
 
 
 class TextStream:
-    """Token ids of one row into text: never half a character, never past a stop string."""
+    """Token ids of one row into text: never half a character, never past a stop string.
+
+    A token costs the decoding of the few before it, not of all: what `push` gives is cut from a
+    window that begins at a place where the text is whole. The pieces joined are the decoded text.
+    """
 
     def __init__(self, tokenizer: Tokenizer, stop_strings: Sequence[str] = ()) -> None:
         self.tokenizer = tokenizer
         self.stop_strings = [stop for stop in stop_strings if stop]
         self.ids: list[int] = []
         self.stopped = False
-        self._sent = ""
+        self._settled = ""  # the text of ids[:_until], which no further token changes
+        self._from = self._until = 0  # ids[_from:_until] are the window's known beginning,
+        self._known = 0  # so many characters of what the window decodes to
+        self._sent = 0  # characters
+        self._byte = tokenizer.token_to_id("<0xFF>")  # byte fallback: never part of a character
 
     def push(self, token: int) -> str:
         """The text that this token makes certain; "" while a character or stop string is open."""
         self.ids.append(token)
-        text = self._text()
-        return self._send(text if self.stopped else text[: self._certain(text)])
+        if self.stopped:
+            return ""
+        window = self.ids[self._from :]
+        fresh = self._decode(window)[self._known :]
+        text = self._settled + fresh
+        longest = max(map(len, self.stop_strings), default=1)
+        cut = _first(text, self.stop_strings, max(0, len(self._settled) - longest + 1))
+        if cut >= 0:
+            self.stopped = True
+            return self._send(text[:cut])
+        whole = self._whole(window, fresh)
+        if fresh and whole == len(fresh):
+            self._settle(text)
+        return self._send(text[: self._before_stops(text, len(text) - len(fresh) + whole)])
 
     def finish(self) -> str:
         """What was held back to the end."""
-        return self._send(self._text())
+        return self._send(self.text)
 
     @property
     def text(self) -> str:
         """All of the text so far, cut at the first stop string."""
-        return self._text()
+        text = self._decode(self.ids)
+        cut = _first(text, self.stop_strings)
+        return text if cut < 0 else text[:cut]
 
-    def _text(self) -> str:
-        text = self.tokenizer.decode(self.ids, skip_special_tokens=True)
-        cuts = [at for stop in self.stop_strings if (at := text.find(stop)) >= 0]
-        self.stopped = bool(cuts)
-        return text[: min(cuts)] if cuts else text
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
 
-    def _certain(self, text: str) -> int:
-        """How much of `text` no further token can change."""
-        end = len(text.rstrip(REPLACEMENT))
-        for stop in self.stop_strings:
-            for size in range(min(len(stop) - 1, end), 0, -1):
-                if text.endswith(stop[:size], 0, end):
-                    end -= size
-                    break
+    def _whole(self, window: list[int], fresh: str) -> int:
+        """How many characters of `fresh`, the end of the window's text, are sure to stay."""
+        end = len(fresh.rstrip(REPLACEMENT))
+        if self._byte is not None and end:
+            # With byte fallback a bad byte spoils the whole run of bytes that it ends.
+            spoiled = self._decode([*window, self._byte])[self._known :]
+            end = len(commonprefix([fresh[:end], spoiled]))
         return end
 
+    def _settle(self, text: str) -> None:
+        start, self._until = self._until, len(self.ids)
+        self._settled = text
+        # A decoder strips the space that a text begins with: only after some text has it done so.
+        known = self._decode(self.ids[start:])
+        if known:
+            self._from, self._known = start, len(known)
+        else:
+            self._known = len(self._decode(self.ids[self._from :]))
+
+    def _before_stops(self, text: str, end: int) -> int:
+        """`end`, or where before it a stop string may have begun."""
+        held = 0
+        for stop in self.stop_strings:
+            sizes = range(min(len(stop) - 1, end), held, -1)
+            held = next((size for size in sizes if text.endswith(stop[:size], 0, end)), held)
+        return end - held
+
     def _send(self, text: str) -> str:
-        # A decoder that rewrites what it said (cleaning up spaces) is followed at the end only.
-        if not text.startswith(self._sent):
-            return ""
-        new, self._sent = text[len(self._sent) :], text
+        # What was sent stays: a decoder that rewrites it is only followed from there on.
+        new = text[self._sent :]
+        self._sent += len(new)
         return new
+
+
+class Stops:
+    """Tells of a growing row of token ids whether its last token completes a stop string."""
+
+    def __init__(self, tokenizer: Tokenizer, stop_strings: Sequence[str]) -> None:
+        self.tokenizer = tokenizer
+        self.strings = [stop for stop in stop_strings if stop]
+        self._ends = {stop[-1] for stop in self.strings} | {REPLACEMENT}
+        self._may_end: dict[int, bool] = {}
+
+    def reached(self, ids: Sequence[int]) -> bool:
+        """Whether the text of `ids` holds a stop string; that of ids[:-1] must not.
+
+        Few tokens hold the last character of a stop string, or a part of any character: only after
+        those is the text decoded.
+        """
+        if not self.strings:
+            return False
+        token = ids[-1]
+        if token not in self._may_end:
+            # Twice, since what a token gives at the beginning may lack its space.
+            twice = self.tokenizer.decode([token, token], skip_special_tokens=True)
+            self._may_end[token] = not self._ends.isdisjoint(twice)
+        return self._may_end[token] and _first(self._text(ids), self.strings) >= 0
+
+    def cut(self, ids: Sequence[int]) -> str:
+        """The text of `ids` up to the first stop string."""
+        text = self._text(ids)
+        at = _first(text, self.strings)
+        return text if at < 0 else text[:at]
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def _first(text: str, stop_strings: Sequence[str], start: int = 0) -> int:
+    """Where the first stop string begins at or after `start`; -1 when there is none."""
+    return min((at for s in stop_strings if (at := text.find(s, start)) >= 0), default=-1)
 
 
 class Joiner:
@@ -148,11 +223,3 @@ class Joiner:
         """What follows belongs to the next text."""
         self._gap = self.separator if self._sent else ""
         self._begun = False
-
-
-def stop_text(tokenizer: Tokenizer, ids: Sequence[int], stop_strings: Sequence[str]) -> TextStream:
-    """A stream that has seen all of `ids` at once."""
-    stream = TextStream(tokenizer, stop_strings)
-    stream.ids = list(ids)
-    _ = stream.text
-    return stream

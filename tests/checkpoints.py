@@ -1,0 +1,92 @@
+"""A copy of a small checkpoint with one thing changed, for tests that spoil it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+Change = Callable[[dict[str, Tensor]], Any]
+
+
+def in_peft(model: Any, config: Any) -> Any:
+    """A model of transformers with an adapter of peft, not merged."""
+    with warnings.catch_warnings():  # peft asks transformers by a name that is going away
+        warnings.simplefilter("ignore", FutureWarning)
+        return peft.get_peft_model(model, config).eval()
+
+
+class Copy:
+    """A checkpoint's folder that a test may spoil."""
+
+    def __init__(self, config: Path, folder: Path) -> None:
+        self.folder = Path(shutil.copytree(config.parent, folder / "copy"))
+        self.config = self.folder / config.name
+
+    def settings(self, **said: Any) -> Copy:
+        """Change the config's model section; None takes a key out."""
+        plain = yaml.safe_load(self.config.read_text())
+        plain["model"] = {k: v for k, v in (plain["model"] | said).items() if v is not None}
+        self.config.write_text(yaml.safe_dump(plain))
+        return self
+
+    def json(self, name: str, **said: Any) -> Copy:
+        """Change a JSON file, or make it."""
+        file = self.folder / name
+        plain = json.loads(file.read_text()) if file.is_file() else {}
+        file.write_text(json.dumps(plain | said))
+        return self
+
+    def trained(self, change: Change) -> Copy:
+        """Change the tensors of the .pth."""
+        file = self.folder / "salmonn.pth"
+        plain = torch.load(file, weights_only=True)
+        change(plain["model"])
+        torch.save(plain, file)
+        return self
+
+    def beats(self, change: Change) -> Copy:
+        """Change the tensors of the BEATs checkpoint."""
+        file = self.folder / "beats.pt"
+        plain = torch.load(file, weights_only=True)
+        change(plain["model"])
+        torch.save(plain, file)
+        return self
+
+    def weights(self, name: str, change: Change) -> Copy:
+        """Change the tensors of a folder's model.safetensors."""
+        file = self.folder / name / "model.safetensors"
+        state = load_file(file)
+        change(state)
+        save_file(state, file)
+        return self
+
+
+def without(*parts: str) -> Change:
+    """Takes out all tensors whose names hold one of these."""
+
+    def change(state: dict[str, Tensor]) -> None:
+        for name in [n for n in state if any(part in n for part in parts)]:
+            del state[name]
+
+    return change
+
+
+def renamed(rename: Callable[[str], str]) -> Change:
+    """Gives all tensors other names."""
+
+    def change(state: dict[str, Tensor]) -> None:
+        tensors = {rename(name): tensor for name, tensor in state.items()}
+        state.clear()
+        state.update(tensors)
+
+    return change

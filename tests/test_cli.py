@@ -1,0 +1,474 @@
+"""The commands: text alone on stdout, one sentence on stderr, and an exit status that is true."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from alm import cli, command, manifest
+
+ALM_RUN = "import sys; from alm.cli import run; sys.exit(run())"
+RUNTIME = Path(__file__).resolve().parents[1] / "runtime"
+SHORT = ("--greedy", "--max-new-tokens", "6")
+KEYS = {
+    "text",
+    "token_ids",
+    "audio_seconds",
+    "audio_tokens",
+    "prompt_tokens",
+    "stop_reason",
+    "provider",
+    "windows",
+    "timings_ms",
+    "notes",
+}
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes are remembered beside the test."""
+    monkeypatch.setenv("ALM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(RUNTIME))
+
+
+def alm_run(*words: str | Path) -> int:
+    return command.run(cli.running, [str(word) for word in words])
+
+
+def answer(capture: Capture, *words: str | Path) -> dict[str, Any]:
+    """The object that --json prints, alone."""
+    assert alm_run(*words, "--json") == 0
+    said = capture.readouterr()
+    assert said.err == ""
+    return json.loads(said.out)
+
+
+def refused(capture: Capture, *words: str | Path) -> tuple[int, str]:
+    """Exit status and sentence of a command that prints no text."""
+    status = alm_run(*words)
+    said = capture.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: ") and said.err.count("\n") == 1, said.err
+    return status, said.err
+
+
+def process(code: str, *words: str | Path, **options: Any) -> subprocess.Popen[bytes]:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    line = [sys.executable, "-c", code, *map(str, words)]
+    return subprocess.Popen(line, **pipes | options)  # pyright: ignore
+
+
+def sound(path: Path, samples: Any, rate: int = 16000, subtype: str = "FLOAT") -> Path:
+    soundfile.write(path, np.asarray(samples, np.float32), rate, subtype=subtype)
+    return path
+
+
+@pytest.fixture
+def long_clip(artifacts: Path, tmp_path: Path) -> Path:
+    """Half longer than the model's window."""
+    samples = manifest.load(artifacts).audio["window_samples"] * 3 // 2
+    noise = np.random.default_rng(1).standard_normal(samples) * 0.1
+    return sound(tmp_path / "long.wav", noise)
+
+
+# --- text
+
+
+def test_the_text_comes_alone_to_stdout_and_is_that_of_json(
+    artifacts: Path, clip: Path, capfd: Capture
+) -> None:
+    said = answer(capfd, "--engine", artifacts, clip, "describe", *SHORT)
+    assert alm_run("--engine", artifacts, clip, "describe", *SHORT) == 0
+    assert capfd.readouterr() == (said["text"] + "\n", "")
+    assert said["text"]
+
+
+@pytest.mark.parametrize("prompt", ["transcribe", "describe"])
+@pytest.mark.parametrize("decoding", [("--greedy",), ("--num-beams", "3")], ids=["greedy", "beams"])
+def test_a_clip_longer_than_the_window_is_answered_window_by_window_and_joined(
+    artifacts: Path, long_clip: Path, capfd: Capture, prompt: str, decoding: tuple[str, ...]
+) -> None:
+    words = ("--engine", artifacts, long_clip, prompt, *decoding, "--max-new-tokens", "8")
+    said = answer(capfd, *words)
+    assert said["windows"] == 2
+    assert len(said["token_ids"]) > 8
+    assert alm_run(*words) == 0
+    assert capfd.readouterr().out == said["text"] + "\n"
+
+
+def test_json_is_one_object_with_all_that_was_measured(
+    artifacts: Path, clip: Path, capfd: Capture
+) -> None:
+    said = answer(capfd, "--engine", artifacts, clip, "describe", *SHORT)
+    assert said.keys() == KEYS
+    parts = [p.name for p in manifest.load(artifacts).parts if p.role not in ("table", "decoder")]
+    stages = {"load", "decode_audio", *parts, "prefill", "first_token", "per_token", "total"}
+    assert stages <= said["timings_ms"].keys()
+    assert said["audio_seconds"] == 1.5
+    assert (said["windows"], said["provider"], said["notes"]) == (1, "cpu", [])
+    assert said["stop_reason"] in ("eos", "stop_string", "length", "context")
+
+
+def test_json_keeps_other_languages_readable(artifacts: Path, capfd: Capture) -> None:
+    assert alm_run("--engine", artifacts, "--list-tasks", "--json") == 0
+    said = capfd.readouterr().out
+    assert "\\u" not in said
+    assert json.loads(said) == manifest.load(artifacts).prompt["tasks"]
+
+
+def test_the_tasks_are_listed_without_a_clip(artifacts: Path, capfd: Capture) -> None:
+    assert alm_run("--engine", artifacts, "--list-tasks") == 0
+    said = capfd.readouterr().out.splitlines()
+    tasks = manifest.load(artifacts).prompt["tasks"]
+    assert [line.split(maxsplit=1) for line in said] == [[n, t] for n, t in tasks.items()]
+
+
+def test_a_tasks_name_is_as_good_as_its_prompt(artifacts: Path, clip: Path, capfd: Capture) -> None:
+    prompt = manifest.load(artifacts).prompt["tasks"]["describe"]
+    by_name, by_prompt, other = (
+        answer(capfd, "--engine", artifacts, clip, words, *SHORT)
+        for words in ("describe", prompt, "Something else?")
+    )
+    assert by_name["token_ids"] == by_prompt["token_ids"]
+    assert by_name["prompt_tokens"] == by_prompt["prompt_tokens"] != other["prompt_tokens"]
+
+
+def test_the_same_seed_gives_the_same_text(artifacts: Path, clip: Path, capfd: Capture) -> None:
+    words = ("--engine", artifacts, clip, "describe", "--sample", "--temperature", "3")
+    ids = [answer(capfd, *words, "--seed", seed)["token_ids"] for seed in ("3", "3", "4")]
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_truncate_hears_only_the_first_window_and_says_so(
+    artifacts: Path, long_clip: Path, capfd: Capture
+) -> None:
+    words = ("--engine", artifacts, long_clip, "describe", "--truncate", *SHORT)
+    assert answer(capfd, *words)["windows"] == 1
+    assert alm_run(*words) == 0
+    assert "note: only the first" in capfd.readouterr().err
+
+
+def test_one_sample_is_enough_and_a_note_says_that_it_was_padded(
+    artifacts: Path, tmp_path: Path, capfd: Capture
+) -> None:
+    one = sound(tmp_path / "one.wav", [0.5])
+    assert alm_run("--engine", artifacts, one, "describe", *SHORT) == 0
+    said = capfd.readouterr()
+    assert said.out.endswith("\n")
+    assert said.err.startswith("note: ") and "padded with silence" in said.err
+
+
+def test_a_clip_may_come_from_stdin(artifacts: Path, clip: Path, capfd: Capture) -> None:
+    from_file = answer(capfd, "--engine", artifacts, clip, "describe", *SHORT)
+    run = process(ALM_RUN, "--engine", artifacts, "-", "describe", *SHORT, "--json")
+    out, err = run.communicate(clip.read_bytes(), timeout=60)
+    assert (run.returncode, err) == (0, b"")
+    assert json.loads(out)["token_ids"] == from_file["token_ids"]
+
+
+def test_stdout_is_utf8_whatever_the_system_prefers(
+    artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    run = process(ALM_RUN, "--engine", artifacts, "--list-tasks")
+    out, err = run.communicate(timeout=60)
+    assert (run.returncode, err) == (0, b"")
+    assert manifest.load(artifacts).prompt["tasks"]["asr_zh"] in out.decode("utf-8")
+
+
+# --- a wrong command line: status 2
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "wanted AUDIO and PROMPT; try: alm-run --engine artifacts"),
+        (("a.wav",), "wanted PROMPT"),
+        (("--nope",), "No such option: --nope"),
+        (("a.wav", "describe", "more"), "more"),
+        (("a.wav", "describe", "--num-beams", "0"), "'--num-beams'"),
+        (("a.wav", "describe", "--num-beams", "x"), "'--num-beams'"),
+        (("a.wav", "describe", "--max-new-tokens", "0"), "'--max-new-tokens'"),
+        (("a.wav", "describe", "--min-length", "-1"), "'--min-length'"),
+        (("a.wav", "describe", "--top-p", "2"), "'--top-p'"),
+        (("a.wav", "describe", "--top-k", "-1"), "'--top-k'"),
+        (("a.wav", "describe", "--temperature", "-1"), "'--temperature'"),
+        (("a.wav", "describe", "--threads", "-1"), "'--threads'"),
+        (("a.wav", "describe", "--seed", "-1"), "'--seed'"),
+    ],
+)
+def test_a_wrong_command_line_is_answered_with_what_is_wrong(
+    capfd: Capture, words: tuple[str, ...], sentence: str
+) -> None:
+    status, said = refused(capfd, *words)
+    assert status == 2
+    assert sentence in said
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--provider", "abacus"), "unknown provider 'abacus'; there is: auto, "),
+        (("--sample", "--temperature", "0"), "temperature 0"),
+        (("--sample", "--temperature", "nan"), "temperature"),
+        (("--top-p", "0"), "top_p"),
+        (("--top-p", "nan"), "'--top-p'"),
+        (("--repetition-penalty", "0"), "repetition_penalty"),
+        (("--length-penalty", "inf"), "length_penalty"),
+        (("--sample", "--num-beams", "2"), "2 beams exclude each other"),
+        (("--min-length", "9", "--max-new-tokens", "3"), "min_length 9 is more than"),
+        (("--max-audio-seconds", "0"), "max_seconds"),
+    ],
+)
+def test_an_option_out_of_range_is_a_wrong_command_line_too(
+    artifacts: Path, clip: Path, capfd: Capture, words: tuple[str, ...], sentence: str
+) -> None:
+    status, said = refused(capfd, "--engine", artifacts, clip, "describe", *words)
+    assert status == 2
+    assert sentence in said
+
+
+# --- bad input: status 1
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda at: at / "none.wav", "there is no file"),
+        (lambda at: at, "is a folder"),
+        (lambda at: written(at / "text.wav", b"not a sound at all"), "is not audio"),
+        (lambda at: written(at / "empty.wav", b""), "is empty"),
+        (lambda at: sound(at / "zero.wav", []), "holds no samples"),
+        (lambda at: sound(at / "nan.wav", [0, 0, np.nan]), "not a finite number: number 2"),
+        (lambda at: sound(at / "inf.wav", [np.inf, 0]), "not a finite number: number 0"),
+    ],
+)
+def test_what_is_no_sound_is_refused(
+    artifacts: Path,
+    tmp_path: Path,
+    capfd: Capture,
+    make: Callable[[Path], Path],
+    sentence: str,
+) -> None:
+    status, said = refused(capfd, "--engine", artifacts, make(tmp_path), "describe")
+    assert status == 1
+    assert sentence in said
+
+
+def written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def test_a_clip_beyond_max_audio_seconds_is_refused(
+    artifacts: Path, clip: Path, capfd: Capture
+) -> None:
+    words = ("--engine", artifacts, clip, "describe", "--max-audio-seconds", "1")
+    status, said = refused(capfd, *words)
+    assert status == 1
+    assert "lasts 1.5 s, and at most 1 s was wanted" in said
+
+
+def test_an_empty_prompt_is_answered_with_the_tasks(
+    artifacts: Path, clip: Path, capfd: Capture
+) -> None:
+    status, said = refused(capfd, "--engine", artifacts, clip, " ")
+    assert status == 1
+    assert "the prompt is empty" in said and "transcribe" in said
+
+
+def test_a_prompt_longer_than_the_context_is_refused(
+    artifacts: Path, clip: Path, capfd: Capture
+) -> None:
+    context = manifest.load(artifacts).dimensions["context"]
+    status, said = refused(capfd, "--engine", artifacts, clip, "why? " * context)
+    assert status == 1
+    assert f"the model's context is {context}" in said
+
+
+def test_a_folder_that_is_not_there_or_holds_no_model_is_refused(
+    clip: Path, tmp_path: Path, capfd: Capture
+) -> None:
+    status, said = refused(capfd, "--engine", tmp_path / "none", clip, "describe")
+    assert (status, "there is no folder" in said) == (1, True)
+    status, said = refused(capfd, "--engine", tmp_path, clip, "describe")
+    assert (status, "it holds no manifest.json" in said) == (1, True)
+
+
+# --- spoiled artifacts: status 1
+
+
+def edited(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / manifest.NAME
+    plain = json.loads(path.read_text("utf-8"))
+    change(plain)
+    path.write_text(json.dumps(plain), "utf-8")
+
+
+def flip_a_byte(folder: Path) -> None:
+    graph = folder / "mel.onnx"
+    data = bytearray(graph.read_bytes())
+    data[-1] ^= 1
+    graph.write_bytes(data)
+
+
+def cut_a_file(folder: Path) -> None:
+    os.truncate(folder / "mel.onnx", 100)
+
+
+def remove_a_file(folder: Path) -> None:
+    (folder / "mel.onnx").unlink()
+
+
+def link_a_file(folder: Path) -> None:
+    graph = folder / "mel.onnx"
+    graph.rename(folder.parent / "mel.onnx")
+    graph.symlink_to(folder.parent / "mel.onnx")
+
+
+def link_a_file_hard(folder: Path) -> None:
+    os.link(folder / "mel.onnx", folder.parent / "mel.onnx")
+
+
+def rename_a_port(folder: Path) -> None:
+    def change(plain: dict[str, Any]) -> None:
+        plain["parts"][0]["inputs"]["noise"] = plain["parts"][0]["inputs"].pop("pcm")
+
+    edited(folder, change)
+
+
+def replace_a_graph(folder: Path) -> None:
+    """Another graph with its own true hash."""
+    data = b"no graph"
+    (folder / "mel.onnx").write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    file = {"name": "mel.onnx", "bytes": len(data), "sha256": digest}
+    edited(folder, lambda plain: plain["parts"][0].update(files=[file]))
+
+
+def newer(folder: Path) -> None:
+    edited(folder, lambda plain: plain.update(format_version=2))
+
+
+def upward(folder: Path) -> None:
+    edited(folder, lambda plain: plain["parts"][0]["files"][0].update(name="../mel.onnx"))
+
+
+def absolute(folder: Path) -> None:
+    edited(folder, lambda plain: plain["tokenizer"].update(name="/etc/hostname"))
+
+
+def without_a_decoder(folder: Path) -> None:
+    edited(folder, lambda plain: plain["parts"].pop(-2))
+
+
+def without_a_key(folder: Path) -> None:
+    edited(folder, lambda plain: plain.pop("tokens"))
+
+
+def not_json(folder: Path) -> None:
+    (folder / manifest.NAME).write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (flip_a_byte, ("'mel.onnx'", "sha256", "the manifest says")),
+        (cut_a_file, ("'mel.onnx'", "has 100 bytes and the manifest says")),
+        (remove_a_file, ("there is no 'mel.onnx'",)),
+        (link_a_file, ("'mel.onnx'", "symbolic link")),
+        (link_a_file_hard, ("'mel.onnx'", "2 hard links")),
+        (rename_a_port, ("mel.onnx", "noise is not in the graph")),
+        (replace_a_graph, ("mel.onnx", "not a readable ONNX graph")),
+        (newer, ("is of format 2", "pip install -U alm-edge")),
+        (upward, ("'../mel.onnx'", "must not go up")),
+        (absolute, ("'/etc/hostname'", "must not be absolute")),
+        (without_a_decoder, ("not a whole model", "--part all")),
+        (without_a_key, ("lacks 'tokens'",)),
+        (not_json, ("is not JSON",)),
+    ],
+)
+def test_artifacts_that_are_not_what_the_manifest_says_are_refused(
+    own: Path,
+    clip: Path,
+    capfd: Capture,
+    spoil: Callable[[Path], None],
+    words: tuple[str, ...],
+) -> None:
+    spoil(own)
+    status, said = refused(capfd, "--engine", own, clip, "describe")
+    assert status == 1
+    for word in words:
+        assert word in said
+
+
+# --- as a process
+
+
+def test_help_and_a_wrong_command_line_come_without_the_engine() -> None:
+    code = (
+        "import sys; from alm.cli import run; status = run(); heavy = {'numpy', 'onnxruntime', "
+        "'tokenizers', 'soundfile', 'rich'} & set(sys.modules); sys.exit(str(heavy) if heavy "
+        "else status)"
+    )
+    for words, status in (("--help", 0), ("--version", 0), ("--nope", 2), ("a.wav", 2)):
+        run = process(code, words)
+        _, err = run.communicate(timeout=60)
+        assert run.returncode == status, err
+
+
+def test_help_names_every_option_in_full(capfd: Capture) -> None:
+    assert alm_run("--help") == 0
+    said = capfd.readouterr().out
+    for name in ("engine", "repetition-penalty", "max-audio-seconds", "sample / --greedy", "json"):
+        assert f"--{name}" in said
+
+
+def test_alm_alone_prints_its_help(capfd: Capture) -> None:
+    assert command.run(cli.app, []) == 0
+    assert "inspect" in capfd.readouterr().out
+    assert command.run(cli.app, ["nope"]) == 2
+    assert "No such command 'nope'" in capfd.readouterr().err
+
+
+def test_a_traceback_is_for_debug_only(tmp_path: Path, clip: Path) -> None:
+    words = ("--engine", tmp_path, clip, "describe")
+    plain, debug = process(ALM_RUN, *words), process(ALM_RUN, *words, "--debug")
+    assert b"Traceback" not in plain.communicate(timeout=60)[1]
+    assert b"Traceback" in debug.communicate(timeout=60)[1]
+    assert (plain.returncode, debug.returncode) == (1, 1)
+
+
+def test_a_reader_that_goes_away_ends_it_without_a_traceback(artifacts: Path, clip: Path) -> None:
+    words = ("--engine", artifacts, clip, "describe", "--greedy", "--max-new-tokens", "200")
+    with process(ALM_RUN, *words) as run:
+        assert run.stdout and run.stderr
+        assert len(run.stdout.read(1)) == 1
+        run.stdout.close()
+        assert run.stderr.read() == b""
+    assert run.returncode in (0, 1)  # 0: all was said before the pipe was closed
+
+
+def test_ctrl_c_ends_it_without_a_traceback(artifacts: Path) -> None:
+    # SIGINT may be ignored where tests run in the background; whoever types Ctrl-C has it on.
+    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {ALM_RUN}"
+    with process(code, "--engine", artifacts, "-", "describe") as run:
+        assert run.stdin and run.stdout and run.stderr
+        run.stdin.write(bytes(2**20))  # more than a pipe holds: it is reading now
+        run.send_signal(signal.SIGINT)
+        assert b"Traceback" not in run.stderr.read()
+        assert run.stdout.read() == b""
+    assert run.returncode == 130

@@ -1,0 +1,118 @@
+"""The step from a traced graph to the one that ships: no lie and no damage gets through."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from torch import Tensor, nn
+
+import wrappers
+from alm import pick
+from alm.errors import ExportFailed
+from alm.ports import Port, Span
+from exporters import graph, levers, parity, part
+from exporters.bundle import Bundle
+from wrappers import Checkpoint, Wrapper
+
+LEVERS = pick.names(levers)
+PARTS = [name for role in ("frontend", "encoder", "bridge") for name in wrappers.with_role(role)]
+
+
+class Small(Wrapper):
+    """x W + b, and then the same again."""
+
+    role = "encoder"
+
+    def __init__(self, lie: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.other, self.lie = nn.Linear(8, 8), nn.Linear(8, 8), lie
+        self.inputs = {"x": Port("float32", ("batch", "time", 8))}
+        self.outputs = {"y": Port("float32", ("batch", "time", 8))}
+        self.spans = {"time": Span(1, 6, 20)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.other(self.one(x))
+        return y + self.lie if torch.compiler.is_exporting() else y
+
+
+def checkpoint(of: Wrapper) -> Checkpoint:
+    nothing: dict[str, object] = {}
+    return Checkpoint(
+        family="test",
+        parts={"small": lambda dialect: of},
+        embedding=lambda: torch.zeros(2, 2),
+        tokenizer_json="{}",
+        **{n: nothing for n in ("prompt", "tokens", "generation", "audio", "dimensions", "source")},
+    )
+
+
+def exported(of: Wrapper, folder: Path, simplifier: object, said: list[str]) -> part.Exported:
+    settings = part.Settings("standard", {"small": "fp32"}, True, simplifier)  # pyright: ignore
+    with Bundle(folder / "out") as bundle:
+        return part.export("small", checkpoint(of), settings, bundle, said.append)
+
+
+def damaged(model: ir.Model) -> ir.Model:
+    """A graph that lost a weight and looks leaner, as some optimizers leave them."""
+    leaner = model.clone()
+    weight = max(leaner.graph.initializers.values(), key=lambda v: v.const_value.nbytes)  # pyright: ignore
+    weight.const_value = ir.tensor(np.zeros(list(weight.shape), np.float32))  # pyright: ignore
+    node = next(n for n in leaner.graph if n.op_type == "Add")
+    node.outputs[0].replace_all_uses_with(node.inputs[0] or node.inputs[1])  # pyright: ignore
+    leaner.graph.remove(node, safe=True)
+    return leaner
+
+
+def broken(model: ir.Model) -> ir.Model:
+    raise RuntimeError("could not simplify\nand a long story")
+
+
+def test_a_graph_that_simplifying_damaged_is_kept_as_it_was_traced(tmp_path: Path) -> None:
+    said: list[str] = []
+    made = exported(Small(), tmp_path, damaged, said).part
+    assert made.simplified.startswith("no: onnxsim made it less exact")
+    assert made.measured["parity"]["worst_abs"] < 1e-5
+    assert any(step.startswith("kept unsimplified") for step in said)
+
+
+def test_a_simplifier_that_fails_costs_nothing_but_its_word(tmp_path: Path) -> None:
+    said: list[str] = []
+    made = exported(Small(), tmp_path, broken, said).part
+    assert made.simplified == "no: RuntimeError: could not simplify"
+    assert "kept unsimplified: RuntimeError: could not simplify" in said
+
+
+def test_a_float32_part_that_is_off_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ExportFailed, match="part small is off by 2.0e-03.*within 0.001"):
+        exported(Small(lie=2e-3), tmp_path, None, [])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("lever", LEVERS)
+@pytest.mark.parametrize("name", [*PARTS, "decoder"])
+def test_a_lever_makes_a_part_no_larger_and_says_its_loss(
+    lever: str, name: str, tmp_path: Path
+) -> None:
+    def build() -> Wrapper:
+        if name == "decoder":
+            spec = wrappers.pick_role("llm", "llama").tiny()
+            from wrappers._decoder import Decoder
+
+            return wrappers.randomised(Decoder(spec, "standard"))
+        return pick.pick(wrappers, name).tiny()
+
+    truth, pulled = build(), pick.pick(levers, lever).Lever().pull(build())
+    sizes = []
+    for each in (truth, pulled):
+        path = tmp_path / f"{len(sizes)}.onnx"
+        model = graph.trace(each, dynamic_batch=True)
+        sizes.append(graph.weight_bytes(model))
+        graph.save(model, path, each.role)
+    measured = parity.measure(tmp_path / "1.onnx", truth, pulled.inputs, dynamic_batch=True)
+    assert sizes[1] <= sizes[0]
+    assert measured.worst_rel < 2e-2
