@@ -97,13 +97,13 @@ def adapt(net: Hearing, batches: Iterator[Batch], chance: random.Random) -> Loss
 
 
 STAGES = {
-    "imagine": Stage(imagine, 1600, 64, 2e-3, trains=("decoder",)),
-    "listen": Stage(listen, 1800, 32, 2.5e-3, trains=("whisper", "beats", "word_", "sound_")),
+    "imagine": Stage(imagine, 600, 64, 2e-3, trains=("decoder",)),
+    "listen": Stage(listen, 1200, 32, 2.5e-3, trains=("whisper", "beats", "word_", "sound_")),
     "bridge": Stage(
-        understand, 1200, 24, 1.5e-3, full=0.05, after=(("listen", ""), ("imagine", "decoder"))
+        understand, 700, 24, 1.5e-3, full=0.05, after=(("listen", ""), ("imagine", "decoder"))
     ),
-    "window": Stage(understand, 1400, 20, 1e-3, full=0.5, after=(("bridge", ""),)),
-    "lora": Stage(adapt, 250, 16, 1e-3, full=1.0, trains=("qformer",), after=(("window", ""),)),
+    "window": Stage(understand, 1000, 20, 1e-3, full=0.4, after=(("bridge", ""),)),
+    "lora": Stage(adapt, 150, 16, 1e-3, full=1.0, trains=("qformer",), after=(("window", ""),)),
 }
 
 

@@ -100,11 +100,12 @@ def test_one_part_of_the_demo_is_exported_alone(
         alm.load(tmp_path / "artifacts")
 
 
-def test_a_part_takes_the_place_of_its_elder_and_leaves_the_others(own: Path) -> None:
+def test_a_part_takes_the_place_of_its_elder_and_leaves_the_others(
+    own: Path, checkpoint: Path
+) -> None:
     before = contents(own)
     (own / "notes.txt").write_text("mine")
-    config = make(own.parent / "model", TINY)
-    run_export("--model", config, "--out", own, "--part", "mel", "--no-simplify")
+    run_export("--model", checkpoint, "--out", own, "--part", "mel", "--no-simplify")
     after = contents(own)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"mel.onnx", "manifest.json"}

@@ -60,8 +60,9 @@ def test_all_parts_files_ports_operators_and_tasks_are_shown(
         assert name in said and prompt in said
     span = model.part("mel").spans["samples"]  # pyright: ignore
     assert f"samples {span.least}/{span.usual}/{span.most}" in said
-    assert "Attention:3" in said and "24 standard" in said
-    assert "past_key_values.{0..2}.key" in said and "inputs_embeds" in said
+    layers = model.dimensions["layers"]
+    assert f"Attention:{layers}" in said and "24 standard" in said
+    assert f"past_key_values.{{0..{layers - 1}}}.key" in said and "inputs_embeds" in said
 
 
 def test_nothing_is_folded_cut_or_padded_in_a_file(artifacts: Path, capsys: Capture) -> None:

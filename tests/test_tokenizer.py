@@ -88,11 +88,86 @@ def agree(folder: Path) -> None:
         (LLAMA, LLAMA_SAYS | dict(legacy=False)),
         (LLAMA, LLAMA_SAYS | dict(legacy=True, add_bos_token=True, add_eos_token=False)),
         (GEMMA, dict(tokenizer_class="GemmaTokenizer", bos_token="<s>", eos_token="</s>")),
-        (UNIGRAM, LLAMA_SAYS),
     ],
-    ids=["Llama", "Llama, not legacy", "Llama, legacy", "Gemma", "Unigram"],
+    ids=["Llama", "Llama, not legacy", "Llama, legacy", "Gemma"],
 )
 def test_a_sentencepiece_model_is_converted_and_agrees(
     corpus: Path, tmp_path: Path, options: dict[str, Any], said: dict[str, Any]
 ) -> None:
     agree(trained(corpus, tmp_path, said, **options))
+
+
+@pytest.mark.parametrize(
+    "options, text",
+    [
+        (UNIGRAM, "disagree on '"),  # LlamaTokenizer takes its pieces for merges
+        (LLAMA | dict(normalization_rule_name="nfkc"), "disagree on 'ﬁ"),
+        (LLAMA | dict(remove_extra_whitespaces=True), "disagree on ' leading space'"),
+    ],
+    ids=["Unigram", "with a normaliser", "dropping spaces"],
+)
+def test_a_model_that_its_class_cannot_follow_is_refused(
+    corpus: Path, tmp_path: Path, options: dict[str, Any], text: str
+) -> None:
+    folder = trained(corpus, tmp_path, LLAMA_SAYS, **options)
+    with pytest.raises(BadCheckpoint, match=text) as caught:
+        tokenizer_json(folder, CORPUS)
+    assert "put a tokenizer.json beside it" in str(caught.value)
+
+
+def test_prompts_are_among_the_texts_that_must_agree(corpus: Path, tmp_path: Path) -> None:
+    """A user-defined piece cuts the text, and what follows the cut gets a marker of its own."""
+    options = LLAMA | dict(user_defined_symbols=["<Speech>"])
+    folder = trained(corpus, tmp_path, LLAMA_SAYS, **options)
+    tokenizer_json(folder, [])
+    with pytest.raises(BadCheckpoint, match="disagree on 'USER: <Speech>a'"):
+        tokenizer_json(folder, ["USER: <Speech>a"])
+
+
+def test_a_ready_tokenizer_is_taken_as_it_is(tmp_path: Path) -> None:
+    byte_level().save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer.model").write_bytes(b"never read")
+    assert tokenizer_json(tmp_path, CORPUS) == (tmp_path / "tokenizer.json").read_text("utf-8")
+
+
+def test_neither_of_the_two_files_is_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match="no tokenizer.json and no tokenizer.model"):
+        tokenizer_json(tmp_path, [])
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe\x00", b'{"version": "1.0"}', b""])
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model"])
+def test_a_broken_tokenizer_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(LLAMA_SAYS))
+    with pytest.raises(BadCheckpoint, match=f"{name} (is no|could not)"):
+        tokenizer_json(tmp_path, [])
+
+
+# --- BOS and EOS
+
+
+def named(folder: Path, file: str, **said: Any) -> int | None:
+    (folder / file).write_text(json.dumps(said))
+    return special_id(folder, byte_level(), "bos_token")
+
+
+def test_a_special_token_is_named_as_a_string_or_as_an_added_token(tmp_path: Path) -> None:
+    file = "tokenizer_config.json"
+    assert named(tmp_path, file, bos_token="<s>") == 1
+    added = dict(__type="AddedToken", content="</s>", lstrip=False)
+    assert named(tmp_path, file, bos_token=added) == 2
+    assert named(tmp_path, file, bos_token=None) is None
+    assert named(tmp_path, file, bos_token="<nobody knows>") is None
+
+
+def test_the_older_file_names_what_the_newer_does_not(tmp_path: Path) -> None:
+    assert named(tmp_path, "special_tokens_map.json", bos_token=dict(content="</s>")) == 2
+    assert named(tmp_path, "tokenizer_config.json", model_max_length=1) == 2
+    assert named(tmp_path, "tokenizer_config.json", bos_token="<s>") == 1
+
+
+def test_a_broken_tokenizer_config_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(BadCheckpoint, match="tokenizer_config.json is not JSON"):
+        special_id(tmp_path, byte_level(), "bos_token")

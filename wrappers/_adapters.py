@@ -89,7 +89,9 @@ def kind(tensors: Mapping[str, Tensor]) -> str:
         if any(mark in key for key in tensors):
             return name
     known = ", ".join(name for name, _ in KINDS.values())
-    raise BadCheckpoint(f"unknown adapter, or half of one ({next(iter(tensors))}); known are {known}")
+    raise BadCheckpoint(
+        f"unknown adapter, or half of one ({next(iter(tensors))}); known are {known}"
+    )
 
 
 def faults(decoder: Decoder, tensors: Mapping[str, Tensor], settings: Settings) -> list[str]:

@@ -13,7 +13,15 @@ from alm.errors import BadCheckpoint, MissingFile
 from wrappers._weights import read_json
 
 # Texts on which a converted tokenizer must agree with sentencepiece, besides the model's prompts.
-PROBES = ("Hello world", " leading space", "two  spaces\nand a line", "Grüße, 语音 🙂", "1234", "")
+PROBES = (
+    "Hello world",
+    " leading space",
+    "two  spaces\nand a line",
+    "Grüße, 语音 🙂",
+    "1234",
+    "ﬁ ① Ａ",  # a normaliser would change these
+    "",
+)
 
 
 def tokenizer_json(folder: Path, prompts: Iterable[str]) -> str:
@@ -40,7 +48,11 @@ def tokenizer_json(folder: Path, prompts: Iterable[str]) -> str:
 def _converted(pieces: Path, texts: list[str]) -> str:
     from sentencepiece import SentencePieceProcessor
 
-    truth = SentencePieceProcessor(model_file=str(pieces))  # pyright: ignore
+    try:
+        truth = SentencePieceProcessor(model_file=str(pieces))  # pyright: ignore
+    except (RuntimeError, OSError) as error:
+        reason = str(error).split("\n")[0]
+        raise BadCheckpoint(f"{pieces} is no sentencepiece model: {reason}") from error
     disagreement = ""
     for candidate in _candidates(pieces.parent):
         bad = [t for t in texts if _ids(candidate, t) != truth.encode(t)]  # pyright: ignore
@@ -64,7 +76,11 @@ def _candidates(folder: Path) -> Iterator[Tokenizer]:
     """
     from transformers import AutoTokenizer
 
-    backend = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+    try:
+        backend = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+    except Exception as error:  # whatever the class that tokenizer_config.json names raises
+        reason = (str(error) or type(error).__name__).split("\n")[0]
+        raise BadCheckpoint(f"transformers cannot convert {folder}: {reason}") from error
     yield backend
     plain: dict[str, Any] = json.loads(backend.to_str())
     plain["pre_tokenizer"] = None

@@ -137,6 +137,8 @@ def as_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def tiny() -> Beats:
     """The smallest that says something, with random weights, for tests."""
-    sizes = dict(embed_dim=16, encoder_embed_dim=24, encoder_ffn_embed_dim=32, encoder_layers=2)
-    rest = dict(encoder_attention_heads=2, conv_pos=8, conv_pos_groups=2)
+    sizes: dict[str, Any] = dict(
+        embed_dim=16, encoder_embed_dim=24, encoder_ffn_embed_dim=32, encoder_layers=2
+    )
+    rest: dict[str, Any] = dict(encoder_attention_heads=2, conv_pos=8, conv_pos_groups=2)
     return randomised(Beats(DEFAULTS | sizes | rest, most_frames=198))

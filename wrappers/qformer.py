@@ -7,6 +7,7 @@ cross-attention in every layer, Li et al. 2023) and the projection into the LLM 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -194,6 +195,8 @@ class QFormer(Wrapper):
 
 def tiny() -> QFormer:
     """The smallest that says something, with random weights, for tests."""
-    widths = dict(speech_width=32, audio_width=24, hidden=16, heads=4, out=20)
-    rest = dict(frames=50, layers=2, intermediate=32, queries=2, kernel=10, stride=7)
+    widths: dict[str, Any] = dict(speech_width=32, audio_width=24, hidden=16, heads=4, out=20)
+    rest: dict[str, Any] = dict(
+        frames=50, layers=2, intermediate=32, queries=2, kernel=10, stride=7
+    )
     return randomised(QFormer(Shape(**widths, **rest)))

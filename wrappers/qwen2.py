@@ -25,6 +25,7 @@ def spec(config: Any) -> Spec:
 
 def tiny() -> Spec:
     """The smallest that says something, for tests."""
-    sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, vocab_size=67)
-    heads = dict(num_attention_heads=4, num_key_value_heads=2)
-    return spec(Qwen2Config(**sizes, **heads, max_position_embeddings=64))
+    sizes: dict[str, Any] = dict(hidden_size=32, intermediate_size=48, vocab_size=67)
+    sizes |= dict(num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
+    sizes |= dict(max_position_embeddings=64)
+    return spec(Qwen2Config(**sizes))

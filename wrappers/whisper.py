@@ -133,6 +133,8 @@ def _activation(name: str) -> Callable[[Tensor], Tensor]:
 
 def tiny() -> Whisper:
     """The smallest that says something, with random weights, for tests."""
-    sizes = dict(d_model=32, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=48)
+    sizes: dict[str, Any] = dict(
+        d_model=32, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=48
+    )
     part = build(sizes | dict(num_mel_bins=80, max_source_positions=50))
     return randomised(part)

@@ -184,7 +184,7 @@ def _finite(word: str) -> float:
 def _from_json(plain: Any, path: Path) -> Manifest:
     if not isinstance(plain, dict) or plain.get("format") != FORMAT:
         raise BadArtifacts(f"{path} is no manifest of {FORMAT}")
-    version = plain.get("format_version")
+    version: Any = plain.get("format_version")
     if not _is(version, int) or version < 1:
         raise BadArtifacts(f"{path} has the format version {version!r:.80}, which is none")
     if version > FORMAT_VERSION:

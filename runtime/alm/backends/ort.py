@@ -63,6 +63,8 @@ def open_session(graph: Path, options: EngineOptions) -> Session:
     if options.threads:
         settings.intra_op_num_threads = options.threads
     settings.log_severity_level = 3
+    # Threads of a part that is done must not spin beside those of the next: 5 times the latency.
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
     providers = [PROVIDERS[options.provider]]
     if options.provider != "cpu":
         providers.append(PROVIDERS["cpu"])

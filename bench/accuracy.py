@@ -1,0 +1,191 @@
+"""What each precision costs in accuracy and saves in bytes: python bench/accuracy.py --help
+
+The demo model is exported once for each precision and asked through `alm`, as on a device; torch
+answers the same clips beside it. The clips are new each time only by their seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
+
+import alm  # noqa: E402
+from demo import data, train  # noqa: E402
+from demo.data import RATE, Clip  # noqa: E402
+from demo.phrases import caption  # noqa: E402
+
+LIMITS = {"voices": 5.0, "takes": 5.0, "stranger": 25.0, "captions": 5.0}  # percent wrong
+MEANING = {
+    "voices": "espeak-ng voices never heard",
+    "takes": "recorded digits, new takes of known speakers",
+    "stranger": "recorded digits, a speaker never heard",
+    "over": "speech of new voices over a sound",
+    "captions": "captions (share that is not exactly right)",
+}
+Ask = Callable[[Clip, str], str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: errors in percent by kind of clip."""
+
+    precision: str
+    bytes: int
+    errors: dict[str, float]
+    seconds_a_clip: float
+
+
+@cache
+def _normaliser() -> Callable[[str], str]:
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+    return EnglishTextNormalizer({})
+
+
+def normal(text: str) -> str:
+    """By Whisper's English normaliser, with digits apart.
+
+    It writes "one two three" as 123, one word; a string of six digits with one wrong would be
+    wrong as a whole.
+    """
+    return re.sub(r"(?<=\d)(?=\d)", " ", _normaliser()(text))
+
+
+def measure(ask: Ask, kinds: dict[str, list[Clip]]) -> tuple[dict[str, float], float]:
+    """Errors by kind in percent, and seconds a clip."""
+    import jiwer
+
+    errors: dict[str, float] = {}
+    start, count = time.perf_counter(), 0
+    for name, clips in kinds.items():
+        count += len(clips)
+        if name == "captions":
+            right = [normal(caption(clip.sound, bool(clip.words))) for clip in clips]
+            said = [normal(ask(clip, "describe")) for clip in clips]
+            wrong = sum(a != b for a, b in zip(right, said, strict=True)) / len(clips)
+        else:
+            right = [normal(clip.text) for clip in clips]
+            wrong = float(jiwer.wer(right, [normal(ask(clip, "transcribe")) for clip in clips]))
+        errors[name] = round(100 * wrong, 2)
+    return errors, (time.perf_counter() - start) / count
+
+
+def torch_row(checkpoint: Path, kinds: dict[str, list[Clip]]) -> Row:
+    """The torch modules that the graphs are made from."""
+    from demo.reference import Reference
+
+    reference = Reference(checkpoint)
+    errors, seconds = measure(lambda clip, task: reference.answer(clip.pcm, task), kinds)
+    files = [file for file in checkpoint.parent.rglob("*") if file.is_file()]
+    return Row("torch", sum(file.stat().st_size for file in files), errors, seconds)
+
+
+def exported_row(checkpoint: Path, precision: str, kinds: dict[str, list[Clip]]) -> Row:
+    """The graphs at this precision."""
+    with tempfile.TemporaryDirectory() as site:
+        command = [sys.executable, str(ROOT / "export.py"), "--model", str(checkpoint)]
+        command += ["--out", f"{site}/artifacts", "--precision", precision]
+        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+        model = alm.load(f"{site}/artifacts")
+
+        def ask(clip: Clip, task: str) -> str:
+            return model.generate((clip.pcm, RATE), task).text
+
+        errors, seconds = measure(ask, kinds)
+        return Row(precision, sum(part.bytes for part in model.manifest.parts), errors, seconds)
+
+
+def table(rows: list[Row], clips: int, command: str) -> str:
+    """The results in Markdown."""
+    kinds = list(rows[0].errors)
+    lines = [
+        "# Accuracy of the demo model",
+        "",
+        f"`{command}`, {date.today()}, {platform.machine()} with {platform.system()}, "
+        f"{clips} clips of each kind. Word errors in percent, captions wrong in percent.",
+        "",
+        f"| precision | megabytes | {' | '.join(kinds)} | seconds a clip |",
+        f"|---|---|{'---|' * len(kinds)}---|",
+    ]
+    for row in rows:
+        errors = " | ".join(f"{row.errors[kind]:.2f}" for kind in kinds)
+        megabytes = f"{row.bytes / 1e6:.1f}"
+        lines.append(f"| {row.precision} | {megabytes} | {errors} | {row.seconds_a_clip:.3f} |")
+    lines += ["", *(f"- {kind}: {MEANING[kind]}" for kind in kinds), ""]
+    return "\n".join(lines)
+
+
+def plot(rows: list[Row], file: Path) -> None:
+    """Errors against bytes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    for kind in rows[0].errors:
+        points = [(row.bytes / 1e6, row.errors[kind]) for row in rows]
+        axes.plot(*zip(*sorted(points), strict=True), "o-", label=kind)
+    for row in rows:
+        axes.annotate(row.precision, (row.bytes / 1e6, 0), rotation=90, fontsize=8, alpha=0.6)
+    axes.set(xlabel="megabytes", ylabel="errors, percent", title="What a precision costs")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(file, dpi=120)
+
+
+def main() -> None:
+    """Measure, print, and write into --out."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=ROOT / "demo/checkpoint/config.yaml")
+    parser.add_argument("--recordings", type=Path, required=True, help="fsdd's recordings")
+    parser.add_argument("--precision", action="append", help="of export.py; fp32 if not said")
+    parser.add_argument("--clips", type=int, default=100, help="of each kind")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=ROOT / "bench/results")
+    said = parser.parse_args()
+    kinds = {
+        name: clips(sources, said.clips, f"{said.seed} {name}")
+        for name, sources in train.watched(said.recordings).items()
+    }
+    rows = [torch_row(said.model, kinds)]
+    for precision in said.precision or ["fp32"]:
+        rows.append(exported_row(said.model, precision, kinds))
+        print(rows[-1], flush=True)
+    said.out.mkdir(parents=True, exist_ok=True)
+    command = "python bench/accuracy.py " + " ".join(
+        f"--precision {row.precision}" for row in rows[1:]
+    )
+    text = table(rows, said.clips, command)
+    (said.out / "accuracy.md").write_text(text, "utf-8")
+    plain: dict[str, Any] = {"limits": LIMITS, "rows": [asdict(row) for row in rows]}
+    (said.out / "accuracy.json").write_text(json.dumps(plain, indent=1), "utf-8")
+    plot(rows, said.out / "accuracy.png")
+    print(text)
+
+
+def clips(sources: data.Sources, count: int, seed: str) -> list[Clip]:
+    """Clips that training never saw."""
+    chance = random.Random(seed)
+    kinds = chance.choices(list(sources.shares), list(sources.shares.values()), k=count)
+    return [data.compose(kind, sources, chance) for kind in kinds]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+"""The manifest: what is saved is what is loaded, and whatever else lies there is one sentence."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alm import manifest
+from alm.errors import AlmError, BadArtifacts, MissingFile
+from alm.manifest import File, Manifest, Part
+from alm.ports import Port, Span
+
+FULL = Manifest(
+    family="any",
+    parts=(
+        Part(
+            name="ear",
+            role="frontend",
+            files=(File("ear.onnx", 12, "a" * 64), File("ear.onnx.data", 0, "b" * 64)),
+            inputs={"pcm": Port("float32", ("batch", "samples"))},
+            outputs={"n": Port("int64", ("batch",), "samples"), "x": Port("float16", (1, 0))},
+            spans={"samples": Span(1, 20, 300)},
+            precision="fp16",
+            opset=21,
+            dialect="standard",
+            nodes=7,
+            simplified="no: it is not simple",
+            measured={"parity": {"worst_abs": 1.5e-6, "output": "x"}, "list": [1, None, True]},
+        ),
+        Part(name="embed", role="table", files=(File("sub/embed.npy", 1, "c" * 64),)),
+    ),
+    tokenizer=File("tokenizer.json", 3, "d" * 64),
+    prompt={"template": "<a> {}", "placeholder": "<a>", "tasks": {"übe": "练习 🙂"}},
+    tokens={"bos": None, "eos": [2], "stop_strings": ["</s>"]},
+    generation={"max_new_tokens": 5, "top_p": 0.9},
+    audio={"rate": 16000},
+    dimensions={"hidden": 8},
+    source={"config": "c.yaml"},
+    licence={"model": "MIT"},
+    tools={"torch": "2"},
+    created="2026-01-01T00:00:00+00:00",
+)
+
+
+def spoil(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """`folder` with FULL in it, changed."""
+    plain = copy.deepcopy(FULL.to_json())
+    change(plain)
+    (folder / manifest.NAME).write_text(json.dumps(plain), "utf-8")
+    return folder
+
+
+def sentence(folder: Path, kind: type[AlmError] = BadArtifacts) -> str:
+    with pytest.raises(kind) as caught:
+        manifest.load(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        FULL,
+        dataclasses.replace(FULL, tokenizer=None, parts=(), created=""),
+        dataclasses.replace(FULL, parts=(dataclasses.replace(FULL.parts[0], precision=""),)),
+    ],
+    ids=["full", "bare", "no-precision"],
+)
+def test_what_is_saved_is_what_is_loaded(said: Manifest, tmp_path: Path) -> None:
+    said.save(tmp_path)
+    assert manifest.load(tmp_path) == said
+    assert [path.name for path in tmp_path.iterdir()] == [manifest.NAME]
+
+
+def test_every_field_of_the_round_trip_has_a_value_of_its_own() -> None:
+    for thing in (FULL, FULL.parts[0]):
+        for field in dataclasses.fields(thing):
+            assert getattr(thing, field.name), field.name
+
+
+def test_a_manifest_finds_its_parts_and_its_files() -> None:
+    assert FULL.part("ear") is FULL.parts[0] and FULL.part("nose") is None
+    assert [part.name for part in FULL.with_role("table", "bridge")] == ["embed"]
+    names = ["ear.onnx", "ear.onnx.data", "sub/embed.npy", "tokenizer.json"]
+    assert [file.name for file in FULL.files()] == names
+    assert FULL.parts[0].bytes == 12
+    newer = dataclasses.replace(FULL.parts[0], nodes=8)
+    assert FULL.replacing(newer).parts == (FULL.parts[1], newer)
+
+
+@pytest.mark.parametrize("measured", [{"worst": float("nan")}, {"unknown": object()}])
+def test_a_manifest_that_cannot_be_written_leaves_the_old_one(
+    measured: dict[str, Any], tmp_path: Path
+) -> None:
+    FULL.save(tmp_path)
+    odd = FULL.replacing(dataclasses.replace(FULL.parts[0], measured=measured))
+    with pytest.raises((BadArtifacts, TypeError)):
+        odd.save(tmp_path)
+    assert manifest.load(tmp_path) == FULL
+
+
+def test_a_place_that_cannot_be_written_leaves_the_old_manifest(tmp_path: Path) -> None:
+    FULL.save(tmp_path)
+    (tmp_path / f".{manifest.NAME}.new").mkdir()
+    with pytest.raises(OSError):
+        dataclasses.replace(FULL, family="other").save(tmp_path)
+    assert manifest.load(tmp_path) == FULL
+
+
+def test_a_newer_format_is_refused_with_both_versions_and_what_to_type(tmp_path: Path) -> None:
+    said = sentence(spoil(tmp_path, lambda m: m.update(format_version=2)))
+    assert "is of format 2" in said and "reads up to 1" in said
+    assert "pip install -U alm-edge" in said
+    assert len(sentence(spoil(tmp_path, lambda m: m.update(format_version=10**400)))) < 500
+
+
+@pytest.mark.parametrize("version", [0, -1, None, True, "1", 1.0, [1], "x" * 9999])
+def test_a_version_that_is_none_is_refused(version: Any, tmp_path: Path) -> None:
+    said = sentence(spoil(tmp_path, lambda m: m.update(format_version=version)))
+    assert "which is none" in said and len(said) < 500
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe{}", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"a":' * 100_000, "not JSON"),
+        (b"9" * 10_000, "not JSON"),
+        (b'{"a": NaN}', "NaN is no finite number"),
+        (b'{"a": -Infinity}', "-Infinity is no finite number"),
+        (b'{"a": 1e999}', "1e999 is no finite number"),
+        (b"[]", "no manifest of alm-edge"),
+        (b"null", "no manifest of alm-edge"),
+        (b'"alm-edge"', "no manifest of alm-edge"),
+        (b'{"format": "other", "format_version": 1}', "no manifest of alm-edge"),
+        (b'{"format": ["alm-edge"], "format_version": 1}', "no manifest of alm-edge"),
+    ],
+    ids=lambda value: repr(value[:16]),
+)
+def test_what_is_no_manifest_is_refused(text: bytes, word: str, tmp_path: Path) -> None:
+    (tmp_path / manifest.NAME).write_bytes(text)
+    said = sentence(tmp_path)
+    assert word in said and len(said) < 500
+
+
+def test_a_manifest_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    FULL.save(tmp_path)
+    whole = (tmp_path / manifest.NAME).read_bytes()
+    for end in range(0, len(whole) - 2, 37):
+        (tmp_path / manifest.NAME).write_bytes(whole[:end])
+        assert "not JSON" in sentence(tmp_path)
+
+
+def test_a_huge_manifest_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / manifest.NAME).open("wb") as file:
+        file.truncate(manifest.MOST_BYTES + 1)
+    assert "too many for a manifest" in sentence(tmp_path)
+
+
+def test_links_to_a_manifest_are_refused(tmp_path: Path) -> None:
+    FULL.save(tmp_path)
+    for name, link in (("soft", Path.symlink_to), ("hard", Path.hardlink_to)):
+        folder = tmp_path / name
+        folder.mkdir()
+        link(folder / manifest.NAME, tmp_path / manifest.NAME)
+        assert "link" in sentence(folder)
+    (tmp_path / "dangling").mkdir()
+    (tmp_path / "dangling" / manifest.NAME).symlink_to(tmp_path / "nowhere")
+    assert "link" in sentence(tmp_path / "dangling")
+
+
+def test_a_folder_that_is_missing_or_holds_no_manifest_is_named(tmp_path: Path) -> None:
+    for folder in (tmp_path / "none", tmp_path / "file", tmp_path / ("x" * 5000)):
+        (tmp_path / "file").touch()
+        said = sentence(folder, MissingFile)
+        assert f"no folder {folder}" in said and "python export.py" in said
+    assert "no artifact folder: it holds no manifest.json" in sentence(tmp_path, MissingFile)
+    (tmp_path / manifest.NAME).mkdir()
+    assert "no artifact folder" in sentence(tmp_path, MissingFile)
+
+
+REQUIRED = [
+    *((name,) for name in ("family", "parts", "tokenizer", "prompt", "tokens", "generation")),
+    *((name,) for name in ("audio", "dimensions")),
+    *(("parts", 0, name) for name in ("name", "role", "files", "inputs", "outputs")),
+    *(("parts", 0, "files", 0, name) for name in ("name", "bytes", "sha256")),
+    *(("parts", 0, "inputs", "pcm", name) for name in ("dtype", "axes")),
+    ("tokenizer", "sha256"),
+]
+TYPED = [
+    *REQUIRED,
+    *((name,) for name in ("source", "licence", "tools", "created")),
+    *(("parts", 0, name) for name in ("precision", "opset", "dialect", "nodes", "simplified")),
+    *(("parts", 0, name) for name in ("spans", "measured")),
+    ("parts", 0, "spans", "samples"),
+    ("parts", 0, "outputs", "n", "counts"),
+    ("tools", "torch"),
+]
+
+
+def inner(plain: Any, path: tuple[Any, ...]) -> Any:
+    for key in path[:-1]:
+        plain = plain[key]
+    return plain
+
+
+@pytest.mark.parametrize("path", REQUIRED, ids=str)
+def test_a_key_that_is_missing_is_named(path: tuple[Any, ...], tmp_path: Path) -> None:
+    said = sentence(spoil(tmp_path, lambda m: inner(m, path).pop(path[-1])))
+    assert f"lacks {path[-1]!r}" in said
+    assert path[0] != "parts" or len(path) == 1 or "part ear" in said or "part 0" in said
+
+
+@pytest.mark.parametrize("path", TYPED, ids=str)
+@pytest.mark.parametrize("value", [True, 1.5, ["x", {}, 2**70], {"y": 1}], ids=repr)
+def test_a_value_of_the_wrong_kind_is_named(
+    path: tuple[Any, ...], value: Any, tmp_path: Path
+) -> None:
+    if isinstance(value, dict) and not isinstance(inner(FULL.to_json(), path)[path[-1]], str | int):
+        if path[-1] in ("prompt", "tokens", "generation", "audio", "dimensions", "source"):
+            return  # objects with contents of their own
+        if path[-1] in ("licence", "measured"):
+            return
+    said = sentence(spoil(tmp_path, lambda m: inner(m, path).update({path[-1]: value})))
+    assert "misshapen" in said and len(said) < 600
+
+
+def test_a_part_twice_or_without_files_is_refused(tmp_path: Path) -> None:
+    said = sentence(spoil(tmp_path, lambda m: m["parts"].append(m["parts"][0])))
+    assert "lists a part twice: ear, embed, ear" in said
+    assert "part ear has no files" in sentence(
+        spoil(tmp_path, lambda m: m["parts"][0].update(files=[]))
+    )
+
+
+@pytest.mark.parametrize("axes", [[True], [1.5], [None], [["a"]], [-1], [2**63], "batch"])
+def test_axes_that_are_no_numbers_and_names_are_refused(axes: Any, tmp_path: Path) -> None:
+    said = sentence(
+        spoil(tmp_path, lambda m: m["parts"][0]["inputs"]["pcm"].update(axes=axes)),
+    )
+    assert "'axes' of input pcm of part ear" in said
+
+
+def places(plain: Any) -> list[tuple[Any, Any]]:
+    """Every (container, key) below."""
+    keys = list(plain) if isinstance(plain, dict) else range(len(plain))
+    here = [(plain, key) for key in keys]
+    deeper = [plain[key] for key in keys if isinstance(plain[key], dict | list)]
+    return here + [place for each in deeper for place in places(each)]
+
+
+def test_a_manifest_changed_anywhere_loads_or_is_refused_in_one_sentence(
+    artifacts: Path, tmp_path: Path
+) -> None:
+    whole = json.loads((artifacts / manifest.NAME).read_text("utf-8"))
+    dice = random.Random(0)
+    odd = [None, True, -1, 0, 2**64, 1.5, "", "../x", "\0", "\ud800", [], {}, [[]], {"": None}]
+    refused = 0
+    for _ in range(400):
+        plain = copy.deepcopy(whole)
+        for _ in range(dice.randint(1, 2)):
+            container, key = dice.choice(places(plain))
+            if dice.random() < 0.25:
+                del container[key]
+            else:
+                container[key] = copy.deepcopy(dice.choice(odd))
+        (tmp_path / manifest.NAME).write_text(json.dumps(plain), "utf-8")
+        try:
+            manifest.check_run(manifest.load(tmp_path), tmp_path)
+        except AlmError as error:
+            refused += 1
+            assert len(str(error)) < 800 and "\n" not in str(error)
+    assert 200 < refused < 400
