@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo import data, model, phrases, voices
+from demo import checkpoint, curves, data, model, phrases, voices
 from demo.data import SPEAKERS, Batch, Shard, Sources
 from demo.model import Hearing
 
@@ -270,6 +270,7 @@ def main() -> None:
     """Prepare the clips, then train the stages asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("demo/work"), help="for what is in progress")
+    parser.add_argument("--out", type=Path, default=ROOT / "checkpoint", help="what is made")
     parser.add_argument("--recordings", type=Path, required=True, help="fsdd's recordings")
     parser.add_argument("--stage", action="append", choices=STAGES, help="all in turn, if not said")
     parser.add_argument("--shards", type=int, default=6, help="of --clips each")
@@ -290,7 +291,11 @@ def main() -> None:
         names = watched(said.recordings)
         watch = {n: data.load_shard(said.work / "data" / f"watch-{n}.pt") for n in names}
     for name in stages:
-        Run(name, said.work, said.seed, said.share).go(shards, watch)
+        run = Run(name, said.work, said.seed, said.share)
+        run.go(shards, watch)
+        if name == "lora":
+            print(checkpoint.write(run.net, said.out, RANK, ALPHA))
+    curves.draw(said.work / "log.jsonl", said.work / "curves.png")
 
 
 if __name__ == "__main__":

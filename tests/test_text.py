@@ -171,10 +171,10 @@ def test_bytes_that_spoil_a_character_before_them_were_waited_for() -> None:
 @pytest.mark.parametrize(
     ("said", "stops", "right"),
     [
-        ("yes</s>no", ["</s>"], "yes"),
-        ("</s>", ["</s>"], ""),
-        ("</s", ["</s>"], "</s"),
-        ("a < b </ c", ["</s>"], "a < b </ c"),
+        ("yes</e>no", ["</e>"], "yes"),
+        ("</e>", ["</e>"], ""),
+        ("</e", ["</e>"], "</e"),
+        ("a < b </ c", ["</e>"], "a < b </ c"),
         ("one###two", ["##", "###"], "one"),
         ("one###two", ["###", "####"], "one"),
         ("abc", ["bcd", "b"], "a"),

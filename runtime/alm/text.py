@@ -176,8 +176,8 @@ class Stops:
     def reached(self, ids: Sequence[int]) -> bool:
         """Whether the text of `ids` holds a stop string; that of ids[:-1] must not.
 
-        Few tokens hold the last character of a stop string, or a part of any character: only after
-        those is the text decoded.
+        Few tokens hold the last character of a stop string, or a part of any character (which a
+        byte of byte fallback always may): only after those is the text decoded.
         """
         if not self.strings:
             return False
@@ -185,7 +185,8 @@ class Stops:
         if token not in self._may_end:
             # Twice, since what a token gives at the beginning may lack its space.
             twice = self.tokenizer.decode([token, token], skip_special_tokens=True)
-            self._may_end[token] = not self._ends.isdisjoint(twice)
+            byte = (self.tokenizer.id_to_token(token) or "").startswith("<0x")
+            self._may_end[token] = byte or not self._ends.isdisjoint(twice)
         return self._may_end[token] and _first(self._text(ids), self.strings) >= 0
 
     def cut(self, ids: Sequence[int]) -> str:
