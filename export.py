@@ -15,7 +15,7 @@ from alm.manifest import Manifest
 
 ROOT = Path(__file__).parent
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.command()

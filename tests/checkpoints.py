@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import peft
+import sentencepiece
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from wrappers._prompts import SALMONN_TASKS
 
 Change = Callable[[dict[str, Tensor]], Any]
 
@@ -90,3 +93,55 @@ def renamed(rename: Callable[[str], str]) -> Change:
         state.update(tensors)
 
     return change
+
+
+def as_bin(folder: Path) -> None:
+    """A folder's weights as older transformers saved them."""
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def in_shards(folder: Path) -> None:
+    """A folder's weights in two files and an index."""
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    places = {}
+    for i, names in enumerate((list(state)[::2], list(state)[1::2])):
+        shard = f"model-{i + 1:05}-of-00002.safetensors"
+        save_file({name: state[name] for name in names}, folder / shard)
+        places |= dict.fromkeys(names, shard)
+    index = {"metadata": {}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+CORPUS = [
+    *SALMONN_TASKS.values(),
+    "USER: <Speech> </Speech> ASSISTANT: the quick brown fox jumps over the lazy dog 0123456789",
+    "Describe  the  speech.  What is said, who says it, where and when?",
+]
+LLAMA_PIECES: dict[str, Any] = dict(
+    model_type="bpe",
+    byte_fallback=True,
+    add_dummy_prefix=True,
+    normalization_rule_name="identity",
+    remove_extra_whitespaces=False,
+    vocab_size=460,
+)
+
+
+def sentencepiece_folder(folder: Path, said: dict[str, Any], **options: Any) -> Path:
+    """A small sentencepiece model in a folder, as LLMs without a tokenizer.json have it."""
+    corpus = folder / "corpus.txt"
+    corpus.write_text("\n".join(CORPUS * 3), "utf-8")
+    sentencepiece.SentencePieceTrainer.train(  # pyright: ignore
+        input=str(corpus),
+        model_prefix=str(folder / "tokenizer"),
+        hard_vocab_limit=False,
+        character_coverage=0.98,
+        minloglevel=9,
+        **(LLAMA_PIECES | options),
+    )
+    for name in ("tokenizer.vocab", "corpus.txt"):
+        (folder / name).unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    return folder

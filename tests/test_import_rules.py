@@ -63,6 +63,12 @@ print(len(answer.token_ids))
 """
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes are remembered beside the test."""
+    monkeypatch.setenv("ALM_CACHE", str(tmp_path / "cache"))
+
+
 def imported(source: str) -> Iterator[str]:
     """The modules that a file imports anywhere in it, also in a function or for types only."""
     for node in ast.walk(ast.parse(source)):
@@ -70,7 +76,8 @@ def imported(source: str) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield "." * node.level + (node.module or "")
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            if not node.level:
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def wrong_ways(source: str, may: set[str]) -> set[str]:

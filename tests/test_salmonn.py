@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
-from checkpoints import Copy, renamed, without
-from safetensors.torch import load_file, save_file
+from checkpoints import Copy, as_bin, in_shards, renamed, without
+from safetensors.torch import load_file
 from torch import Tensor
 
-from alm.errors import AlmError, BadCheckpoint, MissingFile, UnknownName
+from alm.errors import AlmError, BadCheckpoint
 from demo import random_checkpoint
 from demo.random_checkpoint import Recipe, make
 from wrappers import Checkpoint, open_checkpoint
@@ -24,7 +22,6 @@ from wrappers.salmonn import Salmonn
 TINY = Recipe(window_seconds=4, speech_width=16, audio_width=16, bridge_width=48)
 LLM = "llama_model.base_model.model."
 PARTS = ("whisper", "beats", "qformer", "decoder")
-Said = Callable[[Copy], Any]
 
 
 @pytest.fixture(scope="module")
@@ -106,23 +103,6 @@ def test_files_of_old_torch_are_read(copy: Copy, tiny: Path) -> None:
         plain = torch.load(copy.folder / name, weights_only=True)
         torch.save(plain, copy.folder / name, _use_new_zipfile_serialization=False)
     same(copy, tiny)
-
-
-def as_bin(folder: Path) -> None:
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-
-
-def in_shards(folder: Path) -> None:
-    state = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    places = {}
-    for i, names in enumerate((list(state)[::2], list(state)[1::2])):
-        shard = f"model-{i + 1:05}-of-00002.safetensors"
-        save_file({name: state[name] for name in names}, folder / shard)
-        places |= dict.fromkeys(names, shard)
-    index = {"metadata": {}, "weight_map": places}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
 @pytest.mark.parametrize("save", [as_bin, in_shards])
@@ -282,247 +262,6 @@ def test_with_and_without_beats_are_not_confused(copy: Copy) -> None:
     assert "trained with a BEATs, but beats_path is empty" in refused(copy.settings(beats_path=""))
     copy.settings(beats_path="beats.pt").trained(without("ln_audio"))
     assert "missing: ln_audio.weight, ln_audio.bias" in refused(copy)
-
-
-# --- files that are no weights
-
-
-class Code:
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.mark),)
-
-
-@pytest.mark.parametrize("new", [True, False], ids=["zip", "old"])
-def test_code_in_a_checkpoint_is_refused_and_not_run(copy: Copy, new: bool) -> None:
-    mark, file = copy.folder / "was_run", copy.folder / "salmonn.pth"
-    torch.save({"model": Code(mark)}, file, _use_new_zipfile_serialization=new)
-    said = refused(copy)
-    assert "salmonn.pth holds more than tensors and plain data" in said
-    assert not mark.exists()
-
-
-@pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.99])
-@pytest.mark.parametrize("new", [True, False], ids=["zip", "old"])
-@pytest.mark.parametrize("name", ["salmonn.pth", "beats.pt"])
-def test_a_truncated_torch_file_is_refused(copy: Copy, name: str, new: bool, share: float) -> None:
-    file = copy.folder / name
-    plain = torch.load(file, weights_only=True)
-    torch.save(plain, file, _use_new_zipfile_serialization=new)
-    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
-    assert f"{name} " in refused(copy)
-
-
-@pytest.mark.parametrize("share", [0, 0.01, 0.5])
-@pytest.mark.parametrize("folder", ["whisper", "llm"])
-def test_a_truncated_safetensors_file_is_refused(copy: Copy, folder: str, share: float) -> None:
-    file = copy.folder / folder / "model.safetensors"
-    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
-    assert f"{folder}/model.safetensors is no readable safetensors file" in refused(copy)
-
-
-@pytest.mark.parametrize("held", [[1, 2], {"model": [1]}, {"epoch": 3}, "text", torch.ones(2)])
-def test_a_torch_file_that_is_no_checkpoint_is_refused(copy: Copy, held: Any) -> None:
-    torch.save(held, copy.folder / "salmonn.pth")
-    assert "salmonn.pth holds no state dict under `model`" in refused(copy)
-    torch.save(held, copy.folder / "beats.pt")
-    with pytest.raises(BadCheckpoint, match="beats.pt is no BEATs checkpoint"):
-        _ = Salmonn(copy.config).beats_file
-
-
-@pytest.mark.parametrize("name", ["../../other.safetensors", "/etc/passwd", "sub/x.safetensors"])
-def test_an_index_may_not_point_out_of_its_folder(copy: Copy, name: str) -> None:
-    in_shards(copy.folder / "llm")
-    index = copy.folder / "llm" / "model.safetensors.index.json"
-    said = json.loads(index.read_text())
-    said["weight_map"]["model.norm.weight"] = name
-    index.write_text(json.dumps(said))
-    assert f"names the shard {name!r}, which is not beside it" in refused(copy)
-
-
-def test_an_index_without_its_shards_or_its_map_is_refused(copy: Copy) -> None:
-    in_shards(copy.folder / "llm")
-    (copy.folder / "llm" / "model-00002-of-00002.safetensors").unlink()
-    assert "shards that are not there: model-00002-of" in refused(copy, MissingFile)
-    (copy.folder / "llm" / "model.safetensors.index.json").write_text("{}")
-    assert "index.json has no weight_map" in refused(copy)
-
-
-# --- configs
-
-
-CONFIGS: dict[str, tuple[type[AlmError], str, Said]] = {
-    "no BEATs file": (
-        MissingFile,
-        "says beats_path: gone.pt, but there is no",
-        lambda c: c.settings(beats_path="gone.pt"),
-    ),
-    "no Whisper folder": (
-        MissingFile,
-        "says whisper_path: openai/whisper-large-v2, but there is no",
-        lambda c: c.settings(whisper_path="openai/whisper-large-v2"),
-    ),
-    "a checkpoint that is a folder": (
-        MissingFile,
-        "there is no file",
-        lambda c: c.settings(ckpt="llm"),
-    ),
-    "an LLM that is a file": (
-        MissingFile,
-        "there is no",
-        lambda c: c.settings(llama_path="beats.pt"),
-    ),
-    "a projection that is not there": (
-        MissingFile,
-        "there is no file",
-        lambda c: c.settings(speech_llama_proj_model="gone.safetensors"),
-    ),
-    "no llama_path": (
-        BadCheckpoint,
-        "does not say `llama_path`",
-        lambda c: c.settings(llama_path=None),
-    ),
-    "no whisper_path": (
-        BadCheckpoint,
-        "does not say `whisper_path`",
-        lambda c: c.settings(whisper_path=None),
-    ),
-    "no ckpt": (BadCheckpoint, "does not say `ckpt`", lambda c: c.settings(ckpt=None)),
-    "no Q-Former": (
-        BadCheckpoint,
-        "says use_speech_Qformer: False",
-        lambda c: c.settings(use_speech_Qformer=False),
-    ),
-    "a number that is none": (
-        BadCheckpoint,
-        "says second_stride: 'often'; it must be above zero",
-        lambda c: c.settings(second_stride="often"),
-    ),
-    "a rank of zero": (BadCheckpoint, "says lora_rank: 0", lambda c: c.settings(lora_rank=0)),
-    "an endless window": (
-        BadCheckpoint,
-        "says second_per_window: inf",
-        lambda c: c.settings(second_per_window=float("inf")),
-    ),
-    "a window longer than Whisper's": (
-        BadCheckpoint,
-        "says windows of 250 frames every 17; there are 200",
-        lambda c: c.settings(second_per_window=5),
-    ),
-    "a stride of no frame": (
-        BadCheckpoint,
-        "says windows of 17 frames every 0; there are 200",
-        lambda c: c.settings(second_stride=0.001),
-    ),
-    "another number of queries": (
-        BadCheckpoint,
-        "says num_speech_query_token: 2, but",
-        lambda c: c.settings(num_speech_query_token=2),
-    ),
-    "heads that do not divide the bridge": (
-        BadCheckpoint,
-        "a Q-Former of width 48 cannot have 5 heads",
-        lambda c: c.settings(qformer_heads=5),
-    ),
-    "a template without a place": (
-        BadCheckpoint,
-        "prompt_template: 'USER:'; it must hold one {}",
-        lambda c: c.settings(prompt_template="USER:"),
-    ),
-    "another window than the positions": (
-        BadCheckpoint,
-        "chunk_length 30 (s), which are 1500 frames, but Whisper's config.json beside it says "
-        "max_source_positions 200",
-        lambda c: c.json("whisper/preprocessor_config.json", chunk_length=30),
-    ),
-    "a window of no number": (
-        BadCheckpoint,
-        "says chunk_length '4'",
-        lambda c: c.json("whisper/preprocessor_config.json", chunk_length="4"),
-    ),
-    "an LLM nobody knows": (
-        BadCheckpoint,
-        "llm/config.json says model_type: unknown llm 'mamba'; there is: gemma2, llama, qwen2",
-        lambda c: c.json("llm/config.json", model_type="mamba"),
-    ),
-    "an LLM that is quantised": (
-        BadCheckpoint,
-        "describes quantised weights",
-        lambda c: c.json("llm/config.json", quantization_config=dict(load_in_4bit=True)),
-    ),
-    "an LLM whose config contradicts itself": (
-        BadCheckpoint,
-        "llm/config.json describes no model",
-        lambda c: c.json("llm/config.json", hidden_size="wide"),
-    ),
-    "an LLM of another activation": (
-        BadCheckpoint,
-        "unknown activation 'mish'",
-        lambda c: c.json("llm/config.json", hidden_act="mish"),
-    ),
-    "a Whisper of another activation": (
-        BadCheckpoint,
-        "activation_function 'mish' is unknown",
-        lambda c: c.json("whisper/config.json", activation_function="mish"),
-    ),
-    "no tokenizer": (
-        MissingFile,
-        "no tokenizer.json and no tokenizer.model",
-        lambda c: (c.folder / "llm" / "tokenizer.json").unlink(),
-    ),
-    "no weights of the LLM": (
-        MissingFile,
-        "holds no weights; looked for model.safetensors",
-        lambda c: (c.folder / "llm" / "model.safetensors").unlink(),
-    ),
-    "no config of the LLM": (
-        MissingFile,
-        "there is no file",
-        lambda c: (c.folder / "llm" / "config.json").unlink(),
-    ),
-    "a damaged config of Whisper": (
-        BadCheckpoint,
-        "whisper/config.json is not JSON",
-        lambda c: (c.folder / "whisper" / "config.json").write_text("{"),
-    ),
-    "a config of Whisper that is a list": (
-        BadCheckpoint,
-        "whisper/config.json holds no JSON object",
-        lambda c: (c.folder / "whisper" / "config.json").write_text("[]"),
-    ),
-}
-
-
-@pytest.mark.parametrize("case", CONFIGS)
-def test_a_config_that_cannot_be_followed_is_one_sentence(copy: Copy, case: str) -> None:
-    kind, said, change = CONFIGS[case]
-    change(copy)
-    assert said in refused(copy, kind)
-
-
-def test_a_config_that_is_no_yaml_is_refused_with_its_line(copy: Copy) -> None:
-    copy.config.write_text("model:\n  llama_path: [llm\n  ckpt: x\n")
-    said = refused(copy)
-    assert "config.yaml is no readable YAML" in said and "line 3" in said
-
-
-@pytest.mark.parametrize("text", ["", "[]", "model: 3", "model:", "other: {a: 1}", "\0"])
-def test_what_is_no_salmonn_config_is_answered_with_what_is(copy: Copy, text: str) -> None:
-    copy.config.write_text(text)
-    assert "known are salmonn: the original's config.yaml" in refused(copy, UnknownName)
-
-
-def test_a_section_that_is_none_is_refused(copy: Copy) -> None:
-    plain = yaml.safe_load(copy.config.read_text())
-    copy.config.write_text(yaml.safe_dump(plain | {"generate": "greedy"}))
-    assert "`generate` is 'greedy' and not a section" in refused(copy)
-
-
-def test_no_such_path_is_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(MissingFile, match="there is no .*nowhere"):
-        open_checkpoint(tmp_path / "nowhere")
 
 
 # --- what the manifest says

@@ -8,18 +8,13 @@ from typing import Any
 
 import pytest
 import sentencepiece
+from checkpoints import CORPUS, sentencepiece_folder
 from tokenizers import Tokenizer
 
 from alm.errors import BadCheckpoint, MissingFile
 from demo.random_checkpoint import tokenizer as byte_level
-from wrappers._prompts import SALMONN_TASKS
 from wrappers._tokenizer import special_id, tokenizer_json
 
-CORPUS = [
-    *SALMONN_TASKS.values(),
-    "USER: <Speech> </Speech> ASSISTANT: the quick brown fox jumps over the lazy dog 0123456789",
-    "Describe  the  speech.  What is said, who says it, where and when?",
-]
 TEXTS = [
     "USER: <Speech>",
     "</Speech> Recognize the speech and give me the transcription.\nASSISTANT:",
@@ -34,36 +29,16 @@ TEXTS = [
     "",
     " ",
 ]
-LLAMA = dict(model_type="bpe", byte_fallback=True, add_dummy_prefix=True)
-GEMMA = LLAMA | dict(add_dummy_prefix=False, user_defined_symbols=["\n", "\n\n"])
-UNIGRAM = dict(model_type="unigram", byte_fallback=True, add_dummy_prefix=True)
-PLAIN = dict(normalization_rule_name="identity", remove_extra_whitespaces=False)
+LLAMA: dict[str, Any] = {}
+GEMMA = dict(add_dummy_prefix=False, user_defined_symbols=["\n", "\n\n"])
+UNIGRAM = dict(model_type="unigram")
 LLAMA_SAYS = dict(tokenizer_class="LlamaTokenizer", bos_token="<s>", eos_token="</s>")
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("corpus") / "corpus.txt"
-    file.write_text("\n".join(CORPUS * 3), "utf-8")
-    return file
-
-
-def trained(corpus: Path, folder: Path, said: dict[str, Any], **more: Any) -> Path:
-    """A folder with a small sentencepiece model, as LLMs without a tokenizer.json have it."""
-    options = PLAIN | more
-    sentencepiece.SentencePieceTrainer.train(  # pyright: ignore
-        input=str(corpus),
-        model_prefix=str(folder / "tokenizer"),
-        vocab_size=460,
-        hard_vocab_limit=False,
-        character_coverage=0.98,
-        minloglevel=9,
-        **options,
-    )
-    (folder / "tokenizer.vocab").unlink()
-    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+def trained(folder: Path, said: dict[str, Any], options: dict[str, Any]) -> Path:
+    """A folder with a small sentencepiece model and the least that must be beside it."""
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    return folder
+    return sentencepiece_folder(folder, said, **options)
 
 
 def truth(folder: Path) -> sentencepiece.SentencePieceProcessor:
@@ -92,33 +67,33 @@ def agree(folder: Path) -> None:
     ids=["Llama", "Llama, not legacy", "Llama, legacy", "Gemma"],
 )
 def test_a_sentencepiece_model_is_converted_and_agrees(
-    corpus: Path, tmp_path: Path, options: dict[str, Any], said: dict[str, Any]
+    tmp_path: Path, options: dict[str, Any], said: dict[str, Any]
 ) -> None:
-    agree(trained(corpus, tmp_path, said, **options))
+    agree(trained(tmp_path, said, options))
 
 
 @pytest.mark.parametrize(
     "options, text",
     [
         (UNIGRAM, "disagree on '"),  # LlamaTokenizer takes its pieces for merges
-        (LLAMA | dict(normalization_rule_name="nfkc"), "disagree on 'ﬁ"),
-        (LLAMA | dict(remove_extra_whitespaces=True), "disagree on ' leading space'"),
+        (dict(normalization_rule_name="nfkc"), "disagree on 'ﬁ"),
+        (dict(remove_extra_whitespaces=True), "disagree on ' leading space'"),
     ],
     ids=["Unigram", "with a normaliser", "dropping spaces"],
 )
 def test_a_model_that_its_class_cannot_follow_is_refused(
-    corpus: Path, tmp_path: Path, options: dict[str, Any], text: str
+    tmp_path: Path, options: dict[str, Any], text: str
 ) -> None:
-    folder = trained(corpus, tmp_path, LLAMA_SAYS, **options)
+    folder = trained(tmp_path, LLAMA_SAYS, options)
     with pytest.raises(BadCheckpoint, match=text) as caught:
         tokenizer_json(folder, CORPUS)
     assert "put a tokenizer.json beside it" in str(caught.value)
 
 
-def test_prompts_are_among_the_texts_that_must_agree(corpus: Path, tmp_path: Path) -> None:
+def test_prompts_are_among_the_texts_that_must_agree(tmp_path: Path) -> None:
     """A user-defined piece cuts the text, and what follows the cut gets a marker of its own."""
-    options = LLAMA | dict(user_defined_symbols=["<Speech>"])
-    folder = trained(corpus, tmp_path, LLAMA_SAYS, **options)
+    options = dict(user_defined_symbols=["<Speech>"])
+    folder = trained(tmp_path, LLAMA_SAYS, options)
     tokenizer_json(folder, [])
     with pytest.raises(BadCheckpoint, match="disagree on 'USER: <Speech>a'"):
         tokenizer_json(folder, ["USER: <Speech>a"])

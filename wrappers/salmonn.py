@@ -99,7 +99,10 @@ class Salmonn(Files):
     def qformer(self, dialect: str) -> Wrapper:
         part = QFormer(self.qformer_shape)
         trained = self.trained
-        fill(part, trained.take(n for n in part.state_dict() if n in trained), trained.where)
+        state = trained.take(n for n in part.state_dict() if n in trained)
+        for name in (n for n in state if n.startswith("speech_llama_proj.")):
+            state[name] = state[name].float() * self.audio_scale
+        fill(part, state, trained.where)
         return part
 
     def decoder(self, dialect: str) -> Wrapper:
@@ -119,6 +122,15 @@ class Salmonn(Files):
         table = self.llm_weights[TABLE]
         scale = self.spec.embedding_scale
         return table if scale == 1.0 else table.float() * scale
+
+    @property
+    def audio_scale(self) -> float:
+        """What the LLM multiplies the audio's embeddings with.
+
+        Up to its version 4, with which the original trains, transformers scales all that goes into
+        a Gemma, not the words alone as since version 5.
+        """
+        return self.spec.embedding_scale if self.settings.get("scaled_audio", True) else 1.0
 
     # --- the whole
 
