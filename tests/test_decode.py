@@ -430,7 +430,7 @@ def test_no_rows_have_no_answers() -> None:
         ({"min_length": 300}, "min_length 300 is more than max_new_tokens 200"),
         ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
         ({"do_sample": True, "num_beams": 2}, "sampling and 2 beams exclude each other"),
-        ({"do_sample": True, "temperature": 0.0}, "temperature 0; use greedy: do_sample=False"),
+        ({"do_sample": True, "temperature": 0.0}, "temperature 0; ask for greedy"),
         ({"do_sample": True, "temperature": -1.0}, "temperature must be a number from 1e-06"),
         ({"do_sample": True, "temperature": np.nan}, "temperature must be a number from 1e-06"),
         ({"top_p": 0.0}, "top_p must be above 0 and at most 1, not 0.0"),

@@ -64,7 +64,7 @@ class _Bounds:
         if seconds > self.seconds:
             raise BadAudio(
                 f"{name} lasts {seconds:.1f} s, and at most {self.seconds:g} s was wanted; cut it, "
-                f"or pass max_seconds={int(seconds) + 1}"
+                f"or allow more: --max-audio-seconds {int(seconds) + 1}"
             )
         need = max(frames * channels, seconds * self.rate) * 4
         if need > self.bytes:
@@ -73,7 +73,7 @@ class _Bounds:
             raise BadAudio(
                 f"{name} decodes to {need / 2**20:.0f} MiB ({seconds:.0f} s, {channels} channels, "
                 f"{rate} Hz), and at most {self.bytes / 2**20:.0f} MiB was wanted; cut it, or "
-                f"pass max_seconds={enough}"
+                f"allow more: --max-audio-seconds {enough}"
             )
 
 

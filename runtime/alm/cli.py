@@ -211,6 +211,7 @@ def _file(audio: str) -> Iterator[str]:
         path = Path(folder) / "stdin"
         with path.open("wb") as file:
             while block := sys.stdin.buffer.read(2**20):
-                if file.write(block) + file.tell() > 2 * MOST_BYTES:  # float64 takes twice
+                file.write(block)
+                if file.tell() > 2 * MOST_BYTES:  # float64 takes twice
                     raise BadAudio(f"stdin holds more than {2 * MOST_BYTES // 2**20} MiB; cut it")
         yield str(path)

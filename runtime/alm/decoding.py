@@ -59,10 +59,10 @@ class Options:
         if self.do_sample and self.num_beams > 1:
             raise BadOption(
                 f"sampling and {self.num_beams} beams exclude each other; "
-                "set num_beams to 1 or do_sample to False"
+                "ask for one beam, or for greedy"
             )
         if self.do_sample and self.temperature == 0:
-            raise BadOption("sampling cannot have temperature 0; use greedy: do_sample=False")
+            raise BadOption("sampling cannot have temperature 0; ask for greedy instead")
         # Beyond these ends float32 scores overflow.
         if self.do_sample:
             _between("temperature", self.temperature, 1e-6, 1e6)
