@@ -35,7 +35,7 @@ ONLY_IN = {
     "tensorrt": ("backends/trt.py",),
 }
 
-WORKSHOP = (
+WORKSHOP: list[str] = (
     "torch transformers onnx onnxscript onnxsim onnx_ir peft safetensors yaml sentencepiece "
     "exporters wrappers demo"
 ).split()

@@ -48,9 +48,15 @@ def tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     return found | {"embed": checkpoint.embedding()}
 
 
-def same(copy: Copy, tiny: Path) -> Checkpoint:
-    """The copy loads to the same weights as what it was copied from."""
-    made, wanted = open_checkpoint(copy.config), tensors(open_checkpoint(tiny))
+@pytest.fixture(scope="module")
+def wanted(tiny: Path) -> dict[str, Tensor]:
+    """What the unchanged checkpoint loads to."""
+    return tensors(open_checkpoint(tiny))
+
+
+def same(copy: Copy, wanted: dict[str, Tensor]) -> Checkpoint:
+    """The copy loads to the weights that were wanted."""
+    made = open_checkpoint(copy.config)
     found = tensors(made)
     assert found.keys() == wanted.keys()
     assert [n for n in wanted if not torch.equal(found[n], wanted[n])] == []
@@ -64,11 +70,11 @@ def test_a_folder_with_a_config_is_a_checkpoint(tiny: Path) -> None:
     assert open_checkpoint(tiny.parent).dimensions == open_checkpoint(tiny).dimensions
 
 
-def test_the_prefix_of_parallel_training_is_cut_off(copy: Copy, tiny: Path) -> None:
-    same(copy.trained(renamed(lambda name: f"module.{name}")), tiny)
+def test_the_prefix_of_parallel_training_is_cut_off(copy: Copy, wanted: dict[str, Tensor]) -> None:
+    same(copy.trained(renamed(lambda name: f"module.{name}")), wanted)
 
 
-def test_leftovers_of_training_are_ignored(copy: Copy, tiny: Path) -> None:
+def test_leftovers_of_training_are_ignored(copy: Copy, wanted: dict[str, Tensor]) -> None:
     config = Salmonn(tiny)
     table = config.llm_weights["model.embed_tokens.weight"]
     beats = config.beats_file
@@ -84,56 +90,56 @@ def test_leftovers_of_training_are_ignored(copy: Copy, tiny: Path) -> None:
         f"{LLM}model.layers.0.mlp.up_proj.weight.quant_state.bitsandbytes__nf4": torch.ones(4),
         "something_else.weight": torch.ones(2),
     }
-    made = same(copy.trained(lambda model: model.update(leftovers)), tiny)
+    made = same(copy.trained(lambda model: model.update(leftovers)), wanted)
     assert any("something_else.weight" in note for note in made.notes)
 
 
-def test_the_state_of_the_optimizer_and_a_bare_state_dict_are_fine(copy: Copy, tiny: Path) -> None:
+def test_the_state_of_the_optimizer_and_a_bare_state_dict_are_fine(copy: Copy, wanted: dict[str, Tensor]) -> None:
     file = copy.folder / "salmonn.pth"
     plain = torch.load(file, weights_only=True)
     optimizer = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(4)}}}
     torch.save(plain | {"optimizer": optimizer, "scaler": {"scale": 65536.0}}, file)
-    same(copy, tiny)
+    same(copy, wanted)
     torch.save(plain["model"], file)
-    same(copy, tiny)
+    same(copy, wanted)
 
 
-def test_files_of_old_torch_are_read(copy: Copy, tiny: Path) -> None:
+def test_files_of_old_torch_are_read(copy: Copy, wanted: dict[str, Tensor]) -> None:
     for name in ("salmonn.pth", "beats.pt"):
         plain = torch.load(copy.folder / name, weights_only=True)
         torch.save(plain, copy.folder / name, _use_new_zipfile_serialization=False)
-    same(copy, tiny)
+    same(copy, wanted)
 
 
 @pytest.mark.parametrize("save", [as_bin, in_shards])
 def test_folders_with_other_weight_files_are_read(
-    copy: Copy, tiny: Path, save: Callable[[Path], None]
+    copy: Copy, wanted: dict[str, Tensor], save: Callable[[Path], None]
 ) -> None:
     save(copy.folder / "llm")
     save(copy.folder / "whisper")
-    same(copy, tiny)
+    same(copy, wanted)
 
 
-def test_an_llm_saved_without_its_head_is_read(copy: Copy, tiny: Path) -> None:
-    same(copy.weights("llm", renamed(lambda name: name.removeprefix("model."))), tiny)
+def test_an_llm_saved_without_its_head_is_read(copy: Copy, wanted: dict[str, Tensor]) -> None:
+    same(copy.weights("llm", renamed(lambda name: name.removeprefix("model."))), wanted)
 
 
-def test_a_whole_whisper_is_read(copy: Copy, tiny: Path) -> None:
+def test_a_whole_whisper_is_read(copy: Copy, wanted: dict[str, Tensor]) -> None:
     def change(state: dict[str, Tensor]) -> None:
         renamed(lambda name: f"model.{name}")(state)
         state["model.decoder.embed_tokens.weight"] = torch.ones(4, 16)
 
-    same(copy.weights("whisper", change), tiny)
+    same(copy.weights("whisper", change), wanted)
 
 
-def test_absolute_paths_are_taken_as_they_are(copy: Copy, tiny: Path) -> None:
+def test_absolute_paths_are_taken_as_they_are(copy: Copy, wanted: dict[str, Tensor]) -> None:
     names = dict(
         llama_path="llm", whisper_path="whisper", beats_path="beats.pt", ckpt="salmonn.pth"
     )
     copy.settings(**{key: str(tiny.parent / name) for key, name in names.items()})
     for name in ("salmonn.pth", "beats.pt"):
         (copy.folder / name).unlink()
-    same(copy, tiny)
+    same(copy, wanted)
 
 
 def test_weights_that_were_trained_on_take_the_place_of_the_files(copy: Copy) -> None:
@@ -249,7 +255,8 @@ def test_all_that_is_misshapen_is_named_at_once_with_its_file(copy: Copy) -> Non
 def test_pieces_of_other_widths_are_named_in_words(
     copy: Copy, other: dict[str, Any], said: str
 ) -> None:
-    recipe = Recipe(bridge_width=48, **(dict(speech_width=16, audio_width=16) | other))
+    sizes: dict[str, Any] = dict(speech_width=16, audio_width=16) | other
+    recipe = Recipe(bridge_width=48, **sizes)
     out = recipe.llm_options.get("hidden_size", 64)
     copy.trained(lambda model: model.update(random_checkpoint.bridge(recipe, out)))
     copy.trained(without("speech_llama_proj.bias"))

@@ -211,10 +211,10 @@ def test_a_token_costs_the_same_wherever_it_stands() -> None:
         line = tokenizer.encode("s he语 ", add_special_tokens=False).ids * 400
         seconds = []
         for ids in (line[:400], line[:3200]):
-            stream, start = TextStream(tokenizer, ["</s>", "###"]), time.perf_counter()
+            stream, start = TextStream(tokenizer, ["</s>", "###"]), time.thread_time()
             for token in ids:
                 stream.push(token)
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.thread_time() - start)
         assert seconds[1] < 8 * 5 * seconds[0]  # decoding all at every token: 64 times
 
 
