@@ -26,9 +26,10 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
 import alm  # noqa: E402
-from demo import data, train  # noqa: E402
-from demo.data import RATE, Clip  # noqa: E402
+from demo import train  # noqa: E402
+from demo.compose import Clip, Sources, compose  # noqa: E402
 from demo.phrases import caption  # noqa: E402
+from demo.voices import RATE  # noqa: E402
 
 LIMITS = {"voices": 5.0, "takes": 5.0, "stranger": 25.0, "captions": 5.0}  # percent wrong
 MEANING = {
@@ -152,7 +153,7 @@ def plot(rows: list[Row], file: Path) -> None:
 
 def main() -> None:
     """Measure, print, and write into --out."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, default=ROOT / "demo/checkpoint/config.yaml")
     parser.add_argument("--recordings", type=Path, required=True, help="fsdd's recordings")
     parser.add_argument("--precision", action="append", help="of export.py; fp32 if not said")
@@ -180,11 +181,11 @@ def main() -> None:
     print(text)
 
 
-def clips(sources: data.Sources, count: int, seed: str) -> list[Clip]:
+def clips(sources: Sources, count: int, seed: str) -> list[Clip]:
     """Clips that training never saw."""
     chance = random.Random(seed)
     kinds = chance.choices(list(sources.shares), list(sources.shares.values()), k=count)
-    return [data.compose(kind, sources, chance) for kind in kinds]
+    return [compose(kind, sources, chance) for kind in kinds]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write the trained model in SALMONN's own format: what a real checkpoint has on disk, in float16."""
+"""Write the trained model in SALMONN's own format, in float16: all that such a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-
-from demo.data import MELS, PER_WINDOW, WINDOW_SECONDS
+from demo.compose import WINDOW_SECONDS
+from demo.data import MELS, PER_WINDOW
 from demo.model import BEATS, BRIDGE_HEADS, WHISPER, Hearing, llama
 
 
@@ -67,9 +67,7 @@ def _whisper(net: Hearing, folder: Path) -> None:
     WHISPER.save_pretrained(folder)
     state = {f"encoder.{name}": t for name, t in _half(net.whisper.state_dict()).items()}
     save_file(state, folder / "model.safetensors")
-    extractor = transformers.WhisperFeatureExtractor(
-        feature_size=MELS, chunk_length=WINDOW_SECONDS
-    )
+    extractor = transformers.WhisperFeatureExtractor(feature_size=MELS, chunk_length=WINDOW_SECONDS)
     extractor.save_pretrained(folder)
 
 
@@ -114,5 +112,3 @@ def lora_state(net: Hearing) -> dict[str, Tensor]:
     """LoRA's tensors as peft names them in a wrapped LLM."""
     state = {n: t for n, t in net.decoder.state_dict().items() if "lora_" in n}
     return _half({f"llama_model.base_model.model.{name}": t for name, t in state.items()})
-
-

@@ -1,4 +1,4 @@
-"""Clips to learn from: composed once into shards of features, then drawn in batches and disturbed."""
+"""Composed clips as features, made once and kept in shards, and drawn in batches with labels."""
 
 from __future__ import annotations
 
@@ -12,117 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from demo import phrases, sounds, voices
-from demo.voices import RATE, Said, Takes, Voice
+from demo.compose import SOUND_IDS, WINDOW_SECONDS, WORD_IDS, Sources, compose
+from demo.disturb import QUIETEST, RANGE, disturbed
+from demo.voices import RATE
 from wrappers.fbank import DEVIATION, EPSILON, MEAN, Fbank
 from wrappers.mel import Mel
 
 MELS = 80
-WINDOW_SECONDS = 10
 WINDOW_FRAMES = 50 * WINDOW_SECONDS  # of the encoders, 20 ms each
 PER_WINDOW = 8  # frames that one audio embedding covers: 160 ms, one moment of BEATs
-SPEAKERS = ("george", "jackson", "lucas", "nicolas")
-HELD_OUT_SPEAKER = "yweweler"
-WORD_IDS = {word: i for i, word in enumerate(phrases.WORDS)}
-SOUND_IDS = {name: i for i, name in enumerate(phrases.SOUNDS)}
-SOUND_NAMES = tuple(phrases.SOUNDS)
 FBANK_SILENCE = (math.log(EPSILON) - MEAN) / (2 * DEVIATION)
-MEL_QUIETEST, MEL_RANGE = -1.5, 2.0  # what digital silence is, and how far below the loudest is kept
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A sound file in the making, and all that is known about it."""
-
-    pcm: np.ndarray
-    words: tuple[tuple[str, float, float], ...]
-    sound: str
-
-    @property
-    def text(self) -> str:
-        return " ".join(word for word, _, _ in self.words)
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where clips come from; the held-out ones for measuring."""
-
-    variants: list[str]
-    takes: Takes
-    shares: dict[str, float]  # of command, digits, recorded and sound
-    background: float  # share of speech that has a sound behind it
-    disturb: bool = True
-
-
-def compose(kind: str, sources: Sources, chance: random.Random) -> Clip:
-    """One clip of at most the window: speech, speech over a sound, or a sound."""
-    draw = np.random.default_rng(chance.getrandbits(63))
-    if kind == "sound":
-        name = chance.choice(SOUND_NAMES)
-        pcm = sounds.make(name, chance.uniform(1.2, 5.0), draw)
-        return Clip(_levelled(pcm, chance), (), name)
-    said = _speech(kind, sources, chance)
-    while len(said.pcm) > (WINDOW_SECONDS - 0.6) * RATE:
-        said = _speech(kind, sources, chance)
-    pcm, sound = said.pcm, ""
-    pcm = pcm / max(float(np.abs(pcm).max()), 1e-9)
-    if sources.disturb and chance.random() < 0.25:
-        pcm = _in_a_room(pcm, chance, draw)
-    shift = 0.0
-    if chance.random() < sources.background:
-        sound = chance.choice(SOUND_NAMES)
-        pcm, shift = _over(pcm, sound, chance, draw)
-    words = tuple((word, start + shift, end + shift) for word, start, end in said.words)
-    return Clip(_levelled(pcm, chance), words, sound)
-
-
-def _speech(kind: str, sources: Sources, chance: random.Random) -> Said:
-    stretch = chance.uniform(0.87, 1.15) if sources.disturb else 1.0
-    if kind == "recorded":
-        speaker = chance.choice(sorted({speaker for speaker, _ in sources.takes}))
-        names = phrases.digits(chance).split()
-        chosen = [chance.choice(sources.takes[speaker, str(WORD_IDS[name])]) for name in names]
-        digits = [(n, voices.recording(path)) for n, path in zip(names, chosen, strict=True)]
-        return voices.string_together(digits, chance, stretch)
-    text = phrases.command(chance) if kind == "command" else phrases.digits(chance)
-    if kind == "digits" and chance.random() < 0.4:
-        text = text.replace(" ", ", ")  # each is said on its own, with a pause
-    return voices.speak(text, Voice.drawn(chance, sources.variants), stretch)
-
-
-def _over(
-    pcm: np.ndarray, sound: str, chance: random.Random, draw: np.random.Generator
-) -> tuple[np.ndarray, float]:
-    """Speech over a sound that begins before it and lasts longer; and by how much it is later."""
-    lead = chance.uniform(0.0, 0.4)
-    tail = chance.uniform(0.0, 0.4)
-    pcm = np.pad(pcm, (int(lead * RATE), int(tail * RATE)))
-    if len(pcm) < RATE:
-        pcm = np.pad(pcm, (0, RATE - len(pcm)))
-    behind = sounds.make(sound, len(pcm) / RATE + 0.01, draw)[: len(pcm)]
-    loudness = float(np.sqrt(np.mean(pcm**2)) / max(float(np.sqrt(np.mean(behind**2))), 1e-9))
-    return pcm + behind * loudness * 10 ** (-chance.uniform(3, 15) / 20), lead
-
-
-def _in_a_room(
-    pcm: np.ndarray, chance: random.Random, draw: np.random.Generator
-) -> np.ndarray:
-    """With an echo: noise that dies away within 0.1 to 0.4 s."""
-    length = int(chance.uniform(0.1, 0.4) * RATE)
-    decay = np.exp(-6.9 * np.arange(length) / length)
-    response = draw.standard_normal(length) * decay * chance.uniform(0.02, 0.12)
-    response[0] = 1.0
-    size = 1 << (len(pcm) + length).bit_length()
-    wet = np.fft.irfft(np.fft.rfft(pcm, size) * np.fft.rfft(response, size), size)
-    return wet[: len(pcm)].astype(np.float32)
-
-
-def _levelled(pcm: np.ndarray, chance: random.Random) -> np.ndarray:
-    peak = max(float(np.abs(pcm).max()), 1e-9)
-    return (pcm / peak * 10 ** (-chance.uniform(0, 22) / 20)).astype(np.float32)
-
-
-# --- features, made once
+Words = tuple[tuple[str, float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -246,7 +146,7 @@ def collate(
         late = int(chance.random() ** 2 * min(room, 60)) if disturb else 0
         leads.append(late)
         mel = shard.mel[shard.mel_edges[i] : shard.mel_edges[i + 1]].float()
-        log_mel[row] = max(float(mel.max()) - MEL_RANGE, MEL_QUIETEST)
+        log_mel[row] = max(float(mel.max()) - RANGE, QUIETEST)
         log_mel[row, :, 2 * late : 2 * late + len(mel)] = mel.T[:, : 2 * (frames - late)]
         bank = shard.fbank[shard.fbank_edges[i] : shard.fbank_edges[i + 1]].float()
         fbank[row, 2 * late : 2 * late + len(bank)] = bank[: 2 * (frames - late)]
@@ -258,15 +158,15 @@ def collate(
         fbank += 0.12 * torch.randn(rows, 1, 1, generator=draw)
     words = [shard.words[i] for i in chosen]
     names = [shard.sounds[i] for i in chosen]
-    labels = _labels(words, names, leads, fbank_lengths, frames)
+    found = labels(words, names, leads, fbank_lengths, frames)
     # BEATs hears only as much as there is; the bridge fills up its tokens.
     moments = -(-int(fbank_lengths.max()) // (2 * PER_WINDOW))
     fbank = fbank[:, : moments * 2 * PER_WINDOW]
     texts = [" ".join(word for word, _, _ in each) for each in words]
-    return Batch(log_mel, fbank, fbank_lengths, *labels, texts, names)
+    return Batch(log_mel, fbank, fbank_lengths, *found, texts, names)
 
 
-def _labels(
+def labels(
     words: list[tuple[tuple[str, float, float], ...]],
     names: list[str],
     leads: list[int],
@@ -293,51 +193,3 @@ def _labels(
             last = -(-int(fbank_lengths[row]) // (2 * PER_WINDOW))
             window_sounds[row, leads[row] // PER_WINDOW : last] = SOUND_IDS[names[row]]
     return frame_words, onsets, window_words, window_sounds
-
-
-def disturbed(x: Tensor, speech: Tensor, draw: torch.Generator) -> Tensor:
-    """Another speaker's formants, another microphone, some noise, and holes, in the log-mel domain.
-
-    `speech` says which rows may lose their upper half, as over a telephone: noise must not.
-    """
-    rows, mels, frames = x.shape
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(*shape, generator=draw)
-
-    bins = torch.arange(mels).float()
-    place = (bins[None] * uniform(0.9, 1.12, rows, 1)).clamp(max=mels - 1)
-    left = place.floor()
-    warp = torch.zeros(rows, mels, mels)
-    warp.scatter_(2, left.long()[..., None], (1 - (place - left))[..., None])
-    right = (left.long() + 1).clamp(max=mels - 1)
-    warp.scatter_add_(2, right[..., None], (place - left)[..., None])
-    x = warp @ x
-    loudest = x.amax(dim=(1, 2), keepdim=True)
-    curve = torch.nn.functional.interpolate(
-        0.07 * torch.randn(rows, 1, 6, generator=draw), mels, mode="linear", align_corners=True
-    )
-    x = x + curve.transpose(1, 2)
-    cut = torch.where(
-        speech & (torch.rand(rows, generator=draw) < 0.3), uniform(56, 66, rows), uniform(90, 91, rows)
-    )
-    x = torch.where(bins[None, :, None] > cut[:, None, None], loudest - MEL_RANGE, x)
-    level = loudest - uniform(1.0, 2.6, rows, 1, 1)
-    tilt = uniform(-0.35, 0.1, rows, 1, 1) * (bins / mels)[None, :, None]
-    grain = 0.12 * torch.randn(rows, mels, frames, generator=draw)
-    x = torch.logaddexp(x * 9.21, (level + tilt + grain) * 9.21) / 9.21  # 4 ln 10: powers add
-    x = torch.maximum(x, loudest - MEL_RANGE) + uniform(-0.25, 0.15, rows, 1, 1)
-    return _holes(x, draw).clamp(min=MEL_QUIETEST)
-
-
-def _holes(x: Tensor, draw: torch.Generator) -> Tensor:
-    """SpecAugment (Park et al. 2019): a band and two short moments are gone."""
-    rows, mels, frames = x.shape
-    gone = torch.zeros(rows, mels, frames, dtype=torch.bool)
-    for axis, most, size in ((1, 9, mels), (2, 9, frames), (2, 9, frames)):
-        start = torch.randint(0, max(size - most, 1), (rows, 1), generator=draw)
-        width = torch.randint(0, most, (rows, 1), generator=draw)
-        span = torch.arange(size)[None]
-        hit = (span >= start) & (span < start + width)
-        gone |= hit[:, :, None] if axis == 1 else hit[:, None, :]
-    return torch.where(gone, x.mean(dim=(1, 2), keepdim=True), x)

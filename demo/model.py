@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from alm.text import Prompter
 from demo import phrases
-from demo.data import MELS, PER_WINDOW, SOUND_NAMES, WINDOW_FRAMES, Batch
+from demo.compose import SOUND_NAMES
+from demo.data import MELS, PER_WINDOW, WINDOW_FRAMES, Batch, labels
+from wrappers._decoder import Decoder
 from wrappers.beats import Beats
 from wrappers.llama import spec
 from wrappers.qformer import QFormer, Shape
@@ -86,8 +88,6 @@ class Hearing(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        from wrappers._decoder import Decoder
-
         self.tokenizer = phrases.tokenizer()
         vocab = self.tokenizer.get_vocab_size()
         self.whisper = Whisper(WHISPER.to_dict())
@@ -122,14 +122,18 @@ class Hearing(nn.Module):
 
     def hear(self, batch: Batch) -> Heard:
         """Through both encoders and the bridge, at the length of the batch."""
-        speech, audio = self.encode(batch)
+        speech, audio = self.speech(batch), self.audio(batch)
         lengths = batch.fbank_lengths // (2 * PER_WINDOW) * PER_WINDOW
         return Heard(speech, audio, self.qformer(speech, audio, lengths))
 
-    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Through both encoders: speech [batch, frames, width], audio [batch, tokens, width]."""
+    def speech(self, batch: Batch) -> Tensor:
+        """Whisper's features [batch, frames, width]."""
         fit(self, batch.log_mel.shape[2] // 2)
-        return listen(self.whisper, batch.log_mel), self.beats(batch.fbank, batch.fbank_lengths)[0]
+        return listen(self.whisper, batch.log_mel)
+
+    def audio(self, batch: Batch) -> Tensor:
+        """BEATs' features [batch, tokens, width]."""
+        return self.beats(batch.fbank, batch.fbank_lengths)[0]
 
     def ideal(self, batch: Batch) -> Tensor:
         """What the bridge would say if it heard everything [batch, windows, llm width]."""
@@ -152,7 +156,7 @@ class Hearing(nn.Module):
     def _written(
         self, windows: int, tasks: list[str], answers: list[str]
     ) -> tuple[Tensor, Tensor, int]:
-        """Token ids, with zeros for the audio, the ids to predict at each place, and where it is."""
+        """Token ids (zeros for the audio), the ids to predict, and where the audio begins."""
         rows, wanted, start = [], [], 0
         for task, answer in zip(tasks, answers, strict=True):
             prompt = self.prompter.build(task)
@@ -172,7 +176,9 @@ class Hearing(nn.Module):
         prompt = self.prompter.build(task)
         table = self.decoder.lm_head.weight
         rows = len(embeds)
-        before, after = (table[torch.tensor(p)].expand(rows, -1, -1) for p in (prompt.before, prompt.after))
+        before, after = (
+            table[torch.tensor(p)].expand(rows, -1, -1) for p in (prompt.before, prompt.after)
+        )
         x = torch.cat([before, embeds.float(), after], 1)
         said = torch.full((rows, most), EOS)
         done = torch.zeros(rows, dtype=torch.bool)
@@ -233,21 +239,19 @@ def listen(whisper: Whisper, log_mel: Tensor) -> Tensor:
     return whisper.layer_norm(x)
 
 
-def read(decoder: nn.Module, x: Tensor) -> Tensor:
+def read(decoder: Decoder, x: Tensor) -> Tensor:
     """The decoder over whole rows without a cache [batch, seq, hidden], normed, for the head."""
-    spec = decoder.spec
+    shape = decoder.spec
     steps = torch.arange(x.shape[1])[None]
     distance = (steps[:, :, None] - steps[:, None, :])[:, None]
     rope = decoder.rope(steps, torch.tensor([x.shape[1]]))
-    nothing = torch.zeros(x.shape[0], spec.kv_heads, 0, spec.head_dim)
+    nothing = torch.zeros(x.shape[0], shape.kv_heads, 0, shape.head_dim)
     for layer in decoder.model.layers:
         x, _, _ = layer(x, rope, distance, torch.tensor([0]), nothing, nothing)
     return decoder.model.norm(x)
 
 
-def ask(
-    texts: list[str], sounds: list[str], chance: random.Random
-) -> tuple[list[str], list[str]]:
+def ask(texts: list[str], sounds: list[str], chance: random.Random) -> tuple[list[str], list[str]]:
     """A task and its right answer for each row."""
     tasks, answers = [], []
     for text, sound in zip(texts, sounds, strict=True):
@@ -260,8 +264,6 @@ def ask(
 
 def imagined(rows: int, chance: random.Random) -> tuple[Tensor, Tensor, list[str], list[str]]:
     """Masses of words and sounds as a good ear would give them, without any audio."""
-    from demo.data import _labels
-
     words, sounds, texts = [], [], []
     for _ in range(rows):
         sound = chance.choice(SOUND_NAMES) if chance.random() < 0.35 else ""
@@ -279,5 +281,5 @@ def imagined(rows: int, chance: random.Random) -> tuple[Tensor, Tensor, list[str
         sounds.append(sound)
         texts.append(text)
     heard_until = torch.tensor([chance.randint(200, 998) for _ in range(rows)])
-    labels = _labels(words, sounds, [0] * rows, heard_until, WINDOW_FRAMES)
-    return labels[2], labels[3], texts, sounds
+    heard = labels(words, sounds, [0] * rows, heard_until, WINDOW_FRAMES)
+    return heard[2], heard[3], texts, sounds

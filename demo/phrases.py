@@ -108,7 +108,7 @@ def caption(sound: str, spoken: bool) -> str:
 
 
 def tokenizer(entries: int = 640) -> Tokenizer:
-    """A byte-level BPE in which each word that the model says is one token, the space before it too."""
+    """A byte-level BPE in which each word that the model says, with its space, is one token."""
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore
     made.decoder = decoders.ByteLevel()  # pyright: ignore

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from alm.text import Prompter
 from demo.model import read
-from tokenizers import Tokenizer
 from wrappers import open_checkpoint
 
 
@@ -42,7 +42,9 @@ class Reference:
             made = made if isinstance(made, tuple) else (made,)
             tensors |= dict(zip(part.outputs, made, strict=True))
         prompt, decoder = self.prompter.build(task), self.parts["decoder"]
-        before, after = (self.table[torch.tensor(ids)][None] for ids in (prompt.before, prompt.after))
+        before, after = (
+            self.table[torch.tensor(ids)][None] for ids in (prompt.before, prompt.after)
+        )
         x, said = torch.cat([before, tensors["audio_embeds"], after], 1), []
         while len(said) < most:
             best = int(decoder.lm_head(read(decoder, x)[:, -1]).argmax())

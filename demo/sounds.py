@@ -114,7 +114,9 @@ def rain(samples: int, chance: Chance) -> np.ndarray:
     pcm = np.diff(chance.standard_normal(samples + 1)) * 0.06
     length = int(0.012 * RATE)
     time = np.arange(length)
-    for at in chance.integers(0, max(samples - length, 1), int(samples / RATE * chance.uniform(25, 60))):
+    for at in chance.integers(
+        0, max(samples - length, 1), int(samples / RATE * chance.uniform(25, 60))
+    ):
         burst = chance.standard_normal(length) * np.exp(-time / chance.uniform(15, 60))
         pcm[at : at + length] += burst * chance.uniform(0.1, 1.0) ** 2
     return pcm

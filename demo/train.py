@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demo import checkpoint, curves, data, model, phrases, voices
-from demo.data import SPEAKERS, Batch, Shard, Sources
+from demo.compose import HELD_OUT_SPEAKER, SPEAKERS, Sources
+from demo.data import Batch, Shard
 from demo.model import Hearing
 
 ROOT = Path(__file__).parent
@@ -58,31 +59,39 @@ def imagine(net: Hearing, _: Iterator[Any], chance: random.Random) -> Losses:
     return {"answer": net.answer_loss(embeds, tasks, answers)}
 
 
-def listen(net: Hearing, batches: Iterator[Batch], _: random.Random) -> Losses:
+def listen(net: Hearing, batches: Iterator[Batch], chance: random.Random) -> Losses:
     """The encoders learn which word or sound there is at each moment."""
     batch = next(batches)
-    speech, audio = net.encode(batch)
-    return heard(net, batch, speech, audio)
+    losses = words_heard(net, batch, net.speech(batch))
+    if chance.random() < 0.33:  # sounds are learned sooner
+        losses["sounds"] = sounds_heard(net, batch, net.audio(batch))
+    return losses
 
 
-def heard(net: Hearing, batch: Batch, speech: Tensor, audio: Tensor) -> Losses:
-    """Cross entropy for each 20 ms of words and each 160 ms of sounds."""
+def words_heard(net: Hearing, batch: Batch, speech: Tensor) -> Losses:
+    """Cross entropy of the word at each 20 ms, and of where one begins."""
     scores = net.word_head(speech).float()
     words = F.cross_entropy(scores[..., :-1].flatten(0, 1), batch.frame_words.flatten())
     onsets = F.binary_cross_entropy_with_logits(scores[..., -1], batch.onsets)
+    return {"words": words, "onsets": 0.3 * onsets}
+
+
+def sounds_heard(net: Hearing, batch: Batch, audio: Tensor) -> Tensor:
+    """Cross entropy of the sound at each 160 ms."""
     moments = min(batch.window_sounds.shape[1], audio.shape[1] // data.PER_WINDOW)
     audio = audio[:, : moments * data.PER_WINDOW].unflatten(1, (moments, -1)).mean(2)
     names = net.sound_head(audio).float().flatten(0, 1)
-    sounds = F.cross_entropy(names, batch.window_sounds[:, :moments].flatten())
-    return {"words": words, "onsets": 0.3 * onsets, "sounds": 0.5 * sounds}
+    return 0.5 * F.cross_entropy(names, batch.window_sounds[:, :moments].flatten())
 
 
 def understand(net: Hearing, batches: Iterator[Batch], chance: random.Random) -> Losses:
     """Everything: the text, and a little of what led to it."""
     batch = next(batches)
     found = net.hear(batch)
-    parts = {n: 0.3 * loss for n, loss in heard(net, batch, found.speech, found.audio).items()}
-    bridge = (found.embeds.float() - net.ideal(batch)).square().mean()
+    parts = words_heard(net, batch, found.speech)
+    parts["sounds"] = sounds_heard(net, batch, found.audio)
+    parts = {name: 0.3 * loss for name, loss in parts.items()}
+    bridge = 12 * (found.embeds.float() - net.ideal(batch)).square().mean()  # 3 when it is blind
     tasks, answers = model.ask(batch.texts, batch.sounds, chance)
     answer = net.answer_loss(found.embeds, tasks, answers)
     return parts | {"bridge": bridge, "answer": answer}
@@ -98,7 +107,7 @@ def adapt(net: Hearing, batches: Iterator[Batch], chance: random.Random) -> Loss
 
 STAGES = {
     "imagine": Stage(imagine, 600, 64, 2e-3, trains=("decoder",)),
-    "listen": Stage(listen, 1200, 32, 2.5e-3, trains=("whisper", "beats", "word_", "sound_")),
+    "listen": Stage(listen, 1600, 32, 2.5e-3, trains=("whisper", "beats", "word_", "sound_")),
     "bridge": Stage(
         understand, 700, 24, 1.5e-3, full=0.05, after=(("listen", ""), ("imagine", "decoder"))
     ),
@@ -154,13 +163,16 @@ class Run:
         """Warm up over 5 % of the steps, then a cosine down to 2 %."""
         warm = max(self.steps // 20, 1)
         done = max(step - warm, 0) / max(self.steps - warm, 1)
-        return self.stage.rate * min(1.0, (step + 1) / warm) * (0.51 + 0.49 * math.cos(math.pi * done))
+        return (
+            self.stage.rate * min(1.0, (step + 1) / warm) * (0.51 + 0.49 * math.cos(math.pi * done))
+        )
 
     def go(self, shards: list[Shard], watch: dict[str, Shard], every: int = 100) -> None:
         """Train to the end of the stage, saving and showing progress."""
         chance = random.Random(f"{self.seed} {self.name} {self.begun}")
         batches = self._batches(shards, chance)
         sums: dict[str, float] = {}
+        counts: dict[str, int] = {}
         start = time.perf_counter()
         for step in range(self.begun, self.steps):
             for group in self.optimizer.param_groups:
@@ -173,15 +185,15 @@ class Run:
             self.optimizer.step()
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0.0) + loss.item()
+                counts[name] = counts.get(name, 0) + 1
             done = step + 1
             if done % every == 0 or done == self.steps:
-                count = (done - 1) % every + 1
                 seconds = (time.perf_counter() - start) / (done - self.begun)
-                note: dict[str, Any] = {n: round(s / count, 4) for n, s in sums.items()}
+                note: dict[str, Any] = {n: round(s / counts[n], 4) for n, s in sums.items()}
                 note["seconds_a_step"] = round(seconds, 3)
                 if (done % (5 * every) == 0 or done == self.steps) and "answer" in sums and watch:
                     note |= errors(self.net, watch)
-                sums = {}
+                sums, counts = {}, {}
                 self._log(done, note)
                 self._save(done)
 
@@ -253,7 +265,7 @@ def prepare(work: Path, recordings: Path, shards: int, clips: int) -> None:
 def watched(recordings: Path) -> dict[str, Sources]:
     """Held-out clips by kind: new espeak-ng voices, new takes, a new speaker, and captions."""
     takes = voices.takes(recordings, list(SPEAKERS), held_out=True)
-    stranger = voices.takes(recordings, [data.HELD_OUT_SPEAKER], held_out=True)
+    stranger = voices.takes(recordings, [HELD_OUT_SPEAKER], held_out=True)
     new = voices.HELD_OUT_VARIANTS
     spoken, recorded = {"command": 0.5, "digits": 0.5}, {"recorded": 1.0}
     captions = {"command": 0.3, "digits": 0.2, "sound": 0.5}
@@ -268,8 +280,10 @@ def watched(recordings: Path) -> dict[str, Sources]:
 
 def main() -> None:
     """Prepare the clips, then train the stages asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("demo/work"), help="for what is in progress")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--work", type=Path, default=Path("demo/work"), help="for what is in progress"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "checkpoint", help="what is made")
     parser.add_argument("--recordings", type=Path, required=True, help="fsdd's recordings")
     parser.add_argument("--stage", action="append", choices=STAGES, help="all in turn, if not said")

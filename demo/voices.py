@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,13 +18,15 @@ from alm.errors import BadOption, MissingFile
 
 RATE = 16_000  # Hz
 ACCENTS = ("en", "en-us", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-rp", "en-us-nyc", "en-029")
-VARIANTS = (
+VARIANTS: Sequence[str] = (
     "m1 m2 m3 m6 m7 m8 f1 f2 f5 klatt klatt3 klatt5 grandpa grandma croak Adam Alex Annie Antonio "
     "Auntie Belinda Benjamin Boris Caleb David Ed Edward Gene Gustave Henrique Iven Jacky John Lee "
     "Linda Marcelo Mario Max Michael Miguel Mike Mr_Serious Nguyen Paul Pedro Quincy Rob Robert "
     "sandro shelby Steph Storm travis victor Zac anika"
 ).split()
-HELD_OUT_VARIANTS = "m4 m5 f3 f4 klatt2 Alicia Andrea Andy Denis Marco Hugo Steph3 norbert".split()
+HELD_OUT_VARIANTS: Sequence[str] = (
+    "m4 m5 f3 f4 klatt2 Alicia Andrea Andy Denis Marco Hugo Steph3 norbert".split()
+)
 
 SYNCHRONOUS, CHARACTERS, UTF8 = 2, 1, 1  # espeak-ng's constants
 LAST_EVENT, WORD_EVENT = 0, 1
@@ -49,7 +51,7 @@ class Voice:
     pitch_range: int = 50
 
     @classmethod
-    def drawn(cls, chance: random.Random, variants: list[str]) -> Voice:
+    def drawn(cls, chance: random.Random, variants: Sequence[str]) -> Voice:
         """Any accent with one of these variants."""
         name = f"{chance.choice(ACCENTS)}+{chance.choice(variants)}"
         return cls(name, chance.randint(110, 200), chance.randint(15, 85), chance.randint(20, 80))

@@ -35,10 +35,10 @@ ONLY_IN = {
     "tensorrt": ("backends/trt.py",),
 }
 
-WORKSHOP: list[str] = (
-    "torch transformers onnx onnxscript onnxsim onnx_ir peft safetensors yaml sentencepiece "
-    "exporters wrappers demo"
-).split()
+WORKSHOP: list[str] = [
+    *("torch", "transformers", "onnx", "onnxscript", "onnxsim", "onnx_ir", "peft", "safetensors"),
+    *("yaml", "sentencepiece", "exporters", "wrappers", "demo"),
+]
 
 # Stands for an environment without the workshop; every line is run by a fresh Python.
 ALONE = """

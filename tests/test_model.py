@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -195,11 +198,18 @@ def test_the_pieces_of_a_stream_joined_are_the_text(
     assert all(pieces) and (way == "beams" or len(pieces) > 1)
 
 
-def test_a_stream_that_fails_raises_and_one_left_early_ends(loaded: Model) -> None:
+def test_a_stream_raises_what_went_wrong(loaded: Model) -> None:
     with pytest.raises(BadPrompt):
         next(loaded.stream(noise(9), ""))
-    steps = {"num_beams": 1, "max_new_tokens": 400}
-    stream = loaded.stream(noise(9), "describe", **steps)
-    assert next(stream)
-    stream.close()  # type: ignore[attr-defined]
+
+
+def test_a_stream_that_is_left_early_does_no_more_work(loaded: Model) -> None:
+    seconds: list[float] = []
+    for most in (1, 10**6):
+        start = time.process_time()
+        stream: Any = loaded.stream(noise(20 * WINDOW), "x", **GREEDY)
+        with closing(stream):
+            assert list(islice(stream, most))
+        seconds.append(time.process_time() - start)
+    assert seconds[0] < seconds[1] / 2
     assert list(loaded.stream(noise(9), "describe", **GREEDY))

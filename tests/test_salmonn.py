@@ -21,6 +21,7 @@ from wrappers.salmonn import Salmonn
 
 TINY = Recipe(window_seconds=4, speech_width=16, audio_width=16, bridge_width=48)
 LLM = "llama_model.base_model.model."
+Tensors = dict[str, Tensor]
 PARTS = ("whisper", "beats", "qformer", "decoder")
 
 
@@ -41,7 +42,7 @@ def refused(copy: Copy, kind: type[AlmError] = BadCheckpoint) -> str:
     return str(caught.value)
 
 
-def tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+def tensors(checkpoint: Checkpoint) -> Tensors:
     """All weights of all parts, and the table."""
     parts = {name: checkpoint.parts[name]("standard") for name in PARTS}
     found = {f"{n}.{k}": v for n, part in parts.items() for k, v in part.state_dict().items()}
@@ -49,12 +50,12 @@ def tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def wanted(tiny: Path) -> dict[str, Tensor]:
+def wanted(tiny: Path) -> Tensors:
     """What the unchanged checkpoint loads to."""
     return tensors(open_checkpoint(tiny))
 
 
-def same(copy: Copy, wanted: dict[str, Tensor]) -> Checkpoint:
+def same(copy: Copy, wanted: Tensors) -> Checkpoint:
     """The copy loads to the weights that were wanted."""
     made = open_checkpoint(copy.config)
     found = tensors(made)
@@ -70,12 +71,12 @@ def test_a_folder_with_a_config_is_a_checkpoint(tiny: Path) -> None:
     assert open_checkpoint(tiny.parent).dimensions == open_checkpoint(tiny).dimensions
 
 
-def test_the_prefix_of_parallel_training_is_cut_off(copy: Copy, wanted: dict[str, Tensor]) -> None:
+def test_the_prefix_of_parallel_training_is_cut_off(copy: Copy, wanted: Tensors) -> None:
     same(copy.trained(renamed(lambda name: f"module.{name}")), wanted)
 
 
-def test_leftovers_of_training_are_ignored(copy: Copy, wanted: dict[str, Tensor]) -> None:
-    config = Salmonn(tiny)
+def test_leftovers_of_training_are_ignored(copy: Copy, wanted: Tensors) -> None:
+    config = Salmonn(copy.config)
     table = config.llm_weights["model.embed_tokens.weight"]
     beats = config.beats_file
     assert beats
@@ -94,7 +95,9 @@ def test_leftovers_of_training_are_ignored(copy: Copy, wanted: dict[str, Tensor]
     assert any("something_else.weight" in note for note in made.notes)
 
 
-def test_the_state_of_the_optimizer_and_a_bare_state_dict_are_fine(copy: Copy, wanted: dict[str, Tensor]) -> None:
+def test_the_state_of_the_optimizer_and_a_bare_state_dict_are_fine(
+    copy: Copy, wanted: Tensors
+) -> None:
     file = copy.folder / "salmonn.pth"
     plain = torch.load(file, weights_only=True)
     optimizer = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(4)}}}
@@ -104,7 +107,7 @@ def test_the_state_of_the_optimizer_and_a_bare_state_dict_are_fine(copy: Copy, w
     same(copy, wanted)
 
 
-def test_files_of_old_torch_are_read(copy: Copy, wanted: dict[str, Tensor]) -> None:
+def test_files_of_old_torch_are_read(copy: Copy, wanted: Tensors) -> None:
     for name in ("salmonn.pth", "beats.pt"):
         plain = torch.load(copy.folder / name, weights_only=True)
         torch.save(plain, copy.folder / name, _use_new_zipfile_serialization=False)
@@ -113,26 +116,26 @@ def test_files_of_old_torch_are_read(copy: Copy, wanted: dict[str, Tensor]) -> N
 
 @pytest.mark.parametrize("save", [as_bin, in_shards])
 def test_folders_with_other_weight_files_are_read(
-    copy: Copy, wanted: dict[str, Tensor], save: Callable[[Path], None]
+    copy: Copy, wanted: Tensors, save: Callable[[Path], None]
 ) -> None:
     save(copy.folder / "llm")
     save(copy.folder / "whisper")
     same(copy, wanted)
 
 
-def test_an_llm_saved_without_its_head_is_read(copy: Copy, wanted: dict[str, Tensor]) -> None:
+def test_an_llm_saved_without_its_head_is_read(copy: Copy, wanted: Tensors) -> None:
     same(copy.weights("llm", renamed(lambda name: name.removeprefix("model."))), wanted)
 
 
-def test_a_whole_whisper_is_read(copy: Copy, wanted: dict[str, Tensor]) -> None:
-    def change(state: dict[str, Tensor]) -> None:
+def test_a_whole_whisper_is_read(copy: Copy, wanted: Tensors) -> None:
+    def change(state: Tensors) -> None:
         renamed(lambda name: f"model.{name}")(state)
         state["model.decoder.embed_tokens.weight"] = torch.ones(4, 16)
 
     same(copy.weights("whisper", change), wanted)
 
 
-def test_absolute_paths_are_taken_as_they_are(copy: Copy, wanted: dict[str, Tensor]) -> None:
+def test_absolute_paths_are_taken_as_they_are(copy: Copy, tiny: Path, wanted: Tensors) -> None:
     names = dict(
         llama_path="llm", whisper_path="whisper", beats_path="beats.pt", ckpt="salmonn.pth"
     )
@@ -194,7 +197,7 @@ def test_an_untied_llm_keeps_its_own_head(tmp_path: Path) -> None:
 
 
 def test_a_pad_row_inside_the_llm_counts_when_its_config_counts_it(copy: Copy) -> None:
-    def grow(state: dict[str, Tensor]) -> None:
+    def grow(state: Tensors) -> None:
         name = "model.embed_tokens.weight"
         state[name] = torch.cat((state[name], torch.zeros(1, 64)))
 

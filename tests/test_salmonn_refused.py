@@ -13,6 +13,8 @@ import torch
 import yaml
 from checkpoints import Copy, in_shards
 
+import export
+from alm import command
 from alm.errors import AlmError, BadCheckpoint, MissingFile, UnknownName
 from demo.random_checkpoint import Recipe, make
 from wrappers import open_checkpoint
@@ -156,6 +158,11 @@ CONFIGS: dict[str, tuple[type[AlmError], str, Said]] = {
         lambda c: c.settings(second_stride="often"),
     ),
     "a rank of zero": (BadCheckpoint, "says lora_rank: 0", lambda c: c.settings(lora_rank=0)),
+    "an endless rank": (
+        BadCheckpoint,
+        "says lora_rank: inf",
+        lambda c: c.settings(lora_rank=float("inf")),
+    ),
     "an endless window": (
         BadCheckpoint,
         "says second_per_window: inf",
@@ -278,3 +285,14 @@ def test_a_section_that_is_none_is_refused(copy: Copy) -> None:
 def test_no_such_path_is_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match="there is no .*nowhere"):
         open_checkpoint(tmp_path / "nowhere")
+
+
+def test_the_command_says_the_sentence_and_fails(
+    copy: Copy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy.trained(lambda model: model.update({"ln_speech.weight": torch.ones(32)}))
+    words = ["--model", str(copy.config), "--out", str(copy.folder / "artifacts")]
+    assert command.run(export.app, words) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("error: ") and "was trained with a Whisper of 32" in said
+    assert not (copy.folder / "artifacts").exists()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+PLACEHOLDER = "<SpeechHere>"
+AUDIO = f"<Speech>{PLACEHOLDER}</Speech>"
 # Spellings are the original's, errors included: the models were trained and tested with them.
 SALMONN_TASKS = {
     "asr": "Recognize the speech and give me the transcription.",
@@ -42,3 +47,21 @@ SHORT_NAMES = {
 
 # Tasks whose answers to consecutive windows of one recording read on when they are joined.
 JOINED_TASKS = ("asr", "asr_zh", "asr_de", "phone_recognition", "lyrics_recognition")
+
+
+def prompt(outer: str, own: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest says of prompts.
+
+    Args:
+        outer: the config's template, with one {} for the audio and the question.
+        own: the checkpoint's test prompts by task; templates among them are left out.
+    """
+    said = {k: v.replace(AUDIO, "").strip() for k, v in own.items() if isinstance(v, str)}
+    tasks = SALMONN_TASKS | {k: v for k, v in said.items() if "{}" not in v}
+    named = {short: tasks[full] for short, full in SHORT_NAMES.items()}
+    return {
+        "template": outer.replace("{}", f"{AUDIO} {{}}"),
+        "placeholder": PLACEHOLDER,
+        "tasks": named | tasks,
+        "joined": sorted({tasks[name] for name in JOINED_TASKS}),
+    }

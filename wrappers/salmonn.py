@@ -37,7 +37,6 @@ ROLE = "family"
 LOOKS_LIKE = "the original's config.yaml with a `model` section (llama_path, whisper_path, ckpt)"
 
 LEAST_SAMPLES = RATE  # shorter clips are padded to one second, as the original does
-PLACEHOLDER = "<SpeechHere>"
 OWN_KEYS = {"llama_path", "whisper_path", "beats_path", "use_speech_Qformer"}
 
 
@@ -204,7 +203,9 @@ class Salmonn(Files):
         parts |= {"qformer": self.qformer, "decoder": self.decoder}
         prompt = self._prompt()
         template, queries = prompt["template"], prompt["tasks"].values()
-        halves = [half for q in queries for half in template.replace("{}", q).split(PLACEHOLDER)]
+        halves = [
+            half for q in queries for half in template.replace("{}", q).split(_prompts.PLACEHOLDER)
+        ]
         tokenizer = _tokenizer.tokenizer_json(self.path("llama_path"), halves)
         spec, shape = self.spec, self.qformer_shape
         return Checkpoint(
@@ -242,28 +243,14 @@ class Salmonn(Files):
         )
 
     def _prompt(self) -> dict[str, Any]:
-        tasks = dict(_prompts.SALMONN_TASKS)
-        if self.settings.get("test_prompt_path"):
-            said = read_json(self.path("test_prompt_path"))
-            tasks |= {
-                k: v.replace(f"<Speech>{PLACEHOLDER}</Speech>", "").strip()
-                for k, v in said.items()
-                if isinstance(v, str)
-            }
-            tasks = {k: v for k, v in tasks.items() if "{}" not in v}
-        named = {short: tasks[full] for short, full in _prompts.SHORT_NAMES.items()}
+        own = self.settings.get("test_prompt_path")
         outer = str(self.settings.get("prompt_template") or "{}")
-        if outer.count("{}") != 1 or PLACEHOLDER in outer:
+        if outer.count("{}") != 1 or _prompts.PLACEHOLDER in outer:
             raise BadCheckpoint(
                 f"{self.file} says prompt_template: {outer!r}; it must hold one {{}}, where the "
                 "audio and the prompt go"
             )
-        return {
-            "template": outer.replace("{}", f"<Speech>{PLACEHOLDER}</Speech> {{}}"),
-            "placeholder": PLACEHOLDER,
-            "tasks": named | tasks,
-            "joined": sorted({tasks[name] for name in _prompts.JOINED_TASKS}),
-        }
+        return _prompts.prompt(outer, read_json(self.path("test_prompt_path")) if own else {})
 
     def _tokens(self, tokenizer: Tokenizer) -> dict[str, Any]:
         folder, config = self.path("llama_path"), self.spec.config

@@ -183,10 +183,10 @@ class Stops:
             return False
         token = ids[-1]
         if token not in self._may_end:
-            # Twice, since what a token gives at the beginning may lack its space.
-            twice = self.tokenizer.decode([token, token], skip_special_tokens=True)
+            # Often, since what a token gives at the beginning may lack its spaces.
+            often = self._text([token] * 8)
             byte = (self.tokenizer.id_to_token(token) or "").startswith("<0x")
-            self._may_end[token] = byte or not self._ends.isdisjoint(twice)
+            self._may_end[token] = byte or not self._ends.isdisjoint(often)
         return self._may_end[token] and _first(self._text(ids), self.strings) >= 0
 
     def cut(self, ids: Sequence[int]) -> str:

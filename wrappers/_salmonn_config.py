@@ -1,0 +1,100 @@
+"""The original's config.yaml: its sections, numbers and paths, each looked at before it is used."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alm.errors import BadCheckpoint, MissingFile
+
+NUMBERS: dict[str, type] = {
+    "num_speech_query_token": int,
+    "second_per_window": float,
+    "second_stride": float,
+    "qformer_heads": int,
+    "lora_rank": int,
+    "lora_alpha": float,
+    "vblora_topk": int,
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """A config.yaml, read when it is asked for."""
+
+    file: Path  # config.yaml
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        try:
+            said = yaml.safe_load(self.file.read_text("utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise BadCheckpoint(f"{self.file} is no readable YAML: {reason}") from error
+        if not isinstance(said, dict):
+            raise BadCheckpoint(f"{self.file} has no sections")
+        return said
+
+    def section(self, name: str) -> dict[str, Any]:
+        """A section of the config, empty when it is not there."""
+        said = self.config.get(name) or {}
+        if not isinstance(said, dict):
+            raise BadCheckpoint(f"{self.file}: `{name}` is {said!r} and not a section")
+        return said
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The `model` section, its numbers checked."""
+        said = dict(self.section("model"))
+        for name, kind in NUMBERS.items():
+            if said.get(name) is None:
+                said.pop(name, None)
+                continue
+            try:
+                said[name] = kind(said[name])
+            except (TypeError, ValueError, OverflowError):
+                said[name] = 0
+            if not 0 < said[name] < float("inf"):
+                given = self.section("model")[name]
+                raise BadCheckpoint(f"{self.file} says {name}: {given!r}; it must be above zero")
+        return said
+
+    def path(self, key: str) -> Path:
+        """A path of the config: absolute, or relative to the config's own folder."""
+        said = self.settings.get(key)
+        if not said:
+            raise BadCheckpoint(f"{self.file} does not say `{key}`")
+        path = self.file.parent / Path(str(said)).expanduser()
+        if not path.exists():
+            raise MissingFile(f"{self.file} says {key}: {said}, but there is no {path}")
+        return path
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells this checkpoint from another: names, sizes, and both ends of every file.
+
+        Hashing all of the weights would take longer than most exports of a part.
+        """
+        digest = hashlib.sha256(self.file.read_bytes())
+        for key in ("whisper_path", "beats_path", "llama_path", "ckpt"):
+            if not self.settings.get(key):
+                continue
+            path = self.path(key)
+            for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+                if file.is_file():
+                    digest.update(f"{key} {file.name} {file.stat().st_size}".encode())
+                    digest.update(_ends(file))
+        return digest.hexdigest()
+
+
+def _ends(file: Path) -> bytes:
+    """The first and the last MiB of a file."""
+    with file.open("rb") as stream:
+        head = stream.read(2**20)
+        stream.seek(max(0, file.stat().st_size - 2**20))
+        return head + stream.read()
