@@ -206,10 +206,32 @@ def _initialise(model: Hearing) -> None:
             nn.init.zeros_(module.bias)
     nn.init.normal_(model.decoder.lm_head.weight, std=0.08)
     nn.init.normal_(model.qformer.speech_query_tokens, std=0.5)
-    ends = WINDOW_FRAMES, WIDTH // 2
-    angles = torch.arange(ends[0])[:, None] / 10_000 ** (torch.arange(ends[1]) / (ends[1] - 1))
-    sines = torch.cat([angles.sin(), angles.cos()], 1)  # as Whisper's own start
-    model.whisper.embed_positions.weight.data.copy_(0.3 * sines)
+    _look_nearby(model.whisper)
+
+
+def _look_nearby(whisper: Whisper, offsets: tuple[int, ...] = (-8, -3, 3, 8)) -> None:
+    """Begin with heads that look a few frames back or ahead; from random weights this takes longest.
+
+    Positions are sines as in Whisper. A query that is turned by w * offset in each pair (sin, cos)
+    has with the keys the products sum_w cos(w (i + offset - j)), which are largest at j = i + offset.
+    """
+    pairs = WIDTH // 2
+    hertz = 10_000 ** (-torch.arange(pairs) / (pairs - 1))
+    angles = torch.arange(WINDOW_FRAMES)[:, None] * hertz
+    whisper.embed_positions.weight.data.copy_(0.5 * torch.cat([angles.sin(), angles.cos()], 1))
+    size = WIDTH // len(offsets)
+    chosen = torch.linspace(0.08 * pairs, 0.5 * pairs, size // 2).long()  # w from 0.5 to 0.01
+    rows = 2 * torch.arange(size // 2)
+    for layer in whisper.layers:
+        query, key = (getattr(layer.self_attn, name).weight.data for name in ("q_proj", "k_proj"))
+        for head, offset in enumerate(offsets):
+            at = head * size + rows
+            turn = hertz[chosen] * offset
+            for matrix, angle in ((query, turn), (key, 0 * turn)):
+                matrix[at, chosen] += 1.2 * angle.cos()
+                matrix[at, pairs + chosen] += 1.2 * angle.sin()
+                matrix[at + 1, pairs + chosen] += 1.2 * angle.cos()
+                matrix[at + 1, chosen] -= 1.2 * angle.sin()
 
 
 def add_lora(net: Hearing, rank: int, alpha: int) -> None:
