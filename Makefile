@@ -14,7 +14,7 @@ demo: env  ## environment, export of the demo model, a transcription printed
 	@$(BIN)/alm-run --engine $(ARTIFACTS) demo/hello.wav transcribe
 
 test: env  ## the whole suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: env  ## what continuous integration checks besides the tests
 	$(BIN)/ruff check .

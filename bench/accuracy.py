@@ -1,7 +1,7 @@
 """What each precision costs in accuracy and saves in bytes: python bench/accuracy.py --help
 
 The demo model is exported once for each precision and asked through `alm`, as on a device; torch
-answers the same clips beside it. The clips are new each time only by their seed.
+answers the same clips beside it. The clips follow from --seed, and none was trained on.
 """
 
 from __future__ import annotations

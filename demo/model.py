@@ -206,14 +206,16 @@ def _initialise(model: Hearing) -> None:
             nn.init.zeros_(module.bias)
     nn.init.normal_(model.decoder.lm_head.weight, std=0.08)
     nn.init.normal_(model.qformer.speech_query_tokens, std=0.5)
+    for conv in (model.whisper.conv1, model.whisper.conv2):
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")  # sound as loud as positions
     _look_nearby(model.whisper)
 
 
 def _look_nearby(whisper: Whisper, offsets: tuple[int, ...] = (-8, -3, 3, 8)) -> None:
-    """Begin with heads that look a few frames back or ahead; from random weights this takes longest.
+    """Begin with heads that look a few frames back or ahead: to find that out takes longest.
 
-    Positions are sines as in Whisper. A query that is turned by w * offset in each pair (sin, cos)
-    has with the keys the products sum_w cos(w (i + offset - j)), which are largest at j = i + offset.
+    Positions are sines as in Whisper. A query turned by w * offset in each pair (sin, cos) has with
+    the keys the products sum_w cos(w (i + offset - j)), which are largest at j = i + offset.
     """
     pairs = WIDTH // 2
     hertz = 10_000 ** (-torch.arange(pairs) / (pairs - 1))

@@ -107,11 +107,11 @@ def adapt(net: Hearing, batches: Iterator[Batch], chance: random.Random) -> Loss
 
 STAGES = {
     "imagine": Stage(imagine, 600, 64, 2e-3, trains=("decoder",)),
-    "listen": Stage(listen, 1600, 32, 2.5e-3, trains=("whisper", "beats", "word_", "sound_")),
+    "listen": Stage(listen, 1000, 32, 2.5e-3, trains=("whisper", "beats", "word_", "sound_")),
     "bridge": Stage(
-        understand, 700, 24, 1.5e-3, full=0.05, after=(("listen", ""), ("imagine", "decoder"))
+        understand, 800, 24, 1.5e-3, full=0.05, after=(("listen", ""), ("imagine", "decoder"))
     ),
-    "window": Stage(understand, 1000, 20, 1e-3, full=0.4, after=(("bridge", ""),)),
+    "window": Stage(understand, 1200, 20, 1e-3, full=0.4, after=(("bridge", ""),)),
     "lora": Stage(adapt, 150, 16, 1e-3, full=1.0, trains=("qformer",), after=(("window", ""),)),
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from alm.inspection import size
 from exporters.part import Exported
 
 
@@ -67,14 +68,6 @@ class Progress:
             self.status.update(f"{self.label}: {step}")
         if self.status is not None and step.startswith("kept"):
             self.console.print(f"{self.label}: {step}", soft_wrap=True)
-
-
-def size(count: int) -> str:
-    """Bytes for people: 950 B, 1.2 MB, 3.4 GB."""
-    for unit, least in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= least:
-            return f"{count / least:.1f} {unit}"
-    return f"{count} B"
 
 
 def _error(made: Exported) -> str:

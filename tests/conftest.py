@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,15 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 ORACLE = SHARED / "oracle" / "salmonn-lora"
 TINY = Recipe(window_seconds=4)
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_hash_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Hashes are remembered here, not in the home folder of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def run_export(*words: str | Path) -> None:

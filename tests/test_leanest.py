@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -41,13 +42,18 @@ class Small(Wrapper):
 
 
 def checkpoint(of: Wrapper) -> Checkpoint:
-    nothing: dict[str, object] = {}
+    nothing: dict[str, Any] = {}
     return Checkpoint(
         family="test",
         parts={"small": lambda dialect: of},
         embedding=lambda: torch.zeros(2, 2),
         tokenizer_json="{}",
-        **{n: nothing for n in ("prompt", "tokens", "generation", "audio", "dimensions", "source")},
+        prompt=nothing,
+        tokens=nothing,
+        generation=nothing,
+        audio=nothing,
+        dimensions=nothing,
+        source=nothing,
     )
 
 

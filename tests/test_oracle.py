@@ -38,7 +38,7 @@ def model(request: pytest.FixtureRequest) -> Iterator[Model]:
 def test_tokens_are_those_of_the_original(
     model: Model, oracle: Path, truth: Any, clip: str, way: str
 ) -> None:
-    options = dict(max_new_tokens=24, truncate=True) | WAYS[way]
+    options: dict[str, Any] = dict(max_new_tokens=24, truncate=True) | WAYS[way]
     answer = model.generate(oracle / f"audio_{clip}.wav", PROMPT, **options)
     assert answer.token_ids == truth[f"{clip}.{way}"].tolist()
 
@@ -57,7 +57,7 @@ def heard(model: Model, path: Path) -> dict[str, np.ndarray]:
     """Every tensor on the way to the audio embeddings."""
     pcm = audio.read(path, 16000).pcm[:480000]
     pcm = np.pad(pcm, (0, max(0, 16000 - len(pcm))))[None]
-    return model._pipeline.forward({"pcm": pcm, "pcm_lengths": np.array([pcm.shape[1]])})
+    return model.pipeline.forward({"pcm": pcm, "pcm_lengths": np.array([pcm.shape[1]])})
 
 
 @pytest.mark.parametrize("clip", CLIPS)
@@ -79,7 +79,7 @@ def prefilled(
     embeds = heard(model, oracle / f"audio_{clip}.wav")["audio_embeds"][0]
     prompt = model.prompter.build(PROMPT)
     inputs, lengths = assemble(model.table, [(prompt.before, embeds, prompt.after)])
-    decoder = Decoder(model._decoder_session, model._decoder_part, model.table)
+    decoder = Decoder(model.decoder_session, model.decoder_part, model.table)
     decoder.start(1, inputs.shape[1] + most)
     return decoder, inputs, decoder.feed(inputs, lengths)
 
@@ -102,9 +102,8 @@ def test_forced_logits_by_single_steps_and_by_one_chunk(
 
 def test_a_prompt_in_chunks_is_the_prompt(model: Model, oracle: Path, truth: Any) -> None:
     _, inputs, _ = prefilled(model, oracle, "a", 0)
-    decoder = Decoder(model._decoder_session, model._decoder_part, model.table)
+    decoder = Decoder(model.decoder_session, model.decoder_part, model.table)
     decoder.start(1, inputs.shape[1])
-    for at in range(0, inputs.shape[1], 40):
-        piece = inputs[:, at : at + 40]
-        logits = decoder.feed(piece, np.array([piece.shape[1]]))
+    pieces = [inputs[:, at : at + 40] for at in range(0, inputs.shape[1], 40)]
+    *_, logits = [decoder.feed(piece, np.array([piece.shape[1]])) for piece in pieces]
     assert np.abs(logits[0] - truth["a.logits_last"]).max() <= 1e-3

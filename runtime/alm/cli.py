@@ -122,7 +122,10 @@ def answer(
         "seed": seed,
     }
     import alm
+    from alm import decoding, manifest
 
+    # Words that contradict each other are refused before a model of gigabytes is loaded.
+    decoding.choose(manifest.load(engine).generation, options)
     _speak_utf8()
     with _file(audio) as path:
         said: Any = alm.load(engine, provider, threads).generate(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -97,6 +97,35 @@ class Sequence:
     score: float | None = None  # sum of log probabilities / length ** length_penalty; beams only
 
 
+def choose(defaults: Mapping[str, Any], said: Mapping[str, Any]) -> Options:
+    """Options: the defaults with what is said in their place; `None` is as good as unsaid.
+
+    Asking for a temperature above 0, top_k or top_p asks for sampling, temperature 0 for none.
+    Sampling is done with one beam unless both are said.
+
+    Raises:
+        BadOption: out of range, contradicting each other, or unknown.
+    """
+    names = {f.name for f in fields(Options)}
+    unknown = sorted(set(said) - names)
+    if unknown:
+        raise BadOption(f"unknown option {unknown[0]!r}; there is: {', '.join(sorted(names))}")
+    said = {name: value for name, value in said.items() if value is not None}
+    default = {name: value for name, value in defaults.items() if name in names}
+    if said.keys() & {"temperature", "top_k", "top_p"}:
+        said.setdefault("do_sample", said.get("temperature") != 0)
+    # A default must not forbid what was asked for.
+    if "do_sample" not in said and said.get("num_beams", 1) != 1:
+        said["do_sample"] = False
+    chosen = default | said
+    if chosen.get("do_sample") and "num_beams" not in said:
+        chosen["num_beams"] = 1
+    if "min_length" not in said and "max_new_tokens" in said:
+        allowed = Options(max_new_tokens=said["max_new_tokens"]).max_new_tokens
+        chosen["min_length"] = min(chosen.get("min_length", 0), allowed)
+    return Options(**chosen)
+
+
 def generate(
     logits: np.ndarray,
     decoder: Decoder,
@@ -109,7 +138,8 @@ def generate(
     """Continue every prompt row; each answer is the one that the row would get alone.
 
     The same tokens as transformers 5 from `generate(inputs_embeds=...)`: penalties and lengths see
-    only what is new. A sampled row has random numbers of its own, from the seed and its number.
+    only what is new. A sampled row has random numbers of its own, from the seed: a row of a batch
+    draws what it draws alone.
 
     Args:
         logits: float32 [rows, vocab] of the last position of each prompt.
@@ -183,9 +213,8 @@ def _choose(scores: np.ndarray, options: Options, random: np.random.Generator) -
 
 
 def _dice(seed: int | None, rows: int) -> list[np.random.Generator]:
-    """A generator of random numbers a row, so that no row's draws depend on another's."""
-    root = np.random.SeedSequence().generate_state(4).tolist() if seed is None else [seed]
-    return [np.random.default_rng([*root, row]) for row in range(rows)]
+    """A generator for each row, so that a row draws in a batch what it draws alone."""
+    return [np.random.default_rng(seed) for _ in range(rows)]
 
 
 def _finite(value: object) -> bool:

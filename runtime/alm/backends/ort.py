@@ -72,6 +72,12 @@ def open_session(graph: Path, options: EngineOptions) -> Session:
         session = runtime.InferenceSession(graph, settings, providers=providers)
     except Exception as error:  # onnxruntime's own exceptions share no base of theirs
         raise BadArtifacts(f"ONNX Runtime cannot load {graph}: {_first_line(error)}") from error
+    if session.get_providers()[0] != PROVIDERS[options.provider]:
+        # ONNX Runtime falls back to the CPU with a warning; a measurement would then be a lie.
+        raise MissingEngine(
+            f"provider {options.provider!r} is installed but could not start on this machine; "
+            "use --provider cpu"
+        )
     return OrtSession(session, options.provider)
 
 
