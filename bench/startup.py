@@ -35,7 +35,7 @@ def measured(words: list[str]) -> tuple[float, float]:
 
 def main() -> None:
     """Print medians and spread."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="what a run costs before its first token")
     parser.add_argument("--engine", type=Path, default=Path("artifacts"))
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("clip", type=Path)
