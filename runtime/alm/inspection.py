@@ -13,7 +13,7 @@ from typing import Any
 from alm import graphfile, manifest, verify
 from alm.errors import AlmError, BadArtifacts, UnknownName
 from alm.manifest import File, Manifest, Part
-from alm.ports import Port, Span
+from alm.ports import Port, Span, differences
 
 PORT = 8080  # where Netron is served
 GRAPH = ".onnx"
@@ -139,11 +139,10 @@ def _checked(folder: Path, file: File) -> Path:
 def _check_graph(folder: Path, part: Part, graph: graphfile.GraphFile) -> None:
     name = part.files[0].name
     verify.check_external(folder, graph, name, {file.name for file in part.files})
-    for side in ("inputs", "outputs"):
-        ours, theirs = getattr(part, side), getattr(graph, side)
-        if ours.keys() != theirs.keys():
-            odd = ", ".join(sorted(ours.keys() ^ theirs.keys()))
-            raise BadArtifacts(f"{name!r} in {folder} has other {side} than the manifest: {odd}")
+    for side in ("input", "output"):
+        wrong = differences(getattr(part, f"{side}s"), getattr(graph, f"{side}s"), side)
+        if wrong:
+            raise BadArtifacts(f"{name!r} in {folder} has other {side}s than the manifest: {wrong}")
 
 
 def _data(said: Manifest, parts: Sequence[Part], found: Findings, check: bool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from alm import backends, graphfile, verify
 from alm.backends._session import EngineOptions, Kept, RowByRow, Session
 from alm.errors import BadArtifacts, BadPrompt
 from alm.manifest import Manifest, Part
-from alm.ports import CACHE_IN, CACHE_OUT, Port
+from alm.ports import CACHE_IN, CACHE_OUT, differences
 
 CAPACITY_STEP = 64  # caches of fixed capacity come in multiples of this
 
@@ -47,30 +47,11 @@ def open_part(
         ("input", part.inputs, session.inputs),
         ("output", part.outputs, session.outputs),
     ):
-        wrong = _differences(ours, theirs, side)
+        wrong = differences(ours, theirs, side)
         if wrong:
             raise BadArtifacts(f"{paths[0]} has other {side}s than the manifest: {wrong}")
     batches = {port.axes[0] for port in part.inputs.values() if port.axes}
     return RowByRow(session) if batches == {1} else session
-
-
-def _differences(ours: Mapping[str, Port], theirs: Mapping[str, Port], side: str) -> str:
-    """What differs between the manifest's ports and the graph's, in words; "" when nothing does."""
-    # An output may be known better by the graph; an input must take what the manifest promises.
-    named = int if side == "output" else str
-    wrong = [f"{name} is not in the graph" for name in ours if name not in theirs]
-    wrong += [f"{name} is not in the manifest" for name in theirs if name not in ours]
-    for name in ours.keys() & theirs.keys():
-        mine, its = ours[name], theirs[name]
-        pairs = list(zip(mine.axes, its.axes, strict=False))
-        same = len(mine.axes) == len(its.axes) and all(
-            a == b if isinstance(a, int) else isinstance(b, (str, named)) for a, b in pairs
-        )
-        if mine.dtype != its.dtype or not same:
-            wrong.append(
-                f"{name} is {its.dtype} {list(its.axes)}, not {mine.dtype} {list(mine.axes)}"
-            )
-    return "; ".join(sorted(wrong))
 
 
 class Pipeline:

@@ -50,3 +50,22 @@ class Span:
     least: int
     usual: int
     most: int
+
+
+def differences(ours: Mapping[str, Port], theirs: Mapping[str, Port], side: str) -> str:
+    """What differs between the manifest's ports and the graph's, in words; "" when nothing does."""
+    # An output may be known better by the graph; an input must take what the manifest promises.
+    named = int if side == "output" else str
+    wrong = [f"{name} is not in the graph" for name in ours if name not in theirs]
+    wrong += [f"{name} is not in the manifest" for name in theirs if name not in ours]
+    for name in ours.keys() & theirs.keys():
+        mine, its = ours[name], theirs[name]
+        pairs = list(zip(mine.axes, its.axes, strict=False))
+        same = len(mine.axes) == len(its.axes) and all(
+            a == b if isinstance(a, int) else isinstance(b, (str, named)) for a, b in pairs
+        )
+        if mine.dtype != its.dtype or not same:
+            wrong.append(
+                f"{name} is {its.dtype} {list(its.axes)}, not {mine.dtype} {list(mine.axes)}"
+            )
+    return "; ".join(sorted(wrong))
