@@ -111,7 +111,7 @@ STAGES = {
     "bridge": Stage(
         understand, 800, 24, 1.5e-3, full=0.05, after=(("listen", ""), ("imagine", "decoder"))
     ),
-    "window": Stage(understand, 1000, 20, 1.2e-3, full=0.4, after=(("bridge", ""),)),
+    "window": Stage(understand, 1300, 20, 8e-4, full=0.2, after=(("bridge", ""),)),
     "lora": Stage(adapt, 150, 16, 1e-3, full=1.0, trains=("qformer",), after=(("window", ""),)),
 }
 
