@@ -26,7 +26,10 @@ def simplify(model: ir.Model) -> ir.Model:
     Raises:
         Exception: whatever onnxsim raises; the caller keeps the graph it has.
     """
-    import onnxsim
+    try:
+        import onnxsim
+    except ImportError as error:
+        raise RuntimeError("onnxsim is not installed (it wants Python >= 3.11)") from error
 
     heavy = {
         name: value.const_value

@@ -158,7 +158,8 @@ def test_ports_that_are_not_the_graphs_are_wrong(own: Path, capsys: Capture) -> 
     parts[0]["outputs"]["noise"] = parts[0]["outputs"]["log_mel"]
     edit(own, parts=parts)
     assert inspect(own) == 1
-    assert "has other outputs than the manifest: noise is not in the graph" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "has other outputs than the manifest: noise is not in the graph" in said
 
 
 def test_what_is_no_artifact_folder_is_refused(own: Path, tmp_path: Path, capsys: Capture) -> None:

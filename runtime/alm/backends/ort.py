@@ -71,6 +71,11 @@ def open_session(graph: Path, options: EngineOptions) -> Session:
     try:
         session = runtime.InferenceSession(graph, settings, providers=providers)
     except Exception as error:  # onnxruntime's own exceptions share no base of theirs
+        if "is under development" in str(error):  # what it says of an opset newer than itself
+            raise BadArtifacts(
+                f"{graph} is newer than ONNX Runtime {runtime.__version__} here; upgrade that "
+                "(from 1.24 on it will do), or export with: --target portable"
+            ) from error
         raise BadArtifacts(f"ONNX Runtime cannot load {graph}: {_first_line(error)}") from error
     if session.get_providers()[0] != PROVIDERS[options.provider]:
         # ONNX Runtime falls back to the CPU with a warning; a measurement would then be a lie.
