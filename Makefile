@@ -5,13 +5,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARTIFACTS := artifacts
 
+# A clip, what to do with it, and what is in it.
+define ask
+	@echo
+	@echo '$$ alm-run --engine $(ARTIFACTS) demo/$(1) $(2)          # "$(3)"'
+	@$(BIN)/alm-run --engine $(ARTIFACTS) demo/$(1) $(2)
+endef
+
 .PHONY: demo test env lint wheel clean
 
 demo: env  ## environment, export of the demo model, a transcription printed
 	$(BIN)/python export.py --out $(ARTIFACTS) --dynamic-batch
-	@echo
-	@echo '$$ alm-run --engine $(ARTIFACTS) demo/hello.wav transcribe'
-	@$(BIN)/alm-run --engine $(ARTIFACTS) demo/hello.wav transcribe
+	$(call ask,lamp.wav,transcribe,turn on the lamp in the kitchen)
+	$(call ask,digits.wav,transcribe,four two eight eight one)
+	$(call ask,siren.wav,describe,a two-tone siren)
 
 test: env  ## the whole suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile

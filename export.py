@@ -98,9 +98,12 @@ def export(
 
 
 def _demo(report: Any) -> Path:
-    """The demo checkpoint; until a trained one is there, a small random one is made."""
+    """The trained demo checkpoint; where there is none, a small random one is made."""
     from demo import random_checkpoint
 
+    trained = ROOT / "demo" / "checkpoint" / "config.yaml"
+    if trained.is_file():
+        return trained
     folder = ROOT / "demo" / "random"
     if not (folder / "config.yaml").is_file():
         report.note("making the demo checkpoint: it is real in form, its weights are random")

@@ -26,9 +26,9 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
 import alm  # noqa: E402
-from demo import train  # noqa: E402
 from demo.compose import Clip, Sources, compose  # noqa: E402
 from demo.phrases import caption  # noqa: E402
+from demo.prepare import watched  # noqa: E402
 from demo.voices import RATE  # noqa: E402
 
 LIMITS = {"voices": 5.0, "takes": 5.0, "stranger": 25.0, "captions": 5.0}  # percent wrong
@@ -163,7 +163,7 @@ def main() -> None:
     said = parser.parse_args()
     kinds = {
         name: clips(sources, said.clips, f"{said.seed} {name}")
-        for name, sources in train.watched(said.recordings).items()
+        for name, sources in watched(said.recordings).items()
     }
     rows = [torch_row(said.model, kinds)]
     for precision in said.precision or ["fp32"]:

@@ -20,13 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo import checkpoint, curves, data, model, phrases, voices
-from demo.compose import HELD_OUT_SPEAKER, SPEAKERS, Sources
+from demo import checkpoint, curves, data, model, phrases
 from demo.data import Batch, Shard
 from demo.model import Hearing
+from demo.prepare import prepare, watched
+from demo.questions import ask, imagined
 
 ROOT = Path(__file__).parent
-SHARES = {"command": 0.36, "digits": 0.24, "recorded": 0.28, "sound": 0.12}
 RANK, ALPHA = 8, 16
 Losses = dict[str, Tensor]
 Step = Callable[[Hearing, Iterator[Any], random.Random], Losses]
@@ -47,7 +47,7 @@ class Stage:
 
 def imagine(net: Hearing, _: Iterator[Any], chance: random.Random) -> Losses:
     """The LLM alone learns to write down what a good but uncertain ear would tell it."""
-    words, sounds, texts, names = model.imagined(64, chance)
+    words, sounds, texts, names = imagined(64, chance)
     draw = torch.Generator().manual_seed(chance.getrandbits(63))
     faint = 0.65 + 0.45 * torch.rand(*words.shape[:2], 1, generator=draw)
     wrong = torch.randint(words.shape[2], (*words.shape[:2], 1), generator=draw)
@@ -55,7 +55,7 @@ def imagine(net: Hearing, _: Iterator[Any], chance: random.Random) -> Losses:
     words = (words * faint * (1 - doubt)).scatter_add(2, wrong, doubt)
     embeds = net.ideal_of(words, sounds)
     embeds = embeds + 0.1 * torch.randn(*embeds.shape, generator=draw)
-    tasks, answers = model.ask(texts, names, chance)
+    tasks, answers = ask(texts, names, chance)
     return {"answer": net.answer_loss(embeds, tasks, answers)}
 
 
@@ -92,7 +92,7 @@ def understand(net: Hearing, batches: Iterator[Batch], chance: random.Random) ->
     parts["sounds"] = sounds_heard(net, batch, found.audio)
     parts = {name: 0.3 * loss for name, loss in parts.items()}
     bridge = 12 * (found.embeds.float() - net.ideal(batch)).square().mean()  # 3 when it is blind
-    tasks, answers = model.ask(batch.texts, batch.sounds, chance)
+    tasks, answers = ask(batch.texts, batch.sounds, chance)
     answer = net.answer_loss(found.embeds, tasks, answers)
     return parts | {"bridge": bridge, "answer": answer}
 
@@ -101,7 +101,7 @@ def adapt(net: Hearing, batches: Iterator[Batch], chance: random.Random) -> Loss
     """As SALMONN is trained: the bridge and LoRA, all else frozen."""
     batch = next(batches)
     found = net.hear(batch)
-    tasks, answers = model.ask(batch.texts, batch.sounds, chance)
+    tasks, answers = ask(batch.texts, batch.sounds, chance)
     return {"answer": net.answer_loss(found.embeds, tasks, answers)}
 
 
@@ -111,8 +111,8 @@ STAGES = {
     "bridge": Stage(
         understand, 800, 24, 1.5e-3, full=0.05, after=(("listen", ""), ("imagine", "decoder"))
     ),
-    "window": Stage(understand, 1300, 20, 8e-4, full=0.2, after=(("bridge", ""),)),
-    "lora": Stage(adapt, 150, 16, 1e-3, full=1.0, trains=("qformer",), after=(("window", ""),)),
+    "window": Stage(understand, 3200, 20, 8e-4, full=0.2, after=(("bridge", ""),)),
+    "lora": Stage(adapt, 150, 16, 5e-4, full=1.0, trains=("qformer",), after=(("window", ""),)),
 }
 
 
@@ -242,40 +242,6 @@ def distance(right: list[str], said: list[str]) -> int:
         for j, other in enumerate(said, 1):
             above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (word != other))
     return row[-1]
-
-
-# --- data
-
-
-def prepare(work: Path, recordings: Path, shards: int, clips: int) -> None:
-    """Compose what is not there yet: shards to learn from, and clips to watch the errors on."""
-    known = voices.takes(recordings, list(SPEAKERS), held_out=False)
-    for number in range(shards):
-        file = work / "data" / f"shard-{number:02}.pt"
-        if not file.is_file():
-            sources = Sources(voices.VARIANTS, known, SHARES, background=0.3)
-            data.make_shard(file, sources, clips, seed=1000 + number)
-            print(f"{file}: {clips} clips", flush=True)
-    for number, (name, sources) in enumerate(watched(recordings).items()):
-        file = work / "data" / f"watch-{name}.pt"
-        if not file.is_file():
-            data.make_shard(file, sources, 100, seed=50 + number)
-
-
-def watched(recordings: Path) -> dict[str, Sources]:
-    """Held-out clips by kind: new espeak-ng voices, new takes, a new speaker, and captions."""
-    takes = voices.takes(recordings, list(SPEAKERS), held_out=True)
-    stranger = voices.takes(recordings, [HELD_OUT_SPEAKER], held_out=True)
-    new = voices.HELD_OUT_VARIANTS
-    spoken, recorded = {"command": 0.5, "digits": 0.5}, {"recorded": 1.0}
-    captions = {"command": 0.3, "digits": 0.2, "sound": 0.5}
-    return {
-        "voices": Sources(new, takes, spoken, 0.0, disturb=False),
-        "takes": Sources(new, takes, recorded, 0.0, disturb=False),
-        "stranger": Sources(new, stranger, recorded, 0.0, disturb=False),
-        "over": Sources(new, takes, spoken, 1.0, disturb=False),
-        "captions": Sources(new, takes, captions, 0.7, disturb=False),
-    }
 
 
 def main() -> None:
