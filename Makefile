@@ -8,7 +8,7 @@ ARTIFACTS := artifacts
 # A clip, what to do with it, and what is in it.
 define ask
 	@echo
-	@echo '$$ alm-run --engine $(ARTIFACTS) demo/$(1) $(2)          # "$(3)"'
+	@echo '$$ alm-run --engine $(ARTIFACTS) demo/$(1) $(2)    # $(3)'
 	@$(BIN)/alm-run --engine $(ARTIFACTS) demo/$(1) $(2)
 endef
 
