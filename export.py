@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
@@ -144,8 +145,6 @@ def _joined(old: Manifest | None, new: Manifest, known: list[str], report: Any) 
         report.note(f"kept from before: {', '.join(p.name for p in kept)}")
     order = {name: i for i, name in enumerate(known)}
     parts = sorted([*kept, *new.parts], key=lambda p: order.get(p.name, len(order)))
-    from dataclasses import replace
-
     return replace(new, parts=tuple(parts))
 
 

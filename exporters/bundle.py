@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import shutil
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from alm import manifest as manifests
+from alm import verify
 from alm.errors import AlmError, BadArtifacts
 from alm.manifest import File, Manifest
 
@@ -52,14 +52,9 @@ class Bundle:
 
     def file(self, path: Path) -> File:
         """A file of this folder as the manifest lists it."""
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256") if sys.version_info >= (3, 11) else None
-            if digest is None:
-                digest = hashlib.sha256()
-                while block := stream.read(2**20):
-                    digest.update(block)
         name = path.relative_to(self.folder).as_posix()
-        return File(name, path.stat().st_size, digest.hexdigest())
+        with path.open("rb") as stream:
+            return File(name, path.stat().st_size, verify.digest(stream))
 
     def publish(self, manifest: Manifest) -> None:
         """Write the manifest, keep what of the old folder still belongs, and change places."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
 from alm import graphfile, pick
-from alm.errors import ExportFailed, UnknownName
+from alm.errors import ExportFailed
 from alm.manifest import Part
 from exporters import graph, levers, parity, simplify, table
 from exporters.bundle import Bundle
@@ -80,9 +80,7 @@ def _table(checkpoint: Checkpoint, settings: Settings, bundle: Bundle) -> Part:
 def _lever(precision: str) -> Any:
     if precision == "fp32":
         return None
-    if precision not in precisions():
-        raise UnknownName(f"unknown precision {precision!r}; there is: {', '.join(precisions())}")
-    return pick.pick(levers, precision).Lever()
+    return pick.pick(levers, precision, "precision").Lever()
 
 
 def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle, say: Say) -> Part:
@@ -154,19 +152,19 @@ def _leanest(work: _Work) -> _Saved:
     try:
         leaner = work.settings.simplify(traced)
         after = simplify.node_count(leaner)
-        if after >= before:
-            return work.save(traced, "no: nothing to take away")
         verdict = f"yes: {before} nodes -> {after}"
-        saved = work.save(leaner, verdict)
-        if saved.parity.good:
-            return saved
-        plain = work.save(traced, "no: onnxsim made it less exact")
-        # A lever has a loss of its own; then the simplified graph may not lose more.
-        if plain.parity.good or saved.parity.worst_abs > 1.1 * plain.parity.worst_abs:
-            work.say(f"kept unsimplified: off by {saved.parity.worst_abs:.1e} after onnxsim")
-            return plain
-        return work.save(leaner, verdict)
+        saved = work.save(leaner, verdict) if after < before else None
     except Exception as error:  # onnxsim, protobuf and the engine raise whatever they like
         reason = f"{type(error).__name__}: {error}".split("\n")[0]
         work.say(f"kept unsimplified: {reason}")
         return work.save(traced, f"no: {reason}")
+    if saved is None:
+        return work.save(traced, "no: nothing to take away")
+    if saved.parity.good:
+        return saved
+    plain = work.save(traced, "no: onnxsim made it less exact")
+    # A lever has a loss of its own; then the simplified graph may not lose more.
+    if plain.parity.good or saved.parity.worst_abs > 1.1 * plain.parity.worst_abs:
+        work.say(f"kept unsimplified: off by {saved.parity.worst_abs:.1e} after onnxsim")
+        return plain
+    return replace(saved, files=graph.save(leaner, work.path, work.part.role))

@@ -62,12 +62,11 @@ class Progress:
         self.status: Any = None
 
     def __call__(self, step: str) -> None:
-        if self.status is None:
-            self.console.print(f"{self.label}: {step}", soft_wrap=True)
-        else:
-            self.status.update(f"{self.label}: {step}")
-        if self.status is not None and step.startswith("kept"):
-            self.console.print(f"{self.label}: {step}", soft_wrap=True)
+        line = f"{self.label}: {step}"
+        if self.status is not None:
+            self.status.update(line)
+        if self.status is None or step.startswith("kept"):  # what must not scroll out of the status
+            self.console.print(line, soft_wrap=True)
 
 
 def _error(made: Exported) -> str:

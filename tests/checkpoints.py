@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import peft
+import pytest
 import sentencepiece
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from alm.errors import AlmError, BadCheckpoint
+from demo.random_checkpoint import Recipe
+from wrappers import open_checkpoint
 from wrappers._prompts import SALMONN_TASKS
 
+TINY = Recipe(window_seconds=4, speech_width=16, audio_width=16, bridge_width=48)
 Change = Callable[[dict[str, Tensor]], Any]
 
 
@@ -145,3 +150,11 @@ def sentencepiece_folder(folder: Path, said: dict[str, Any], **options: Any) -> 
         (folder / name).unlink()
     (folder / "tokenizer_config.json").write_text(json.dumps(said))
     return folder
+
+
+def refused(copy: Copy, kind: type[AlmError] = BadCheckpoint) -> str:
+    """The sentence with which the copy is refused."""
+    with pytest.raises(kind) as caught:
+        open_checkpoint(copy.config)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

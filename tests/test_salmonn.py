@@ -9,17 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import Copy, as_bin, in_shards, renamed, without
+from checkpoints import TINY, Copy, as_bin, in_shards, refused, renamed, without
 from safetensors.torch import load_file
 from torch import Tensor
 
-from alm.errors import AlmError, BadCheckpoint
 from demo import random_checkpoint
 from demo.random_checkpoint import Recipe, make
 from wrappers import Checkpoint, open_checkpoint
 from wrappers.salmonn import Salmonn
 
-TINY = Recipe(window_seconds=4, speech_width=16, audio_width=16, bridge_width=48)
 LLM = "llama_model.base_model.model."
 Tensors = dict[str, Tensor]
 PARTS = ("whisper", "beats", "qformer", "decoder")
@@ -33,13 +31,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copy(tiny: Path, tmp_path: Path) -> Copy:
     return Copy(tiny, tmp_path)
-
-
-def refused(copy: Copy, kind: type[AlmError] = BadCheckpoint) -> str:
-    with pytest.raises(kind) as caught:
-        open_checkpoint(copy.config)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def tensors(checkpoint: Checkpoint) -> Tensors:

@@ -11,16 +11,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from checkpoints import Copy, in_shards
+from checkpoints import TINY, Copy, in_shards, refused
 
 import export
 from alm import command
 from alm.errors import AlmError, BadCheckpoint, MissingFile, UnknownName
-from demo.random_checkpoint import Recipe, make
+from demo.random_checkpoint import make
 from wrappers import open_checkpoint
 from wrappers.salmonn import Salmonn
 
-TINY = Recipe(window_seconds=4, speech_width=16, audio_width=16, bridge_width=48)
 Said = Callable[[Copy], Any]
 
 
@@ -32,13 +31,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copy(tiny: Path, tmp_path: Path) -> Copy:
     return Copy(tiny, tmp_path)
-
-
-def refused(copy: Copy, kind: type[AlmError] = BadCheckpoint) -> str:
-    with pytest.raises(kind) as caught:
-        open_checkpoint(copy.config)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # --- files that are no weights

@@ -147,11 +147,11 @@ class Decoder:
         """An empty cache for `rows` sequences of at most `most` positions."""
         capacity = -(-most // CAPACITY_STEP) * CAPACITY_STEP
         sizes = {"batch": rows, "past": 0, "capacity": capacity}
-        empty = {name: port.fix(batch=rows).shape(sizes) for name, port in self._caches.items()}
         self.lengths = np.zeros(rows, np.int64)
         self._cache = {
-            name: self.session.hold(np.zeros((rows, *shape[1:]), np.dtype(port.dtype)))
-            for (name, port), shape in zip(self._caches.items(), empty.values(), strict=True)
+            # Where the graph's batch is 1, rows are run one by one: there are `rows` all the same.
+            name: self.session.hold(np.zeros((rows, *port.shape(sizes)[1:]), port.dtype))
+            for name, port in self._caches.items()
         }
 
     def feed(self, embeds: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from alm.errors import BadArtifacts, MissingFile
 from alm.graphfile import GraphFile
@@ -144,10 +144,7 @@ def sha256(path: Path, progress: Callable[[int], None] | None = None) -> str:
                 if re.fullmatch("[0-9a-f]{64}", found):
                     (progress or _quiet)(before.st_size)
                     return found
-            digest = hashlib.sha256()
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-                (progress or _quiet)(len(chunk))
+            found = digest(file, progress)
             if _key(os.fstat(file.fileno())) != key:
                 raise BadArtifacts(f"{path} changed while it was read; try again")
     except FileNotFoundError:
@@ -155,8 +152,17 @@ def sha256(path: Path, progress: Callable[[int], None] | None = None) -> str:
     except OSError as error:
         raise BadArtifacts(f"{path} cannot be read: {error.strerror or error}") from None
     if max(before.st_mtime_ns, before.st_ctime_ns) < now - TICK:
-        _remember(place, [*key, digest.hexdigest()])
-    return digest.hexdigest()
+        _remember(place, [*key, found])
+    return found
+
+
+def digest(file: BinaryIO, progress: Callable[[int], None] | None = None) -> str:
+    """sha256, in hexadecimal, of what is left to read of an open file; nothing is remembered."""
+    made = hashlib.sha256()
+    while chunk := file.read(CHUNK):
+        made.update(chunk)
+        (progress or _quiet)(len(chunk))
+    return made.hexdigest()
 
 
 def _quiet(_: int) -> None:
