@@ -107,11 +107,11 @@ def adapt(net: Hearing, batches: Iterator[Batch], chance: random.Random) -> Loss
 
 STAGES = {
     "imagine": Stage(imagine, 600, 64, 2e-3, trains=("decoder",)),
-    "listen": Stage(listen, 1000, 32, 2.5e-3, trains=("whisper", "beats", "word_", "sound_")),
+    "listen": Stage(listen, 1600, 32, 2.5e-3, trains=("whisper", "beats", "word_", "sound_")),
     "bridge": Stage(
-        understand, 800, 24, 1.5e-3, full=0.05, after=(("listen", ""), ("imagine", "decoder"))
+        understand, 700, 24, 1.5e-3, full=0.05, after=(("listen", ""), ("imagine", "decoder"))
     ),
-    "window": Stage(understand, 3200, 20, 8e-4, full=0.2, after=(("bridge", ""),)),
+    "window": Stage(understand, 2800, 20, 8e-4, full=0.2, after=(("bridge", ""),)),
     "lora": Stage(adapt, 150, 16, 5e-4, full=1.0, trains=("qformer",), after=(("window", ""),)),
 }
 
@@ -253,7 +253,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "checkpoint", help="what is made")
     parser.add_argument("--recordings", type=Path, required=True, help="fsdd's recordings")
     parser.add_argument("--stage", action="append", choices=STAGES, help="all in turn, if not said")
-    parser.add_argument("--shards", type=int, default=6, help="of --clips each")
+    parser.add_argument("--shards", type=int, default=10, help="of --clips each")
     parser.add_argument("--clips", type=int, default=4000, help="clips in a shard")
     parser.add_argument("--share", type=float, default=1.0, help="of the steps of each stage")
     parser.add_argument("--threads", type=int, default=2)
