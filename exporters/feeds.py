@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -11,6 +12,8 @@ from alm.ports import Port, Span
 Feeds = dict[str, np.ndarray]
 Sizes = dict[str, int]
 
+MOST_BYTES = 256 * 2**20  # of the feeds of one comparison
+
 
 def traced_sizes(spans: Mapping[str, Span], batch: int) -> Sizes:
     """Sizes to trace with: all at least 2 and all different, since 0, 1 and equals are baked in."""
@@ -19,18 +22,34 @@ def traced_sizes(spans: Mapping[str, Span], batch: int) -> Sizes:
     return _fitting(sizes | {"batch": batch})
 
 
-def cases(spans: Mapping[str, Span], dynamic_batch: bool) -> Iterator[Sizes]:
+def cases(
+    ports: Mapping[str, Port], spans: Mapping[str, Span], dynamic_batch: bool
+) -> Iterator[Sizes]:
     """Sizes to compare with: batches 1 to 3, and each axis least, usual and long in turn.
 
     The turns are shifted from axis to axis: a long prompt meets an empty cache, a single token
-    meets a filled one, a chunk meets both.
+    meets a filled one, a chunk meets both. Where the feeds would be more than MOST_BYTES (the cache
+    of a large LLM), the axes are shorter.
     """
     for i, batch in enumerate((1, 2, 3)):
-        sizes = {"batch": batch if dynamic_batch else 1}
-        for j, (axis, span) in enumerate(spans.items()):
-            long = min(span.most, 3 * span.usual)
-            sizes[axis] = (span.least, span.usual - 1, long)[(i + j) % 3]
-        yield _fitting(sizes)
+        share = 1.0
+        while True:
+            sizes = {"batch": batch if dynamic_batch else 1}
+            for j, (axis, span) in enumerate(spans.items()):
+                usual = max(span.least + 1, int(share * (span.usual - 1)))
+                long = max(usual, int(share * min(span.most, 3 * span.usual)))
+                sizes[axis] = (span.least, min(usual, span.most), long)[(i + j) % 3]
+            sizes = _fitting(sizes)
+            if share < 0.05 or _bytes(ports, sizes) <= MOST_BYTES:
+                break
+            share /= 2
+        yield sizes
+
+
+def _bytes(ports: Mapping[str, Port], sizes: Sizes) -> int:
+    return sum(
+        math.prod(port.shape(sizes)) * np.dtype(port.dtype).itemsize for port in ports.values()
+    )
 
 
 def _fitting(sizes: Sizes) -> Sizes:

@@ -10,11 +10,13 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnxscript import optimizer
 from torch import Tensor, nn
 
 from alm.ports import Port
-from exporters import feeds
+from exporters import feeds, lazy
 from wrappers import Wrapper
+from wrappers._lazy import weight, weightless
 
 INLINE_BYTES = 8 * 2**20  # a graph with less weight than this is one file
 
@@ -36,7 +38,10 @@ def fixed(ports: Mapping[str, Port], dynamic_batch: bool) -> dict[str, Port]:
 
 
 def trace(part: Wrapper, dynamic_batch: bool) -> ir.Model:
-    """Trace a part into a graph with every dynamic axis its ports name."""
+    """Trace a part into a graph with every dynamic axis its ports name.
+
+    No weight is read: the graph's are lazy, and come from the part when they are written.
+    """
     part.eval()
     inputs, outputs = fixed(part.inputs, dynamic_batch), fixed(part.outputs, dynamic_batch)
     sizes = feeds.traced_sizes(part.spans, 2 if dynamic_batch else 1)
@@ -46,9 +51,10 @@ def trace(part: Wrapper, dynamic_batch: bool) -> ir.Model:
         {i: dims[axis] for i, axis in enumerate(port.axes) if isinstance(axis, str)}
         for port in inputs.values()
     )
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), weightless(part):
         warnings.simplefilter("ignore")  # the exporter's own deprecations and equal axis names
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        for talker in ("torch.onnx", "onnxscript"):
+            logging.getLogger(talker).setLevel(logging.ERROR)
         program = torch.onnx.export(
             Flat(part),
             tuple(torch.from_numpy(array) for array in example.values()),
@@ -57,10 +63,30 @@ def trace(part: Wrapper, dynamic_batch: bool) -> ir.Model:
             output_names=list(outputs),
             opset_version=part.opset,
             dynamo=True,
+            optimize=False,  # it would ask for the values of stand-ins
             verbose=False,
         )
     assert program is not None
-    return _labelled(program.model, inputs, outputs)
+    model = program.model
+    _give_weights(model.graph, part)
+    lazy.fold_transposes(model.graph)
+    optimizer.optimize_ir(model)
+    return part.finish(_labelled(model, inputs, outputs))
+
+
+def _give_weights(graph: ir.Graph, part: Wrapper) -> None:
+    """Lazy weights, named as in the checkpoint, in the place of the stand-ins traced with."""
+    for name in [n for n in graph.initializers if n.removeprefix("part.") in _parameters(part)]:
+        value = graph.initializers.pop(name)
+        value.name = own = name.removeprefix("part.")
+        value.const_value = lazy.tensor(
+            own, lazy.shape_of(value), lambda own=own: weight(part, own).numpy()
+        )
+        graph.initializers.add(value)
+
+
+def _parameters(part: Wrapper) -> set[str]:
+    return {name for name, _ in part.named_parameters(remove_duplicate=False)}
 
 
 def _named(port: Port) -> list[str]:

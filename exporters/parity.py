@@ -55,26 +55,38 @@ class Parity:
             self.worst_rel = error / max(float(np.abs(want).max(initial=0.0)), 1e-30)
 
 
-def measure(graph: Path, part: Wrapper, inputs: Mapping[str, Port], dynamic_batch: bool) -> Parity:
-    """Run the graph and the untouched module on the same random feeds.
+class Truth:
+    """What the untouched module says to random feeds, computed once and before any engine loads.
+
+    Both at once would hold the weights twice.
+    """
+
+    def __init__(self, part: Wrapper, dynamic_batch: bool) -> None:
+        self.names = list(part.outputs)
+        self.cases: list[tuple[feeds.Feeds, list[np.ndarray]]] = []
+        for seed, sizes in enumerate(feeds.cases(part.inputs, part.spans, dynamic_batch)):
+            example = feeds.make(part.inputs, part.spans, sizes, seed)
+            with torch.no_grad():
+                made = part(*(torch.from_numpy(array) for array in example.values()))
+            wanted = made if isinstance(made, tuple) else (made,)
+            self.cases.append((example, [tensor.numpy() for tensor in wanted]))
+
+
+def measure(graph: Path, truth: Truth, inputs: Mapping[str, Port]) -> Parity:
+    """Run the graph on the feeds of the untouched module.
 
     Args:
         graph: the graph, whose inputs are `inputs` (their dtypes may be narrower than the part's).
-        part: the module in float32.
-        dynamic_batch: whether to compare batches 1, 2 and 3, or 1 alone.
+        truth: the module in float32.
 
     Raises:
         ExportFailed: the graph does not load, run, or gives other shapes.
     """
     session = ort.open_session(graph, EngineOptions("cpu"))
     worst = Parity()
-    for seed, sizes in enumerate(feeds.cases(part.spans, dynamic_batch)):
-        example = feeds.make(part.inputs, part.spans, sizes, seed)
-        with torch.no_grad():
-            made = part(*(torch.from_numpy(array) for array in example.values()))
-        wanted = made if isinstance(made, tuple) else (made,)
+    for example, wanted in truth.cases:
         got = session.run({n: example[n].astype(port.dtype) for n, port in inputs.items()})
-        for name, tensor in zip(part.outputs, wanted, strict=True):
-            worst.take(name, got[name], tensor.numpy())
+        for name, want in zip(truth.names, wanted, strict=True):
+            worst.take(name, got[name], want)
         worst.cases += 1
     return worst

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import onnx_ir as ir
 from alm import graphfile, pick
 from alm.errors import ExportFailed
 from alm.manifest import Part
+from alm.ports import Port
 from exporters import graph, levers, parity, simplify, table
 from exporters.bundle import Bundle
-from wrappers import Checkpoint, Wrapper
+from wrappers import Checkpoint
 
 TABLE = "embed"  # the part that is a file of rows and no graph
 
@@ -63,17 +64,17 @@ def export(
 
 
 def _table(checkpoint: Checkpoint, settings: Settings, bundle: Bundle) -> Part:
-    lever = _lever(settings.precision[TABLE])
-    path = bundle.folder / f"{TABLE}.npy"
-    rows = checkpoint.embedding()
-    dtype = table.write(rows, path, lever.table_dtype if lever else "")
-    stored = f"{settings.precision[TABLE]}, stored as {dtype}" if not lever else dtype
+    precision = settings.precision[TABLE]
+    lever = _lever(precision)
+    dtype, files = table.write(
+        checkpoint.embedding(), bundle.folder / f"{TABLE}.npy", lever.TABLE if lever else ""
+    )
     return Part(
         name=TABLE,
         role="table",
-        files=(bundle.file(path),),
-        precision=settings.precision[TABLE],
-        measured={"stored": stored},
+        files=tuple(bundle.file(file) for file in files),
+        precision=precision,
+        measured={"stored": dtype if lever else f"{precision}, stored as {dtype}"},
     )
 
 
@@ -86,13 +87,19 @@ def _lever(precision: str) -> Any:
 def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle, say: Say) -> Part:
     load, precision = checkpoint.parts[name], settings.precision[name]
     say("loading")
-    truth = part = load(settings.dialect).eval()
+    part = load(settings.dialect).eval()
     lever = _lever(precision)
     if lever:
-        say(precision)  # the untouched module stays, to measure the loss against
-        part = lever.pull(load(settings.dialect).eval())
+        lever.prepare(part)
+    inputs = graph.fixed(part.inputs, settings.dynamic_batch)
+    outputs = graph.fixed(part.outputs, settings.dynamic_batch)
     say("tracing")
-    kept = _leanest(_Work(part, truth, bundle.folder / f"{name}.onnx", settings, say))
+    traced = graph.trace(part, settings.dynamic_batch)
+    part.keep_state_in("float32")
+    say("asking the original")
+    truth = parity.Truth(part, settings.dynamic_batch)
+    work = _Work(truth, part.role, inputs, bundle.folder / f"{name}.onnx", lever, say)
+    kept = _leanest(traced, work, settings)
     measured = kept.parity
     if precision == "fp32" and not measured.good:
         raise ExportFailed(
@@ -103,8 +110,8 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
         name=name,
         role=part.role,
         files=tuple(bundle.file(file) for file in kept.files),
-        inputs=graph.fixed(part.inputs, settings.dynamic_batch),
-        outputs=graph.fixed(part.outputs, settings.dynamic_batch),
+        inputs=inputs,
+        outputs=outputs,
         spans=part.spans,
         precision=precision,
         opset=part.opset,
@@ -117,20 +124,23 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
 
 @dataclass(frozen=True)
 class _Work:
-    """A part on its way into the file `path`."""
+    """A traced part on its way into the file `path`."""
 
-    part: Wrapper
-    truth: Wrapper  # the same in float32, untouched
+    truth: parity.Truth
+    role: str
+    inputs: dict[str, Port]
     path: Path
-    settings: Settings
+    lever: Any
     say: Say
 
     def save(self, model: ir.Model, verdict: str) -> _Saved:
-        files = graph.save(model, self.path, self.part.role)
+        if self.lever:
+            self.say("making it smaller")
+            model = self.lever.rewrite(model.clone(), self.role)
+        self.say("writing")
+        files = graph.save(model, self.path, self.role)
         self.say("comparing")
-        batch = self.settings.dynamic_batch
-        inputs = graph.fixed(self.part.inputs, batch)
-        return _Saved(files, verdict, parity.measure(self.path, self.truth, inputs, batch))
+        return _Saved(files, verdict, parity.measure(self.path, self.truth, self.inputs))
 
 
 @dataclass(frozen=True)
@@ -142,15 +152,14 @@ class _Saved:
     parity: parity.Parity
 
 
-def _leanest(work: _Work) -> _Saved:
+def _leanest(traced: ir.Model, work: _Work, settings: Settings) -> _Saved:
     """The simplified graph where it is leaner and as right as the traced one, else the traced."""
-    traced = graph.trace(work.part, work.settings.dynamic_batch)
-    if work.settings.simplify is None:
+    if settings.simplify is None:
         return work.save(traced, "no: not asked for")
     before = simplify.node_count(traced)
     work.say("simplifying")
     try:
-        leaner = work.settings.simplify(traced)
+        leaner = settings.simplify(traced)
         after = simplify.node_count(leaner)
         verdict = f"yes: {before} nodes -> {after}"
         saved = work.save(leaner, verdict) if after < before else None
@@ -160,11 +169,11 @@ def _leanest(work: _Work) -> _Saved:
         return work.save(traced, f"no: {reason}")
     if saved is None:
         return work.save(traced, "no: nothing to take away")
-    if saved.parity.good:
+    if saved.parity.good or (work.lever and saved.parity.worst_rel <= work.lever.LOSS):
         return saved
     plain = work.save(traced, "no: onnxsim made it less exact")
-    # A lever has a loss of its own; then the simplified graph may not lose more.
+    # Where a lever loses much by itself, the simplified graph may not lose more.
     if plain.parity.good or saved.parity.worst_abs > 1.1 * plain.parity.worst_abs:
         work.say(f"kept unsimplified: off by {saved.parity.worst_abs:.1e} after onnxsim")
         return plain
-    return replace(saved, files=graph.save(leaner, work.path, work.part.role))
+    return work.save(leaner, verdict)

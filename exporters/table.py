@@ -11,21 +11,30 @@ from torch import Tensor
 ROWS = 4096  # written at a time
 
 
-def write(table: Tensor, path: Path, dtype: str = "") -> str:
+def write(table: Tensor, path: Path, dtype: str = "") -> tuple[str, list[Path]]:
     """Write the table [vocab, hidden] as .npy, which every numpy maps into memory.
 
     Without a dtype it is float32, or float16 where that loses nothing: checkpoints in float16 keep
-    their size.
+    their size. int8 has a scale for each row, in a file of its own.
 
     Returns:
-        The dtype written.
+        The dtype written, and the files, the table first.
     """
     chosen = dtype or ("float16" if _exact_in_half(table) else "float32")
     file = np.lib.format.open_memmap(path, "w+", np.dtype(chosen), tuple(table.shape))
+    scales = np.ones(len(table), np.float32)
     for at in range(0, len(table), ROWS):
-        file[at : at + ROWS] = table[at : at + ROWS].float().numpy().astype(chosen)
+        rows = table[at : at + ROWS].float().numpy()
+        if chosen == "int8":
+            scales[at : at + ROWS] = largest = np.abs(rows).max(1, initial=0) / 127
+            rows = np.rint(rows / np.where(largest > 0, largest, 1)[:, None])
+        file[at : at + ROWS] = rows.astype(chosen)
     file.flush()
-    return chosen
+    if chosen != "int8":
+        return chosen, [path]
+    beside = path.with_name(f"{path.stem}.scales.npy")
+    np.save(beside, scales)
+    return chosen, [path, beside]
 
 
 def _exact_in_half(table: Tensor) -> bool:

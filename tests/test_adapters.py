@@ -17,6 +17,8 @@ from alm.errors import BadCheckpoint
 from demo.random_checkpoint import Recipe, make
 from wrappers import _adapters
 from wrappers._decoder import Decoder
+from wrappers._lazy import attach, hollow, weight
+from wrappers._weights import Weights
 from wrappers.salmonn import Salmonn
 
 SMALL: dict[str, Any] = dict(
@@ -48,8 +50,8 @@ def wrapped(kind: str, config: Any) -> tuple[Any, Decoder, Tensors]:
     torch.manual_seed(0)
     llm_config = getattr(transformers, f"{kind}Config")(**SMALL)
     truth = getattr(transformers, f"{kind}ForCausalLM")(llm_config).eval().requires_grad_(False)
-    for weight in truth.parameters():
-        weight.normal_(0, 0.3 if weight.ndim > 1 else 0.5)
+    for each in truth.parameters():
+        each.normal_(0, 0.3 if each.ndim > 1 else 0.5)
     decoder = Decoder(
         wrappers.pick_role("llm", llm_config.model_type).spec(llm_config), "decomposed"
     ).eval()
@@ -71,6 +73,15 @@ def logits(decoder: Decoder, embeds: Tensor) -> Tensor:
     return decoder(embeds, torch.zeros_like(lengths), lengths, *cache)[0]
 
 
+def merge(decoder: Decoder, tensors: Tensors) -> tuple[Decoder, float]:
+    """The decoder with the adapter merged into its weights as they are read, and the error."""
+    weights = Weights("the decoder")
+    weights.add_tensors(decoder.state_dict())
+    before, after = (hollow(lambda: Decoder(decoder.spec, "decomposed")) for _ in range(2))
+    attach(after, _adapters.merged(before, weights, tensors, SETTINGS))
+    return after, _adapters.merge_error(before, after)
+
+
 @pytest.mark.parametrize("llm", ["Llama", "Qwen2", "Gemma2"])
 @pytest.mark.parametrize(
     "config",
@@ -89,11 +100,11 @@ def test_merged_logits_are_those_of_peft_unmerged(llm: str, config: Any) -> None
     tuned, decoder, tensors = wrapped(llm, config)
     embeds = torch.randn(2, 9, 32)
     plain = logits(decoder, embeds)
-    error = _adapters.merge(decoder, tensors, SETTINGS)
+    merged, error = merge(decoder, tensors)
     wanted = tuned(inputs_embeds=embeds, use_cache=False).logits[:, -1:]
     size = wanted.abs().max()
     assert (plain - wanted).abs().max() > 0.05 * size  # the adapter matters
-    assert (logits(decoder, embeds) - wanted).abs().max() < 2e-5 * size
+    assert (logits(merged, embeds) - wanted).abs().max() < 2e-5 * size
     assert 0 <= error < 1e-4 * size
 
 
@@ -102,11 +113,11 @@ def test_the_bank_of_vectors_may_be_saved_once() -> None:
     shared = "base_model.vblora_vector_bank.default"
     once = {n: t for n, t in tensors.items() if "bank" not in n or n == shared}
     assert len(once) < len(tensors)
-    _adapters.merge(decoder, once, SETTINGS)
+    merged, _ = merge(decoder, once)
     embeds = torch.randn(1, 5, 32)
     with torch.no_grad():
         wanted = tuned(inputs_embeds=embeds, use_cache=False).logits[:, -1:]
-        assert (logits(decoder, embeds) - wanted).abs().max() < 2e-5 * wanted.abs().max()
+        assert (logits(merged, embeds) - wanted).abs().max() < 2e-5 * wanted.abs().max()
 
 
 def spoilt(name: str, tensors: Tensors) -> Tensors:
@@ -142,7 +153,7 @@ def spoilt(name: str, tensors: Tensors) -> Tensors:
 def test_a_lora_that_does_not_fit_is_refused(change: str, said: str) -> None:
     _, decoder, tensors = wrapped("Llama", lora(FEW))
     with pytest.raises(BadCheckpoint, match=said):
-        _adapters.merge(decoder, spoilt(change, tensors), SETTINGS)
+        merge(decoder, spoilt(change, tensors))
 
 
 @pytest.mark.parametrize(
@@ -156,21 +167,21 @@ def test_a_lora_that_does_not_fit_is_refused(change: str, said: str) -> None:
 def test_a_vblora_that_does_not_fit_is_refused(change: str, said: str) -> None:
     _, decoder, tensors = wrapped("Llama", vblora(FEW))
     with pytest.raises(BadCheckpoint, match=said):
-        _adapters.merge(decoder, spoilt(change, tensors), SETTINGS)
+        merge(decoder, spoilt(change, tensors))
 
 
 def test_a_vblora_without_its_bank_is_refused() -> None:
     _, decoder, tensors = wrapped("Llama", vblora(FEW))
     bare = {n: t for n, t in tensors.items() if "bank" not in n}
     with pytest.raises(BadCheckpoint, match="no vblora_vector_bank"):
-        _adapters.merge(decoder, bare, SETTINGS)
+        merge(decoder, bare)
 
 
 def test_a_vblora_whose_vectors_do_not_divide_the_llm_is_refused() -> None:
     _, decoder, tensors = wrapped("Llama", vblora(FEW))
     odd = {n: torch.randn(12, 7) if "bank" in n else t for n, t in tensors.items()}
     with pytest.raises(BadCheckpoint, match="the VB-LoRA adapter does not fit"):
-        _adapters.merge(decoder, odd, SETTINGS)
+        merge(decoder, odd)
 
 
 def test_a_vblora_saved_as_its_topk_weights_is_refused() -> None:
@@ -184,7 +195,7 @@ def test_a_vblora_saved_as_its_topk_weights_is_refused() -> None:
         else:
             saved[name] = tensor
     with pytest.raises(BadCheckpoint, match="top-k weights only .*save the whole state_dict"):
-        _adapters.merge(decoder, saved, SETTINGS)
+        merge(decoder, saved)
 
 
 # --- through a checkpoint
@@ -250,7 +261,7 @@ def test_alpha_scales_the_adapter(tiny: Path, tmp_path: Path) -> None:
     weights = []
     for alpha in (16, 32):
         part: Any = Salmonn(made.settings(lora_alpha=alpha).config).decoder("decomposed")
-        weights.append(part.model.layers[0].self_attn.q_proj.weight.detach())
+        weights.append(weight(part, "model.layers.0.self_attn.q_proj.weight"))
     base = Salmonn(tiny).llm_weights["model.layers.0.self_attn.q_proj.weight"]
     torch.testing.assert_close(weights[1] - base, 2 * (weights[0] - base))
 

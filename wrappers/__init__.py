@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +38,10 @@ class Wrapper(nn.Module):
 
     def keep_state_in(self, dtype: str) -> None:
         """Carry state from call to call in this dtype; most parts have none."""
+
+    def finish(self, model: ir.Model) -> ir.Model:
+        """The traced graph with what tracing cannot write; weights in it may be lazy."""
+        return model
 
     @property
     def facts(self) -> dict[str, Any]:

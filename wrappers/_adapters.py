@@ -11,10 +11,13 @@ from typing import Any
 
 import peft
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
 from wrappers._decoder import Decoder
+from wrappers._lazy import attach, held
+from wrappers._weights import Weights
 
 Settings = Mapping[str, Any]  # the checkpoint's `model` section: lora_alpha and so on
 
@@ -148,27 +151,62 @@ def _with_aliases(tensors: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[
     return alias | dict(tensors)
 
 
-@torch.no_grad()
-def merge(decoder: Decoder, tensors: Mapping[str, Tensor], settings: Settings) -> float:
-    """Merge the adapter into the decoder in place.
+def merged(
+    decoder: Decoder, weights: Weights, tensors: Mapping[str, Tensor], settings: Settings
+) -> Weights:
+    """The decoder's weights with the adapter merged in, each one when it is read.
 
-    Returns:
-        The worst difference between the logits before and after merging (float32).
+    Args:
+        decoder: a hollow one, which becomes the unmerged model: calling it applies the adapter
+            beside the weights, as peft does in training.
+        weights: those of the decoder without the adapter.
 
     Raises:
-        BadCheckpoint: tensors that peft does not ask for, or lacks, or a merge that changes logits.
+        BadCheckpoint: tensors that peft does not ask for, or lacks.
     """
-    wrapped, tensors = _wrapped(decoder, tensors, settings)
-    wrapped.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
-    wrapped.eval()
+    _, tensors = _wrapped(decoder, tensors, settings)
+    beside = Weights(weights.where)
+    for name, parameter in decoder.state_dict().items():
+        own = tensors.get(f"base_model.model.{name}")
+        plain = name.replace(".base_layer.", ".")
+        read = (lambda plain=plain: weights[plain]) if own is None else (lambda own=own: own)
+        found = plain in weights.shapes or own is not None
+        beside.add(name, tuple(parameter.shape) if found else (), read)
+    attach(decoder, beside)
+    changed = Weights(weights.where)
+    for path, layer in decoder.named_modules():
+        if isinstance(layer, BaseTunerLayer):
+            name = f"{path}.weight"
+            changed.add(name, weights.shapes[name], lambda path=path: _merge(decoder, path))
+    return weights.over(changed)
 
-    probe = _probe(decoder)
-    before = decoder(*probe)[0]
-    wrapped.merge_and_unload(safe_merge=True)
-    after = decoder(*probe)[0]
-    error = float((before - after).abs().max())
-    if not error <= MERGE_TOLERANCE * max(1.0, float(before.abs().max())):
-        raise BadCheckpoint(f"merging the {kind(tensors)} adapter changes logits by {error:.1e}")
+
+@torch.no_grad()
+def _merge(decoder: Decoder, path: str) -> Tensor:
+    """The weight at `path` with peft's own delta added, float32."""
+    layer: Any = decoder.get_submodule(path)
+    with held(decoder, path):
+        try:
+            layer.merge(safe_merge=True)
+            return layer.get_base_layer().weight.detach()
+        except ValueError as error:
+            raise BadCheckpoint(f"the adapter cannot be merged into {path}: {error}") from error
+        finally:
+            layer.merged_adapters.clear()
+
+
+@torch.no_grad()
+def merge_error(before: Decoder, after: Decoder) -> float:
+    """The worst difference between the logits of the unmerged and of the merged model (float32).
+
+    Raises:
+        BadCheckpoint: it is more than rounding.
+    """
+    probe = _probe(after)
+    wanted, got = before(*probe)[0], after(*probe)[0]
+    error = float((wanted - got).abs().max())
+    if not error <= MERGE_TOLERANCE * max(1.0, float(wanted.abs().max())):
+        raise BadCheckpoint(f"merging the adapter changes logits by {error:.1e}")
     return error
 
 

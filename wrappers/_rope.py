@@ -35,7 +35,7 @@ class Rope(nn.Module):
             )
         self.scaling = 1.0
         if self.kind == "default":
-            powers = torch.arange(0, self.dim, 2, dtype=torch.float32) / self.dim
+            powers = torch.arange(0, self.dim, 2, dtype=torch.float32, device="cpu") / self.dim
             inv_freq = 1.0 / (self.theta**powers)
         elif self.kind in ROPE_INIT_FUNCTIONS:
             with torch.device("cpu"):  # also when the module is built without weights, on meta

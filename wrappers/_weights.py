@@ -68,8 +68,11 @@ class Weights:
 
     def add_tensors(self, tensors: dict[str, Tensor]) -> None:
         for name, tensor in tensors.items():
-            self.shapes[name] = tuple(tensor.shape)
-            self._read[name] = lambda tensor=tensor: tensor
+            self.add(name, tuple(tensor.shape), lambda tensor=tensor: tensor)
+
+    def add(self, name: str, shape: tuple[int, ...], read: Callable[[], Tensor]) -> None:
+        """A tensor that is read, or computed, each time it is asked for."""
+        self.shapes[name], self._read[name] = shape, read
 
     def add_safetensors(self, path: Path) -> None:
         if not path.is_file():

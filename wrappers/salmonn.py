@@ -29,8 +29,9 @@ from wrappers import (
 )
 from wrappers._decoder import Decoder
 from wrappers._fit import faults, fill
+from wrappers._lazy import attach, hollow
 from wrappers._salmonn_files import BERT_HEAD_DIM, HEAD, RATE, TABLE, Files
-from wrappers._weights import read_json
+from wrappers._weights import Weights, read_json
 from wrappers.qformer import QFormer
 
 ROLE = "family"
@@ -79,10 +80,8 @@ class Salmonn(Files):
         return fbank.Fbank(most_samples=max(self.window_samples, LEAST_SAMPLES))
 
     def whisper(self, dialect: str) -> Wrapper:
-        part = whisper.build(self.whisper_config)
-        weights = self.whisper_weights
-        fill(part, weights.take(n for n in part.state_dict() if n in weights), weights.where)
-        return part
+        part = hollow(lambda: whisper.build(self.whisper_config))
+        return attach(part, self.whisper_weights)
 
     def beats(self, dialect: str) -> Wrapper:
         assert self.beats_file is not None
@@ -105,15 +104,17 @@ class Salmonn(Files):
         return part
 
     def decoder(self, dialect: str) -> Wrapper:
-        part = Decoder(self.spec, dialect)
         weights = self.llm_weights
-        state = weights.take(n for n in part.state_dict() if n in weights)
         if self.spec.tied:
-            state[HEAD] = weights[TABLE]
-        fill(part, state, weights.where)
-        part.eval()
-        if self.adapter:
-            part.merge_error = _adapters.merge(part, self.adapter, self.settings)
+            head = Weights(weights.where)
+            head.add(HEAD, weights.shapes[TABLE], lambda: weights[TABLE])
+            weights = weights.over(head)
+        if not self.adapter:
+            return attach(hollow(lambda: Decoder(self.spec, dialect)), weights)
+        before = hollow(lambda: Decoder(self.spec, dialect))
+        weights = _adapters.merged(before, weights, self.adapter, self.settings)
+        part = attach(hollow(lambda: Decoder(self.spec, dialect)), weights)
+        part.merge_error = _adapters.merge_error(before, part)
         return part
 
     def embedding(self) -> Tensor:

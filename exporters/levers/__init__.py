@@ -1,1 +1,7 @@
-"""What makes a part smaller or faster, one file each: a frozen dataclass `Lever` with `pull`."""
+"""What makes a part smaller or faster, one file each, with a frozen dataclass `Lever`:
+
+- `TABLE`: how the embedding table is stored; `LEAVES_ALONE`: what is not touched, and why,
+- `LOSS`: the share of the largest value that it may cost; more makes the exporter look twice,
+- `ENGINE`: the only engine that runs what comes out, "" for any,
+- `prepare(part)` before the part is traced, `rewrite(model, role)` on the graph, weights lazy.
+"""

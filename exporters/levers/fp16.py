@@ -1,58 +1,85 @@
-"""float16: weights and products of linear layers and convolutions, half the bytes.
-
-Everything between them stays float32: norms, softmax, activations and the residual stream, because
-float16 norms are the known cause of silently wrong transcripts. Front ends are left alone: their
-powers span more than float16 can hold.
-"""
+"""float16: weights and products of linear layers and convolutions, half the bytes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+import onnx_ir as ir
 
+from exporters import lazy
+from exporters.products import Once, cast, products
 from wrappers import Wrapper
 
-LEAVES_ALONE = "front ends, norms, softmax, activations, biases, the residual stream"
-
-
-class Half(nn.Module):
-    """A linear or convolution layer whose product is taken in float16; float32 in and out."""
-
-    def __init__(self, layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> None:
-        super().__init__()
-        self.bias = layer.bias
-        layer.bias = None  # pyright: ignore
-        self.layer = layer.half()
-        # A bias is added behind the product, over the channels.
-        self.spread = (slice(None),) + (None,) * (layer.weight.ndim - 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.layer(x.half()).float()
-        return y if self.bias is None else y + self.bias[self.spread]
-
-
-def _halve(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, (nn.Linear, nn.Conv1d, nn.Conv2d)):
-            setattr(module, name, Half(child))
-        else:
-            _halve(child)
+HALF, FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
 
 
 @dataclass(frozen=True)
 class Lever:
     """Half of the bytes; worst error about 1e-3 of the largest value."""
 
-    on = "module"
-    table_dtype = "float16"
+    TABLE = "float16"
+    ENGINE = ""
+    LOSS = 5e-3
+    LEAVES_ALONE = (
+        "front ends, whose powers span more than float16 holds; norms, softmax, activations and "
+        "the residual stream, because float16 norms are a known cause of wrong transcripts; biases"
+    )
 
-    @torch.no_grad()
-    def pull(self, part: Wrapper) -> Wrapper:
-        """Change the part in place."""
-        if part.role == "frontend":
-            return part
-        _halve(part)
-        part.keep_state_in("float16")
-        return part
+    def prepare(self, part: Wrapper) -> None:
+        """The KV cache is kept in float16."""
+        if part.role != "frontend":
+            part.keep_state_in("float16")
+
+    def rewrite(self, model: ir.Model, role: str) -> ir.Model:
+        """Change the graph in place."""
+        if role == "frontend":
+            return model
+        graph, once = model.graph, Once()
+        for product in products(graph):
+            (x,) = once.of(product) or once.of(product, [cast(product.x, HALF)])
+            shape, read = lazy.shape_of(product.weight), lazy.reader(product.weight)
+            name = f"{product.name}.float16"
+            weight = lazy.add(graph, name, shape, lambda read=read: _half(read()), HALF)
+            inputs = [x.outputs[0], weight]
+            y = ir.Node("", product.node.op_type, inputs, product.node.attributes.values())
+            y.outputs[0].dtype = HALF
+            back = cast(y.outputs[0], FLOAT)
+            product.replace([y, back], back.outputs[0])
+        for node in list(graph):
+            if node.op_type == "Conv":
+                _convolve(graph, node)
+        lazy.drop_unused(graph)
+        return model
+
+
+def _half(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # infinite then, which the comparison refuses to ship
+        return values.astype(np.float16)
+
+
+def _convolve(graph: ir.Graph, node: ir.Node) -> None:
+    """A convolution in float16, its bias added in float32."""
+    x, weight = node.inputs[:2]
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if x is None or weight is None or not weight.is_initializer():
+        return
+    shape, read = lazy.shape_of(weight), lazy.reader(weight)
+    name = f"{weight.name}.float16"
+    narrow = lazy.add(graph, name, shape, lambda: _half(read()), HALF)
+    made = [cast(x, HALF)]
+    made.append(ir.Node("", "Conv", [made[0].outputs[0], narrow], node.attributes.values()))
+    made[-1].outputs[0].dtype = HALF
+    made.append(cast(made[-1].outputs[0], FLOAT))
+    if bias is not None:
+        spread = (shape[0],) + (1,) * (len(shape) - 2)
+        of_bias = lazy.reader(bias)
+        spread_bias = lazy.add(
+            graph, f"{bias.name}.spread", spread, lambda: of_bias().reshape(spread)
+        )
+        made.append(ir.node("Add", [made[-1].outputs[0], spread_bias]))
+    out, y = node.outputs[0], made[-1].outputs[0]
+    y.name, y.shape, y.type = out.name, out.shape, out.type
+    graph.insert_before(node, made)
+    out.replace_all_uses_with(y, replace_graph_outputs=out.is_graph_output())
+    graph.remove(node, safe=True)

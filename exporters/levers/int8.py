@@ -1,0 +1,88 @@
+"""int8: a quarter of the bytes; integer products where there are many rows, weights alone else.
+
+An encoder's products have hundreds of rows: inputs are rounded to 8 bits on the way and multiplied
+as integers, which is twice as fast as float32. A decoder makes one row at a time and waits for its
+weights alone: they are 8 bits in blocks of 128.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from exporters import lazy
+from exporters.levers import _nbits
+from exporters.products import CONTRIB, Once, Product, cast, products
+from wrappers import Wrapper
+
+SCHEME = _nbits.Scheme(bits=8, block=128)
+LEAST = 32  # inputs: narrower products are not worth two more nodes
+
+
+@dataclass(frozen=True)
+class Lever:
+    """Symmetric, one scale an output, in encoders and bridges; blocks of 128 in decoders."""
+
+    TABLE = "int8"
+    ENGINE = "onnxruntime"
+    LOSS = 0.2
+    LEAVES_ALONE = (
+        "front ends, whose powers span more than 8 bits hold; convolutions, for which integer "
+        "kernels are slower here; attention's own products, which have no constant side; norms"
+    )
+
+    def prepare(self, part: Wrapper) -> None:
+        """Nothing."""
+
+    def rewrite(self, model: ir.Model, role: str) -> ir.Model:
+        """Change the graph in place."""
+        if role == "frontend":
+            return model
+        once = Once()
+        for product in products(model.graph):
+            if product.sizes[0] < LEAST:
+                continue
+            if role == "decoder":
+                _nbits.put(product, SCHEME)
+                model.opset_imports[CONTRIB] = 1
+            else:
+                _integers(product, once)
+        lazy.drop_unused(model.graph)
+        return model
+
+
+def _integers(product: Product, once: Once) -> None:
+    """DynamicQuantizeLinear and MatMulInteger: standard operators, fused when they are loaded."""
+    graph = product.node.graph
+    assert isinstance(graph, ir.Graph)
+    found = once.of(product)
+    if not found:
+        found = once.of(product, [ir.node("DynamicQuantizeLinear", [product.x], num_outputs=3)])
+        for value, dtype in zip(found[0].outputs, _QUANTIZED, strict=True):
+            value.dtype = dtype
+    x, scale, zero = found[0].outputs
+    rows, columns = product.sizes
+    name = f"{product.name}.int8"
+    codes, factors = lazy.shared(lambda: _rounded(product.read()), 2)
+    weight = lazy.add(graph, name, (rows, columns), codes, ir.DataType.INT8)
+    scales = lazy.add(graph, f"{name}.scales", (columns,), factors)
+    sums = ir.node("MatMulInteger", [x, weight, zero])
+    sums.outputs[0].dtype = ir.DataType.INT32
+    exact = cast(sums.outputs[0], ir.DataType.FLOAT)
+    factor = ir.node("Mul", [scale, scales])
+    scaled = ir.node("Mul", [exact.outputs[0], factor.outputs[0]])
+    for node in (factor, scaled):
+        node.outputs[0].dtype = ir.DataType.FLOAT
+    product.replace([sums, exact, factor, scaled], scaled.outputs[0])
+
+
+_QUANTIZED = (ir.DataType.UINT8, ir.DataType.FLOAT, ir.DataType.UINT8)
+
+
+def _rounded(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """W [in, out] as int8, and the scale of each output; from W' [out, in]."""
+    scales = np.abs(matrix).max(1) / 127
+    safe = np.where(scales > 0, scales, 1).astype(np.float32)
+    return np.ascontiguousarray(np.rint(matrix / safe[:, None]).astype(np.int8).T), safe

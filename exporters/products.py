@@ -1,0 +1,104 @@
+"""Products with constant weights in a graph: what the levers turn into something smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from exporters import lazy
+
+CONTRIB = "com.microsoft"
+
+
+@dataclass(frozen=True)
+class Product:
+    """y = x W + bias, as a MatMul or a Gemm node."""
+
+    node: ir.Node
+    x: ir.Value
+    weight: ir.Value
+    bias: ir.Value | None
+    turned: bool  # the weight is [out, in]
+
+    @property
+    def name(self) -> str:
+        """The weight's name in the checkpoint."""
+        return str(self.weight.name)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Rows and columns of W: inputs, outputs."""
+        rows, columns = lazy.shape_of(self.weight)
+        return (columns, rows) if self.turned else (rows, columns)
+
+    def read(self) -> np.ndarray:
+        """W' [out, in], float32."""
+        values = lazy.reader(self.weight)().astype(np.float32, copy=False)
+        return values if self.turned else values.T
+
+    def replace(self, nodes: Sequence[ir.Node], y: ir.Value, bias_is_in: bool = False) -> None:
+        """Put `nodes`, of which y = x W comes out, in the place of the product."""
+        made, out = list(nodes), self.node.outputs[0]
+        if self.bias is not None and not bias_is_in:
+            made.append(ir.node("Add", [y, self.bias]))
+            y = made[-1].outputs[0]
+        y.name, y.shape, y.type = out.name, out.shape, out.type
+        graph = self.node.graph
+        assert isinstance(graph, ir.Graph)
+        graph.insert_before(self.node, made)
+        is_output = out.is_graph_output()
+        out.replace_all_uses_with(y, replace_graph_outputs=is_output)
+        graph.remove(self.node, safe=True)
+
+
+def products(graph: ir.Graph) -> Iterator[Product]:
+    """Every product with a constant matrix, in the order of the graph."""
+    for node in list(graph):
+        found = _product(node)
+        if found is not None:
+            yield found
+
+
+def _product(node: ir.Node) -> Product | None:
+    if node.domain or node.op_type not in ("MatMul", "Gemm"):
+        return None
+    x, weight = node.inputs[:2]
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if x is None or weight is None or weight.const_value is None or len(weight.shape or ()) != 2:
+        return None
+    if not weight.is_initializer():
+        return None
+    turned = False
+    if node.op_type == "Gemm":
+        said = {name: attribute.value for name, attribute in node.attributes.items()}
+        if said.get("transA", 0) or said.get("alpha", 1.0) != 1.0 or said.get("beta", 1.0) != 1.0:
+            return None
+        turned = bool(said.get("transB", 0))
+    return Product(node, x, weight, bias, turned)
+
+
+def cast(value: ir.Value, dtype: ir.DataType) -> ir.Node:
+    """A Cast node; its output knows its dtype."""
+    node = ir.node("Cast", [value], {"to": int(dtype)})
+    node.outputs[0].dtype, node.outputs[0].shape = dtype, value.shape
+    return node
+
+
+class Once:
+    """Nodes that several products share, each put before the first of them."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, list[ir.Node]] = {}
+
+    def of(self, product: Product, make: list[ir.Node] | None = None) -> list[ir.Node]:
+        """What was made for this product's input before; else `make`, put before the product."""
+        key = id(product.x)
+        if key not in self._made and make is not None:
+            graph = product.node.graph
+            assert isinstance(graph, ir.Graph)
+            graph.insert_before(product.node, make)
+            self._made[key] = make
+        return self._made.get(key, [])

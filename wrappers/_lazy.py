@@ -1,0 +1,132 @@
+"""Parts without weights: what is large is read when it is needed and let go after it.
+
+A decoder of 3 billion parameters is 12.8 GB in float32. `attach` leaves it on the meta device and
+says where its weights are; whoever runs the part then holds one layer at a time, and whoever traces
+it needs no values at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from alm.errors import BadCheckpoint
+from wrappers._fit import faults
+from wrappers._weights import Weights
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def hollow(build: Callable[[], ModuleT]) -> ModuleT:
+    """What `build` builds, its parameters on the meta device.
+
+    Buffers that are computed must say device="cpu", or they are lost.
+    """
+    with torch.device("meta"):
+        part = build()
+    return part.eval().requires_grad_(False)
+
+
+def attach(part: ModuleT, weights: Weights) -> ModuleT:
+    """Tell a hollow part where its weights are.
+
+    Calling it then reads them layer by layer: an item of a ModuleList, or a Linear outside of any,
+    when it is called, all else when the part is.
+
+    Raises:
+        BadCheckpoint: naming every missing and every misshapen weight at once.
+    """
+    wrong = faults(part, weights.shapes, weights.where)
+    if wrong:
+        raise BadCheckpoint(wrong[0])
+    part.__dict__["source"] = weights
+    stations = dict(_stations(part))
+    for path, station in stations.items():
+        inner = [p for p in stations if p != path and p.startswith(f"{path}." if path else "")]
+        names = [
+            f"{path}.{n}".lstrip(".")
+            for n, _ in station.named_parameters(remove_duplicate=False)
+            if not any(f"{path}.{n}".lstrip(".").startswith(f"{p}.") for p in inner)
+        ]
+        _read_when_called(part, station, names, weights)
+    return part
+
+
+def weight(part: nn.Module, name: str) -> Tensor:
+    """A weight of a part, attached or filled, in the dtype that the part computes in."""
+    parameter = part.get_parameter(name)
+    if not parameter.is_meta:
+        return parameter.detach()
+    return part.__dict__["source"][name].to(parameter.dtype)
+
+
+def _stations(part: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Where weights are read: the part itself, items of ModuleLists, Linears outside of them."""
+    yield "", part
+    lists = [n for n, m in part.named_modules() if isinstance(m, nn.ModuleList)]
+    outermost = [n for n in lists if not any(n.startswith(f"{o}.") for o in lists if o != n)]
+    for name in outermost:
+        for i, item in enumerate(part.get_submodule(name)):  # pyright: ignore
+            yield f"{name}.{i}", item
+    for name, module in part.named_modules():
+        if isinstance(module, nn.Linear) and not any(name.startswith(f"{o}.") for o in outermost):
+            yield name, module
+
+
+def _read_when_called(
+    part: nn.Module, station: nn.Module, names: list[str], weights: Weights
+) -> None:
+    def read(*_: Any) -> None:
+        if not torch.compiler.is_exporting():
+            for name in names:
+                _put(part, name, weight(part, name))
+
+    def let_go(*_: Any) -> None:
+        if not torch.compiler.is_exporting():
+            for name in names:
+                _put(part, name, part.get_parameter(name).to("meta"))
+
+    station.register_forward_pre_hook(read)
+    station.register_forward_hook(let_go, always_call=True)
+
+
+def _put(part: nn.Module, name: str, value: Tensor) -> None:
+    path, _, leaf = name.rpartition(".")
+    owner = part.get_submodule(path)
+    owner._parameters[leaf] = nn.Parameter(value, requires_grad=False)
+
+
+@contextmanager
+def held(part: nn.Module, path: str) -> Iterator[None]:
+    """The weights of an attached part under `path` are there meanwhile."""
+    names = [f"{path}.{n}" for n, _ in part.get_submodule(path).named_parameters()]
+    for name in names:
+        _put(part, name, weight(part, name))
+    try:
+        yield
+    finally:
+        for name in names:
+            _put(part, name, part.get_parameter(name).to("meta"))
+
+
+@contextmanager
+def weightless(part: nn.Module) -> Iterator[None]:
+    """All parameters replaced by stand-ins without values, on the device of the inputs."""
+    real = dict(part.named_parameters(remove_duplicate=False))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        fakes = {
+            name: torch.empty(p.shape, dtype=p.dtype, device="cpu") for name, p in real.items()
+        }
+    for name, fake in fakes.items():
+        _put(part, name, fake)
+    try:
+        yield
+    finally:
+        for name, parameter in real.items():
+            path, _, leaf = name.rpartition(".")
+            part.get_submodule(path)._parameters[leaf] = parameter
