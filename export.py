@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from alm import command, inspection, pick
-from alm.errors import BadArtifacts, UnknownName
+from alm.errors import BadArtifacts, BadOption, UnknownName
 from alm.manifest import Manifest
 
 ROOT = Path(__file__).parent
@@ -33,7 +33,9 @@ def export(
     ] = False,
     precision: Annotated[
         str,
-        typer.Option(help="fp32 or a lever, for all or by part: fp16 or decoder=fp16,mel=fp32."),
+        typer.Option(
+            help="fp32, auto or levers, for all or by part: int8 or decoder=int4+kv8,mel=fp32."
+        ),
     ] = "",
     target: Annotated[str, typer.Option(help="Where it will run.")] = "cpu",
     dialect: Annotated[
@@ -69,7 +71,7 @@ def export(
     chosen = _chosen(part, known)
     settings = parts.Settings(
         dialect=dialect or goal.DIALECT,
-        precision=_precisions(precision or goal.PRECISION, known, parts.precisions()),
+        precision=_precisions(precision or goal.PRECISION, checkpoint, goal),
         dynamic_batch=dynamic_batch,
         **({} if simplify else {"simplify": None}),
     )
@@ -120,16 +122,26 @@ def _chosen(said: list[str], known: list[str]) -> list[str]:
     return [name for name in known if name in said or "all" in said]
 
 
-def _precisions(said: str, known: list[str], precisions: list[str]) -> dict[str, str]:
-    """Part -> precision, from `fp16` or `decoder=fp16,whisper=fp32` or both."""
-    chosen = dict.fromkeys(known, "fp32")
+def _precisions(said: str, checkpoint: Any, goal: Any) -> dict[str, str]:
+    """Part -> precision, from `fp16` or `decoder=int4,whisper=fp32` or both."""
+    from exporters import part, pull
+
+    roles = {name: checkpoint.roles.get(name, "") for name in checkpoint.parts}
+    roles[part.TABLE] = "table"
+    chosen = dict.fromkeys(roles, pull.PLAIN)
     for word in said.split(","):
         name, _, value = word.strip().rpartition("=")
-        if value not in precisions:
-            raise UnknownName(f"unknown precision {value!r}; there is: {', '.join(precisions)}")
-        if name and name not in known:
-            raise UnknownName(f"unknown part {name!r}; there is: {', '.join(known)}")
-        chosen |= {name: value} if name else dict.fromkeys(known, value)
+        if name and name not in roles:
+            raise UnknownName(f"unknown part {name!r}; there is: {', '.join(roles)}")
+        for each in [name] if name else roles:
+            chosen[each] = goal.AUTO[roles[each]] if value == pull.AUTO else value
+    for name, value in chosen.items():
+        wanted = pull.pull(value).engines
+        if wanted - set(goal.ENGINES):
+            raise BadOption(
+                f"precision {value} of part {name} runs in {', '.join(wanted)} alone, and the "
+                f"target is not that; take fp16 or bf16, or --target cpu"
+            )
     return chosen
 
 

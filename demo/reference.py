@@ -13,6 +13,7 @@ from torch import Tensor
 from alm.text import Prompter
 from demo.model import read
 from wrappers import open_checkpoint
+from wrappers._lazy import filled
 
 
 class Reference:
@@ -20,7 +21,9 @@ class Reference:
 
     def __init__(self, path: Path) -> None:
         found = open_checkpoint(path)
-        self.parts: dict[str, Any] = {n: load("decomposed") for n, load in found.parts.items()}
+        self.parts: dict[str, Any] = {
+            name: filled(load("decomposed")) for name, load in found.parts.items()
+        }
         self.table = found.embedding().float()
         self.tokenizer = Tokenizer.from_str(found.tokenizer_json)
         self.prompter = Prompter(self.tokenizer, found.prompt, found.tokens)

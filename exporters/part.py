@@ -6,15 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
-from alm import graphfile, pick
+from alm import graphfile
 from alm.errors import ExportFailed
 from alm.manifest import Part
 from alm.ports import Port
-from exporters import graph, levers, parity, simplify, table
+from exporters import graph, parity, pull, simplify, table
 from exporters.bundle import Bundle
 from wrappers import Checkpoint
 
@@ -28,7 +27,7 @@ class Settings:
     """How parts are to be exported."""
 
     dialect: str
-    precision: dict[str, str]  # part name -> fp32 or a lever's name
+    precision: dict[str, str]  # part name -> fp32, or levers joined by +
     dynamic_batch: bool
     simplify: Callable[[ir.Model], ir.Model] | None = simplify.simplify  # None: not asked for
 
@@ -39,11 +38,6 @@ class Exported:
 
     part: Part
     seconds: float
-
-
-def precisions() -> list[str]:
-    """fp32, and every lever."""
-    return ["fp32", *pick.names(levers)]
 
 
 def export(
@@ -65,32 +59,23 @@ def export(
 
 def _table(checkpoint: Checkpoint, settings: Settings, bundle: Bundle) -> Part:
     precision = settings.precision[TABLE]
-    lever = _lever(precision)
-    dtype, files = table.write(
-        checkpoint.embedding(), bundle.folder / f"{TABLE}.npy", lever.TABLE if lever else ""
-    )
+    path = bundle.folder / f"{TABLE}.npy"
+    dtype, files = table.write(checkpoint.embedding(), path, pull.pull(precision).table)
     return Part(
         name=TABLE,
         role="table",
         files=tuple(bundle.file(file) for file in files),
         precision=precision,
-        measured={"stored": dtype if lever else f"{precision}, stored as {dtype}"},
+        measured={"stored": dtype},
     )
-
-
-def _lever(precision: str) -> Any:
-    if precision == "fp32":
-        return None
-    return pick.pick(levers, precision, "precision").Lever()
 
 
 def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle, say: Say) -> Part:
     load, precision = checkpoint.parts[name], settings.precision[name]
     say("loading")
     part = load(settings.dialect).eval()
-    lever = _lever(precision)
-    if lever:
-        lever.prepare(part)
+    pulled = pull.pull(precision)
+    pulled.prepare(part)
     inputs = graph.fixed(part.inputs, settings.dynamic_batch)
     outputs = graph.fixed(part.outputs, settings.dynamic_batch)
     say("tracing")
@@ -98,10 +83,10 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
     part.keep_state_in("float32")
     say("asking the original")
     truth = parity.Truth(part, settings.dynamic_batch)
-    work = _Work(truth, part.role, inputs, bundle.folder / f"{name}.onnx", lever, say)
+    work = _Work(truth, part.role, inputs, bundle.folder / f"{name}.onnx", pulled, say)
     kept = _leanest(traced, work, settings)
     measured = kept.parity
-    if precision == "fp32" and not measured.good:
+    if precision == pull.PLAIN and not measured.good:
         raise ExportFailed(
             f"part {name} is off by {measured.worst_abs:.1e} (relative {measured.worst_rel:.1e}) "
             f"in {measured.output}; a float32 graph must be within {parity.FP32_TOLERANCE:g}"
@@ -130,13 +115,12 @@ class _Work:
     role: str
     inputs: dict[str, Port]
     path: Path
-    lever: Any
+    pulled: pull.Pulled
     say: Say
 
     def save(self, model: ir.Model, verdict: str) -> _Saved:
-        if self.lever:
-            self.say("making it smaller")
-            model = self.lever.rewrite(model.clone(), self.role)
+        if self.pulled.levers:
+            model = self.pulled.rewrite(model.clone(), self.role)
         self.say("writing")
         files = graph.save(model, self.path, self.role)
         self.say("comparing")
@@ -169,7 +153,7 @@ def _leanest(traced: ir.Model, work: _Work, settings: Settings) -> _Saved:
         return work.save(traced, f"no: {reason}")
     if saved is None:
         return work.save(traced, "no: nothing to take away")
-    if saved.parity.good or (work.lever and saved.parity.worst_rel <= work.lever.LOSS):
+    if saved.parity.good or saved.parity.worst_rel <= work.pulled.loss:
         return saved
     plain = work.save(traced, "no: onnxsim made it less exact")
     # Where a lever loses much by itself, the simplified graph may not lose more.

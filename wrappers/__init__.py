@@ -70,6 +70,11 @@ class Checkpoint:
     licence: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def roles(self) -> dict[str, str]:
+        """Part name -> its role: that of the file of its name; the decoder is one."""
+        return {name: role_of(name) or name for name in self.parts}
+
 
 def randomised(part: PartT) -> PartT:
     """The part with random weights, large enough to matter; the same every time."""
@@ -81,8 +86,9 @@ def randomised(part: PartT) -> PartT:
 
 
 def role_of(name: str) -> str:
-    """The ROLE that wrappers/NAME.py declares, read without importing it."""
-    tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text("utf-8"))
+    """The ROLE that wrappers/NAME.py declares, read without importing it; "" if there is none."""
+    file = Path(__file__).parent / f"{name}.py"
+    tree = ast.parse(file.read_text("utf-8") if file.is_file() else "")
     for node in tree.body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "ROLE":
             return ast.literal_eval(node.value)

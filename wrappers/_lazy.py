@@ -81,15 +81,19 @@ def _stations(part: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def _read_when_called(
     part: nn.Module, station: nn.Module, names: list[str], weights: Weights
 ) -> None:
+    read_here: list[str] = []
+
     def read(*_: Any) -> None:
-        if not torch.compiler.is_exporting():
-            for name in names:
-                _put(part, name, weight(part, name))
+        if torch.compiler.is_exporting():
+            return
+        read_here[:] = [name for name in names if part.get_parameter(name).is_meta]
+        for name in read_here:
+            _put(part, name, weight(part, name))
 
     def let_go(*_: Any) -> None:
-        if not torch.compiler.is_exporting():
-            for name in names:
-                _put(part, name, part.get_parameter(name).to("meta"))
+        for name in read_here:
+            _put(part, name, part.get_parameter(name).to("meta"))
+        read_here.clear()
 
     station.register_forward_pre_hook(read)
     station.register_forward_hook(let_go, always_call=True)
@@ -99,6 +103,14 @@ def _put(part: nn.Module, name: str, value: Tensor) -> None:
     path, _, leaf = name.rpartition(".")
     owner = part.get_submodule(path)
     owner._parameters[leaf] = nn.Parameter(value, requires_grad=False)
+
+
+def filled(part: ModuleT) -> ModuleT:
+    """The part with all its weights read, to stay; for many runs of a small one."""
+    for name, parameter in list(part.named_parameters(remove_duplicate=False)):
+        if parameter.is_meta:
+            _put(part, name, weight(part, name))
+    return part
 
 
 @contextmanager

@@ -9,3 +9,12 @@ _NEWEST = tuple(int(n) for n in onnxruntime.__version__.split(".")[:2])
 
 DIALECT = "standard" if _NEWEST >= (1, 24) else "decomposed"
 PRECISION = "fp32"
+ENGINES = ("onnxruntime",)  # whose own operators may be used
+# What loses nothing that can be heard and is fastest here: see bench/results.
+AUTO = {
+    "frontend": "fp32",
+    "encoder": "int8",
+    "bridge": "int8",
+    "decoder": "int4",
+    "table": "int8",
+}

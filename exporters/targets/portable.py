@@ -2,3 +2,11 @@
 
 DIALECT = "decomposed"
 PRECISION = "fp32"
+ENGINES = ()  # whose own operators may be used
+AUTO = {
+    "frontend": "fp32",
+    "encoder": "fp16",
+    "bridge": "fp16",
+    "decoder": "fp16",
+    "table": "fp16",
+}
