@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,11 @@ def _give_weights(graph: ir.Graph, part: Wrapper) -> None:
     for name in [n for n in graph.initializers if n.removeprefix("part.") in _parameters(part)]:
         value = graph.initializers.pop(name)
         value.name = own = name.removeprefix("part.")
-        value.const_value = lazy.tensor(
-            own, lazy.shape_of(value), lambda own=own: weight(part, own).numpy()
+        shape, source = lazy.shape_of(value), partial(weight, part, own)
+        value.const_value = (
+            lazy.Matrix(own, shape, source, turned=True)
+            if len(shape) == 2
+            else lazy.tensor(own, shape, lambda source=source: source().float().numpy())
         )
         graph.initializers.add(value)
 

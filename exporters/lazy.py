@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
+from torch import Tensor
 
 Read = Callable[[], np.ndarray]
+Source = Callable[[], Tensor]
 
 
 def tensor(
@@ -19,6 +21,26 @@ def tensor(
         return ir.Tensor(read(), dtype=dtype, shape=ir.Shape(shape), name=name)
 
     return ir.LazyTensor(evaluate, dtype=dtype, shape=ir.Shape(shape), name=name, cache=False)
+
+
+class Matrix(ir.LazyTensor):
+    """A weight of a Linear, W' [out, in] or W [in, out], that knows where it comes from.
+
+    `source` gives W' in the dtype of the checkpoint: levers convert it piece by piece, which in
+    float32 would be a gigabyte for an LLM's head.
+    """
+
+    def __init__(self, name: str, shape: tuple[int, ...], source: Source, turned: bool) -> None:
+        self.source, self.turned = source, turned
+
+        def evaluate() -> ir.Tensor:
+            values = source().float()
+            values = values if turned else values.T.contiguous()
+            return ir.Tensor(values.numpy(), name=name)
+
+        shape = shape if turned else shape[::-1]
+        float32 = ir.DataType.FLOAT
+        super().__init__(evaluate, float32, shape=ir.Shape(shape), name=name, cache=False)
 
 
 def reader(value: ir.Value) -> Read:
@@ -80,16 +102,11 @@ def fold_transposes(graph: ir.Graph) -> None:
     """
     for node in list(graph):
         value = node.inputs[0] if node.op_type == "Transpose" else None
-        if value is None or value.name not in graph.initializers or value.const_value is None:
+        weight = value.const_value if value is not None else None
+        if value is None or not isinstance(weight, Matrix) or len(value.uses()) > 1:
             continue
-        shape, read = shape_of(value), reader(value)
-        if len(shape) != 2 or any(use.node.op_type != "Transpose" for use in value.uses()):
-            continue
-        name, out = str(value.name), node.outputs[0]
-        turned = next((u.node for u in value.uses() if u.node is not node), None)
-        if turned is not None:
-            continue  # seldom: one weight transposed twice; the optimizer may do as it likes
+        out = node.outputs[0]
         graph.remove(node, safe=False)
-        del graph.initializers[name]
-        value = add(graph, name, shape[::-1], lambda read=read: np.ascontiguousarray(read().T))
+        value.const_value = Matrix(str(value.name), weight.shape.numpy(), weight.source, False)
+        value.shape = value.const_value.shape
         out.replace_all_uses_with(value)

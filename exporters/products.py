@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
+import torch
+from torch import Tensor
 
 from exporters import lazy
 
@@ -34,9 +35,12 @@ class Product:
         rows, columns = lazy.shape_of(self.weight)
         return (columns, rows) if self.turned else (rows, columns)
 
-    def read(self) -> np.ndarray:
-        """W' [out, in], float32."""
-        values = lazy.reader(self.weight)().astype(np.float32, copy=False)
+    def read(self) -> Tensor:
+        """W' [out, in], in the dtype of the checkpoint where that is known."""
+        held = self.weight.const_value
+        if isinstance(held, lazy.Matrix):
+            return held.source()
+        values = torch.from_numpy(lazy.reader(self.weight)())
         return values if self.turned else values.T
 
     def replace(self, nodes: Sequence[ir.Node], y: ir.Value, bias_is_in: bool = False) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +21,8 @@ from wrappers._fit import faults
 from wrappers._weights import Weights
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+PIECE = 8192  # outputs of a large Linear that are computed at a time
 
 
 def hollow(build: Callable[[], ModuleT]) -> ModuleT:
@@ -35,8 +38,8 @@ def hollow(build: Callable[[], ModuleT]) -> ModuleT:
 def attach(part: ModuleT, weights: Weights) -> ModuleT:
     """Tell a hollow part where its weights are.
 
-    Calling it then reads them layer by layer: an item of a ModuleList, or a Linear outside of any,
-    when it is called, all else when the part is.
+    Calling it then reads them layer by layer: an item of a ModuleList when it is called, a Linear
+    outside of any piece by piece, all else when the part is called.
 
     Raises:
         BadCheckpoint: naming every missing and every misshapen weight at once.
@@ -53,16 +56,17 @@ def attach(part: ModuleT, weights: Weights) -> ModuleT:
             for n, _ in station.named_parameters(remove_duplicate=False)
             if not any(f"{path}.{n}".lstrip(".").startswith(f"{p}.") for p in inner)
         ]
-        _read_when_called(part, station, names, weights)
+        if isinstance(station, nn.Linear):
+            station.forward = partial(_in_pieces, part, path, station)  # pyright: ignore
+        else:
+            _read_when_called(part, station, names)
     return part
 
 
 def weight(part: nn.Module, name: str) -> Tensor:
-    """A weight of a part, attached or filled, in the dtype that the part computes in."""
+    """A weight of a part, attached or filled, in the dtype of its checkpoint."""
     parameter = part.get_parameter(name)
-    if not parameter.is_meta:
-        return parameter.detach()
-    return part.__dict__["source"][name].to(parameter.dtype)
+    return part.__dict__["source"][name] if parameter.is_meta else parameter.detach()
 
 
 def _stations(part: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -78,9 +82,17 @@ def _stations(part: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def _read_when_called(
-    part: nn.Module, station: nn.Module, names: list[str], weights: Weights
-) -> None:
+def _in_pieces(part: nn.Module, path: str, linear: nn.Linear, x: Tensor) -> Tensor:
+    """The Linear at `path`: an LLM's head alone is 1.6 GB in float32, and half that as stored."""
+    if not linear.weight.is_meta or torch.compiler.is_exporting():
+        return nn.functional.linear(x, linear.weight, linear.bias)
+    stored = weight(part, f"{path}.weight")
+    pieces = [nn.functional.linear(x, piece.to(x.dtype)) for piece in stored.split(PIECE)]
+    y = torch.cat(pieces, -1)
+    return y if linear.bias is None else y + weight(part, f"{path}.bias").to(x.dtype)
+
+
+def _read_when_called(part: nn.Module, station: nn.Module, names: list[str]) -> None:
     read_here: list[str] = []
 
     def read(*_: Any) -> None:
@@ -88,7 +100,7 @@ def _read_when_called(
             return
         read_here[:] = [name for name in names if part.get_parameter(name).is_meta]
         for name in read_here:
-            _put(part, name, weight(part, name))
+            _put(part, name, weight(part, name).to(part.get_parameter(name).dtype))
 
     def let_go(*_: Any) -> None:
         for name in read_here:
@@ -109,7 +121,7 @@ def filled(part: ModuleT) -> ModuleT:
     """The part with all its weights read, to stay; for many runs of a small one."""
     for name, parameter in list(part.named_parameters(remove_duplicate=False)):
         if parameter.is_meta:
-            _put(part, name, weight(part, name))
+            _put(part, name, weight(part, name).to(part.get_parameter(name).dtype))
     return part
 
 
@@ -118,7 +130,7 @@ def held(part: nn.Module, path: str) -> Iterator[None]:
     """The weights of an attached part under `path` are there meanwhile."""
     names = [f"{path}.{n}" for n, _ in part.get_submodule(path).named_parameters()]
     for name in names:
-        _put(part, name, weight(part, name))
+        _put(part, name, weight(part, name).to(part.get_parameter(name).dtype))
     try:
         yield
     finally:

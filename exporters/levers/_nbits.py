@@ -17,7 +17,7 @@ from torch import Tensor
 from exporters import lazy
 from exporters.products import CONTRIB, Product
 
-ROWS = 4096  # of W' quantized at a time: 200 MB of intermediates at 4096 inputs
+PIECE = 2**18  # weights quantized at a time: their intermediates stay in a core's cache
 SEARCH = (1.0, 0.95, 0.9, 0.85, 0.8)  # of the range of a block that is worth keeping
 
 
@@ -39,12 +39,10 @@ class Quantized(NamedTuple):
     zeros: np.ndarray  # uint8 [out, ceil(blocks * bits / 8)], packed the same way
 
 
-def quantize(matrix: np.ndarray, scheme: Scheme) -> Quantized:
-    """Round W' [out, in] to blocks of few bits."""
-    pieces = [
-        _quantize(torch.from_numpy(np.ascontiguousarray(matrix[at : at + ROWS])), scheme)
-        for at in range(0, len(matrix), ROWS)
-    ]
+def quantize(matrix: Tensor, scheme: Scheme) -> Quantized:
+    """Round W' [out, in], of any float dtype, to blocks of few bits."""
+    rows = max(PIECE // matrix.shape[1], 1)
+    pieces = [_quantize(matrix[at : at + rows], scheme) for at in range(0, len(matrix), rows)]
     return Quantized(*(np.concatenate(each) for each in zip(*pieces, strict=True)))
 
 

@@ -28,7 +28,7 @@ class Lever:
 
     TABLE = "int8"
     ENGINE = "onnxruntime"
-    LOSS = 0.5
+    LOSS = 1.0
     LEAVES_ALONE = (
         "lm_head, which decides the token and gets 8 bits; encoders and bridges, where 4 bits "
         "cost words and gain no time and which get int8; front ends, norms, attention's products"

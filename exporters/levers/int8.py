@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+import torch
+from torch import Tensor
 
 from exporters import lazy
 from exporters.levers import _nbits
@@ -81,8 +83,10 @@ def _integers(product: Product, once: Once) -> None:
 _QUANTIZED = (ir.DataType.UINT8, ir.DataType.FLOAT, ir.DataType.UINT8)
 
 
-def _rounded(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _rounded(matrix: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """W [in, out] as int8, and the scale of each output; from W' [out, in]."""
-    scales = np.abs(matrix).max(1) / 127
-    safe = np.where(scales > 0, scales, 1).astype(np.float32)
-    return np.ascontiguousarray(np.rint(matrix / safe[:, None]).astype(np.int8).T), safe
+    matrix = matrix.float()
+    scales = matrix.abs().amax(1) / 127
+    scales = scales.where(scales > 0, 1.0)
+    codes = (matrix / scales[:, None]).round().to(torch.int8)
+    return codes.T.contiguous().numpy(), scales.numpy()
