@@ -70,6 +70,7 @@ def trace(part: Wrapper, dynamic_batch: bool) -> ir.Model:
     assert program is not None
     model = program.model
     _give_weights(model.graph, part)
+    lazy.fold_joins(model.graph)
     lazy.fold_transposes(model.graph)
     optimizer.optimize_ir(model)
     return part.finish(_labelled(model, inputs, outputs))
@@ -80,12 +81,7 @@ def _give_weights(graph: ir.Graph, part: Wrapper) -> None:
     for name in [n for n in graph.initializers if n.removeprefix("part.") in _parameters(part)]:
         value = graph.initializers.pop(name)
         value.name = own = name.removeprefix("part.")
-        shape, source = lazy.shape_of(value), partial(weight, part, own)
-        value.const_value = (
-            lazy.Matrix(own, shape, source, turned=True)
-            if len(shape) == 2
-            else lazy.tensor(own, shape, lambda source=source: source().float().numpy())
-        )
+        value.const_value = lazy.Weight(own, lazy.shape_of(value), partial(weight, part, own))
         graph.initializers.add(value)
 
 

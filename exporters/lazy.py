@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
+import torch
 from torch import Tensor
 
 Read = Callable[[], np.ndarray]
@@ -23,14 +24,16 @@ def tensor(
     return ir.LazyTensor(evaluate, dtype=dtype, shape=ir.Shape(shape), name=name, cache=False)
 
 
-class Matrix(ir.LazyTensor):
-    """A weight of a Linear, W' [out, in] or W [in, out], that knows where it comes from.
+class Weight(ir.LazyTensor):
+    """A weight that knows where it comes from: W' [out, in] of a Linear, W [in, out], or any other.
 
-    `source` gives W' in the dtype of the checkpoint: levers convert it piece by piece, which in
-    float32 would be a gigabyte for an LLM's head.
+    `source` gives it, W' for matrices, in the dtype of the checkpoint: levers convert it piece by
+    piece, which in float32 would be a gigabyte for an LLM's head.
     """
 
-    def __init__(self, name: str, shape: tuple[int, ...], source: Source, turned: bool) -> None:
+    def __init__(
+        self, name: str, shape: tuple[int, ...], source: Source, turned: bool = True
+    ) -> None:
         self.source, self.turned = source, turned
 
         def evaluate() -> ir.Tensor:
@@ -38,7 +41,6 @@ class Matrix(ir.LazyTensor):
             values = values if turned else values.T.contiguous()
             return ir.Tensor(values.numpy(), name=name)
 
-        shape = shape if turned else shape[::-1]
         float32 = ir.DataType.FLOAT
         super().__init__(evaluate, float32, shape=ir.Shape(shape), name=name, cache=False)
 
@@ -95,6 +97,36 @@ def drop_unused(graph: ir.Graph) -> None:
             del graph.initializers[name]
 
 
+def fold_joins(graph: ir.Graph) -> None:
+    """One weight in the place of several that are only joined, as queries, keys and values are."""
+    for node in list(graph):
+        parts = [v.const_value for v in node.inputs if v is not None]
+        along = node.attributes["axis"].as_int() if node.op_type == "Concat" else None
+        if along not in (0, -1) or not parts or not all(_ours(part) for part in parts):
+            continue
+        name, out = f"{parts[0].name}.joined", node.outputs[0]  # pyright: ignore
+        shape = tuple(out.shape.numpy()) if out.shape is not None else ()
+        sources = [part.source for part in parts]  # pyright: ignore
+        if len(shape) not in (1, 2) or (len(shape) == 2 and along != 0):
+            continue
+
+        def joined(sources: list[Source] = sources) -> Tensor:
+            return torch.cat([source() for source in sources])
+
+        weight = Weight(name, shape, joined)
+        value = ir.Value(
+            name=name, shape=ir.Shape(shape), type=ir.TensorType(weight.dtype), const_value=weight
+        )
+        graph.register_initializer(value)
+        out.replace_all_uses_with(value)
+        graph.remove(node, safe=True)
+    drop_unused(graph)
+
+
+def _ours(tensor: object) -> bool:
+    return isinstance(tensor, Weight) and tensor.turned
+
+
 def fold_transposes(graph: ir.Graph) -> None:
     """Transposed matrices in the place of matrices that are only ever transposed.
 
@@ -103,10 +135,12 @@ def fold_transposes(graph: ir.Graph) -> None:
     for node in list(graph):
         value = node.inputs[0] if node.op_type == "Transpose" else None
         weight = value.const_value if value is not None else None
-        if value is None or not isinstance(weight, Matrix) or len(value.uses()) > 1:
+        if value is None or not isinstance(weight, Weight) or len(value.uses()) > 1:
             continue
-        out = node.outputs[0]
-        graph.remove(node, safe=False)
-        value.const_value = Matrix(str(value.name), weight.shape.numpy(), weight.source, False)
-        value.shape = value.const_value.shape
-        out.replace_all_uses_with(value)
+        if len(weight.shape) != 2:
+            continue
+        node.outputs[0].replace_all_uses_with(value)
+        graph.remove(node, safe=True)
+        shape = weight.shape.numpy()[::-1]
+        value.const_value = Weight(str(value.name), shape, weight.source, turned=False)
+        value.shape = ir.Shape(shape)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from alm.backends import ort
-from alm.backends._session import EngineOptions
+from alm.backends._session import EngineOptions, OneRowChunks, Session
 from alm.errors import ExportFailed
 from alm.ports import Port
 from exporters import feeds
@@ -62,7 +62,7 @@ class Truth:
     """
 
     def __init__(self, part: Wrapper, dynamic_batch: bool) -> None:
-        self.names = list(part.outputs)
+        self.outputs, self.chunk_rows = dict(part.outputs), part.chunk_rows
         self.cases: list[tuple[feeds.Feeds, list[np.ndarray]]] = []
         for seed, sizes in enumerate(feeds.cases(part.inputs, part.spans, dynamic_batch)):
             example = feeds.make(part.inputs, part.spans, sizes, seed)
@@ -82,11 +82,25 @@ def measure(graph: Path, truth: Truth, inputs: Mapping[str, Port]) -> Parity:
     Raises:
         ExportFailed: the graph does not load, run, or gives other shapes.
     """
-    session = ort.open_session(graph, EngineOptions("cpu"))
+    session: Session = ort.open_session(graph, EngineOptions("cpu"))
+    if truth.chunk_rows == 1:
+        session = OneRowChunks(session)
     worst = Parity()
     for example, wanted in truth.cases:
         got = session.run({n: example[n].astype(port.dtype) for n, port in inputs.items()})
-        for name, want in zip(truth.names, wanted, strict=True):
-            worst.take(name, got[name], want)
+        for (name, port), want in zip(truth.outputs.items(), wanted, strict=True):
+            worst.take(name, filled(got[name], port, example), filled(want, port, example))
         worst.cases += 1
     return worst
+
+
+def filled(array: np.ndarray, port: Port, example: feeds.Feeds) -> np.ndarray:
+    """The slots of a fixed capacity that hold something: what is in the others has no meaning."""
+    if "capacity" not in port.axes:
+        return array
+    axis = port.axes.index("capacity")
+    lengths = example["past_lengths"] + example["seq_lengths"]
+    shape = [1] * array.ndim
+    shape[0], shape[axis] = len(array), array.shape[axis]
+    used = np.arange(array.shape[axis])[None] < lengths[:, None]
+    return np.where(used.reshape(shape), array, 0)

@@ -101,6 +101,7 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
         precision=precision,
         opset=part.opset,
         dialect=settings.dialect if part.role == "decoder" else "",
+        chunk_rows=part.chunk_rows,
         nodes=sum(graphfile.read(kept.files[0]).nodes.values()),
         simplified=kept.verdict,
         measured={"parity": measured.to_json()} | part.facts,

@@ -38,7 +38,7 @@ class Product:
     def read(self) -> Tensor:
         """W' [out, in], in the dtype of the checkpoint where that is known."""
         held = self.weight.const_value
-        if isinstance(held, lazy.Matrix):
+        if isinstance(held, lazy.Weight):
             return held.source()
         values = torch.from_numpy(lazy.reader(self.weight)())
         return values if self.turned else values.T

@@ -89,6 +89,15 @@ def oracle_decomposed(oracle: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return out
 
 
+@pytest.fixture(scope="session")
+def oracle_ort(oracle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reference checkpoint exported for any batch, dialect ort."""
+    out = tmp_path_factory.mktemp("oracle") / "ort"
+    words = ("--dialect", "ort", "--dynamic-batch", "--out", out)
+    run_export("--model", oracle / "config.yaml", *words)
+    return out
+
+
 @pytest.fixture
 def own(artifacts: Path, tmp_path: Path) -> Path:
     """A copy of the artifacts that a test may spoil."""

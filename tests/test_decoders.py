@@ -123,7 +123,7 @@ def run(decoder: Decoder, embeds: Tensor, chunks: list[int]) -> Tensor:
     return torch.cat(rows, 1)
 
 
-@pytest.mark.parametrize("dialect", ["standard", "decomposed"])
+@pytest.mark.parametrize("dialect", ["standard", "decomposed", "ort"])
 @pytest.mark.parametrize("name", VARIANTS)
 @torch.no_grad()
 def test_prompt_chunks_and_steps_equal_transformers(name: str, dialect: str) -> None:
@@ -147,7 +147,7 @@ def test_prompt_chunks_and_steps_equal_transformers(name: str, dialect: str) -> 
     assert error < 2e-5 * wanted.abs().max()
 
 
-@pytest.mark.parametrize("dialect", ["standard", "decomposed"])
+@pytest.mark.parametrize("dialect", ["standard", "decomposed", "ort"])
 @torch.no_grad()
 def test_rows_of_different_length_equal_themselves_alone(dialect: str) -> None:
     truth, config = make("llama3")

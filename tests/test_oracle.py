@@ -28,7 +28,7 @@ def truth(oracle: Path) -> Any:
     return np.load(oracle / "oracle.npz")
 
 
-@pytest.fixture(scope="module", params=["oracle_standard", "oracle_decomposed"])
+@pytest.fixture(scope="module", params=["oracle_standard", "oracle_decomposed", "oracle_ort"])
 def model(request: pytest.FixtureRequest) -> Iterator[Model]:
     yield alm.load(request.getfixturevalue(request.param), provider="cpu")
 

@@ -98,7 +98,7 @@ class Attention(nn.Module):
     def __init__(self, spec: Spec, window: int, dialect: ModuleType) -> None:
         super().__init__()
         self.spec, self.window, self.dialect = spec, window, dialect
-        self.cache_dtype = torch.float32
+        self.cache_dtype = self.compute_dtype = torch.float32
         wide, narrow = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
         self.q_proj = nn.Linear(spec.hidden, wide, bias=spec.qkv_bias)
         self.k_proj = nn.Linear(spec.hidden, narrow, bias=spec.qkv_bias)
@@ -115,6 +115,10 @@ class Attention(nn.Module):
         past_value: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x [batch, seq, hidden]; distance [batch, 1, seq, keys] from key to query in positions."""
+        fused = getattr(self.dialect, "grouped_query", None)
+        if fused and torch.compiler.is_exporting():
+            y, key, value = fused(self, x, rope, past_lengths, past_key, past_value)
+            return self.o_proj(y), key, value
         batch, seq, _ = x.shape
 
         def heads(y: Tensor) -> Tensor:
@@ -123,6 +127,9 @@ class Attention(nn.Module):
         q = self.dialect.rotate(heads(self.q_proj(x)), *rope)
         k = self.dialect.rotate(heads(self.k_proj(x)), *rope)
         v = heads(self.v_proj(x))
+        spare = past_key.shape[-1] - self.spec.head_dim  # where a dialect wants wider heads
+        if spare:
+            q, k, v = (nn.functional.pad(each, (0, spare)) for each in (q, k, v))
         key = self.dialect.extend(past_key, k.to(self.cache_dtype), past_lengths)
         value = self.dialect.extend(past_value, v.to(self.cache_dtype), past_lengths)
         allowed = distance >= 0
@@ -132,7 +139,8 @@ class Attention(nn.Module):
         y = self.dialect.attend(
             q.to(self.cache_dtype), key, value, allowed, scale, self.spec.softcap
         )
-        return self.o_proj(y.float().transpose(1, 2).reshape(batch, seq, -1)), key, value
+        y = y.float()[..., : self.spec.head_dim] if spare else y.float()
+        return self.o_proj(y.transpose(1, 2).reshape(batch, seq, -1)), key, value
 
 
 class MLP(nn.Module):
@@ -205,6 +213,7 @@ class Decoder(Wrapper):
         self.lm_head = nn.Linear(spec.hidden, spec.vocab, bias=False)
         self.rope = Rope(spec.config, spec.head_dim)
         self.opset = self.dialect.OPSET
+        self.chunk_rows = self.dialect.CHUNK_ROWS
         self.merge_error: float | None = None
         self.keep_state_in("float32")
 
@@ -219,6 +228,7 @@ class Decoder(Wrapper):
         for layer in self.model.layers:
             layer.self_attn.cache_dtype = getattr(torch, cache_dtype)  # pyright: ignore
         grown = "total" if axis == "past" else axis
+        wide = spec.head_dim + -spec.head_dim % self.dialect.HEAD_MULTIPLE
         self.inputs = {
             "inputs_embeds": Port("float32", ("batch", "seq", spec.hidden)),
             "past_lengths": Port("int64", ("batch",), counts="past"),
@@ -230,8 +240,8 @@ class Decoder(Wrapper):
             self.outputs[f"{CACHE_OUT}positions"] = Port("int64", ("batch", grown))
         for i in range(spec.layers):
             for kind in ("key", "value"):
-                shape = ("batch", spec.kv_heads, axis, spec.head_dim)
-                after = ("batch", spec.kv_heads, grown, spec.head_dim)
+                shape = ("batch", spec.kv_heads, axis, wide)
+                after = ("batch", spec.kv_heads, grown, wide)
                 self.inputs[f"{CACHE_IN}{i}.{kind}"] = Port(cache_dtype, shape)
                 self.outputs[f"{CACHE_OUT}{i}.{kind}"] = Port(cache_dtype, after)
         most = spec.context

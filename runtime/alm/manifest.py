@@ -45,6 +45,7 @@ class Part:
     opset: int = 0
     dialect: str = ""
     nodes: int = 0
+    chunk_rows: int = 0  # rows at once when several tokens meet a past; 0: any number
     simplified: str = ""  # "yes", or the reason why not
     measured: dict[str, Any] = field(default_factory=dict)
 
@@ -280,6 +281,7 @@ def _part_from_json(plain: Any, number: int) -> Part:
         opset=_count(plain, "opset", 0, 0, where),
         dialect=_need(plain, "dialect", str, "", where),
         nodes=_count(plain, "nodes", 0, 0, where),
+        chunk_rows=_need(plain, "chunk_rows", int, 0, where),
         simplified=_need(plain, "simplified", str, "", where),
         measured=_need(plain, "measured", dict, {}, where),
     )
@@ -287,7 +289,7 @@ def _part_from_json(plain: Any, number: int) -> Part:
 
 def _part_to_json(part: Part) -> dict[str, Any]:
     plain: dict[str, Any] = {"name": part.name, "role": part.role}
-    for name in ("precision", "opset", "dialect", "nodes", "simplified"):
+    for name in ("precision", "opset", "dialect", "nodes", "chunk_rows", "simplified"):
         if getattr(part, name):
             plain[name] = getattr(part, name)
     plain["files"] = [vars(file) for file in part.files]

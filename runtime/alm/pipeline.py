@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from alm import backends, graphfile, verify
-from alm.backends._session import EngineOptions, Kept, RowByRow, Session
+from alm.backends._session import EngineOptions, Kept, OneRowChunks, RowByRow, Session
 from alm.errors import BadArtifacts, BadPrompt
 from alm.manifest import Manifest, Part
 from alm.ports import CACHE_IN, CACHE_OUT, differences
@@ -51,7 +51,9 @@ def open_part(
         if wrong:
             raise BadArtifacts(f"{paths[0]} has other {side}s than the manifest: {wrong}")
     batches = {port.axes[0] for port in part.inputs.values() if port.axes}
-    return RowByRow(session) if batches == {1} else session
+    if batches == {1}:
+        return RowByRow(session)
+    return OneRowChunks(session) if part.chunk_rows == 1 else session
 
 
 class Pipeline:

@@ -102,6 +102,41 @@ class RowByRow(Session):
         return np.concatenate([self._session.fetch(row) for row in kept.rows])
 
 
+class OneRowChunks(Session):
+    """A decoder that takes several rows at once, unless several tokens of them meet a past.
+
+    ONNX Runtime's GroupQueryAttention is made so. Such a chunk is run row by row, each in its own
+    rows of the caches.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session, self._rows = session, RowByRow(session)
+        self.inputs, self.outputs = session.inputs, session.outputs
+
+    def run(
+        self, feeds: Mapping[str, Feed], keep: Mapping[str, Kept | None] | None = None
+    ) -> dict[str, Any]:
+        """See `Session.run`."""
+        keep = keep or {}
+        past = _array(feeds["past_lengths"])
+        if len(past) == 1 or _array(feeds["inputs_embeds"]).shape[1] == 1 or not past.any():
+            return self._session.run(feeds, keep)
+        apart = {n: self._apart(f) if isinstance(f, Kept) else f for n, f in feeds.items()}
+        made = self._rows.run(apart, dict.fromkeys(keep))
+        return made | {name: self._session.hold(self._rows.fetch(made[name])) for name in keep}
+
+    def _apart(self, kept: Kept) -> Rows:
+        return self._rows.hold(self._session.fetch(kept))
+
+    def hold(self, array: np.ndarray) -> Kept:
+        """See `Session.hold`."""
+        return self._session.hold(array)
+
+    def fetch(self, kept: Kept) -> np.ndarray:
+        """See `Session.fetch`."""
+        return self._session.fetch(kept)
+
+
 def _array(feed: Feed) -> np.ndarray:
     assert isinstance(feed, np.ndarray)
     return feed

@@ -1,0 +1,127 @@
+"""ONNX Runtime's own operators: GroupQueryAttention on a cache of fixed capacity, fused norms.
+
+A row's new keys are written behind its past, so slot and position are one, as in `standard`. Where
+the cache is bound to the same buffer on both sides nothing is copied, and time follows the length
+of the row, not the capacity. Heads are turned outside of the operator: its own rotary embedding
+wants a table over the whole context (67 MB for 131072 positions) and knows no rope whose
+frequencies change with the length.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from wrappers.dialects import decomposed, standard
+
+if TYPE_CHECKING:
+    from wrappers._decoder import Attention
+
+OPSET = 21
+CACHE_AXIS = "capacity"
+HEAD_MULTIPLE = 8  # others are refused; heads are filled up with zeros, which change no product
+TRACKS_POSITIONS = False
+CHUNK_ROWS = 1  # the operator refuses several rows at once when several tokens meet a past
+
+rotate = decomposed.rotate
+extend = standard.extend
+attend = decomposed.attend
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """SimplifiedLayerNormalization; ONNX Runtime joins it with the sum before it on loading."""
+    if not torch.compiler.is_exporting():
+        return decomposed.rms_norm(x, weight, eps)
+    return torch.onnx.ops.symbolic(
+        "SimplifiedLayerNormalization",
+        (x, weight),
+        {"axis": -1, "epsilon": eps, "stash_type": 1},
+        dtype=x.dtype,
+        shape=x.shape,
+        version=OPSET,
+    )
+
+
+def grouped_query(
+    layer: Attention,
+    x: Tensor,
+    rope: tuple[Tensor, Tensor],
+    past_lengths: Tensor,
+    past_key: Tensor,
+    past_value: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention of x [batch, seq, hidden] before the output projection; for tracing alone.
+
+    Rows are padded on the right and the operator is told that padding is real: it comes after every
+    real token, which therefore never sees it, and its slots are overwritten by what comes next.
+
+    Returns:
+        y [batch, seq, heads * head_dim], and the caches.
+    """
+    spec, seq = layer.spec, x.shape[1]
+    wide, narrow = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+    q, k, v = _packed(layer, x).split([wide, narrow, narrow], -1)
+    q, k = _turned(q, spec.heads, rope), _turned(k, spec.kv_heads, rope)
+    total = past_lengths + seq
+    attributes: dict[str, Any] = {
+        "num_heads": spec.heads,
+        "kv_num_heads": spec.kv_heads,
+        "scale": spec.scale or spec.head_dim**-0.5,
+        "softcap": spec.softcap,
+        "local_window_size": layer.window or -1,
+        "do_rotary": 0,
+    }
+    spare = past_key.shape[-1] - spec.head_dim
+    if spare:
+        q, k, v = (_widened(each, spec.head_dim, spare) for each in (q, k, v))
+    inputs: list[Any] = [each.to(layer.compute_dtype) for each in (q, k, v)]
+    inputs += [past_key, past_value, (total - 1).int(), total.max().int()]
+    if layer.cache_dtype == torch.int8:
+        inputs += [None] * 5 + [layer.key_scale, layer.value_scale]
+        attributes |= {"kv_cache_bit_width": 8}
+        attributes |= {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
+    y, key, value = torch.onnx.ops.symbolic_multi_out(
+        "com.microsoft::GroupQueryAttention",
+        inputs,
+        attributes,
+        dtypes=(layer.compute_dtype, past_key.dtype, past_value.dtype),
+        shapes=(q.shape, past_key.shape, past_value.shape),
+        version=1,
+    )
+    y = y.float()
+    if spare:
+        y = y.unflatten(-1, (spec.heads, -1))[..., : spec.head_dim].flatten(2)
+    return y, key, value
+
+
+def _widened(x: Tensor, head_dim: int, spare: int) -> Tensor:
+    """Zeros behind every head of x [batch, seq, heads * head_dim]."""
+    return torch.nn.functional.pad(x.unflatten(-1, (-1, head_dim)), (0, spare)).flatten(2)
+
+
+def _packed(layer: Attention, x: Tensor) -> Tensor:
+    """Queries, keys and values in one product [batch, seq, (heads + 2 kv_heads) * head_dim]."""
+    linears = (layer.q_proj, layer.k_proj, layer.v_proj)
+    weight = torch.cat(tuple(linear.weight for linear in linears))
+    biases = tuple(linear.bias for linear in linears if linear.bias is not None)
+    return torch.nn.functional.linear(x, weight, torch.cat(biases) if biases else None)
+
+
+def _turned(x: Tensor, heads: int, rope: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotary embedding of x [batch, seq, heads * dim].
+
+    The operator looks cosines up in a table; the table holds those of the new positions alone, row
+    after row, and is looked up in order.
+    """
+    cos, sin = (each.expand(x.shape[0], -1, -1) for each in rope)
+    order = torch.arange(x.shape[0] * x.shape[1]).view(x.shape[:2])
+    return torch.onnx.ops.symbolic(
+        "com.microsoft::RotaryEmbedding",
+        (x, order, cos.flatten(0, 1), sin.flatten(0, 1)),
+        {"num_heads": heads},
+        dtype=x.dtype,
+        shape=x.shape,
+        version=1,
+    )
