@@ -243,11 +243,7 @@ def add_lora(net: Hearing, rank: int, alpha: int) -> None:
 
 
 def fit(model: Hearing, frames: int) -> None:
-    """Set the parts whose graphs are for one window to clips of this many frames."""
-    for layer in model.whisper.layers:
-        attention = layer.self_attn
-        attention.split = (-1, frames, *attention.split[2:])  # pyright: ignore
-        attention.joined = (-1, frames, *attention.joined[2:])  # pyright: ignore
+    """Set the bridge, whose graph is for one window, to clips of this many frames."""
     model.qformer.shape = replace(model.qformer.shape, frames=frames)
     model.qformer.cut.shape = model.qformer.shape
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from alm.ports import Port, Span
+from alm.ports import CACHE_IN, Port, Span
 
 Feeds = dict[str, np.ndarray]
 Sizes = dict[str, int]
@@ -78,6 +78,8 @@ def make(
             feeds[name][:1] = most
         elif dtype.kind == "f":
             feeds[name] = (0.5 * noise.standard_normal(shape)).astype(dtype)
+        elif name.startswith(CACHE_IN):  # of integers
+            feeds[name] = noise.integers(-127, 127, shape, endpoint=True).astype(dtype)
         else:
             raise ValueError(f"port {name} of {port.dtype} does not say what it counts")
     return feeds

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from alm.backends import ort
 from alm.backends._session import EngineOptions, OneRowChunks, Session
 from alm.errors import ExportFailed
-from alm.ports import Port
+from alm.ports import CACHE_IN, CACHE_OUT, Port
 from exporters import feeds
 from wrappers import Wrapper
 
@@ -61,15 +62,27 @@ class Truth:
     Both at once would hold the weights twice.
     """
 
-    def __init__(self, part: Wrapper, dynamic_batch: bool) -> None:
+    def __init__(
+        self, part: Wrapper, dynamic_batch: bool, scales: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self.scales = {name: scale.numpy() for name, scale in (scales or {}).items()}
         self.outputs, self.chunk_rows = dict(part.outputs), part.chunk_rows
         self.cases: list[tuple[feeds.Feeds, list[np.ndarray]]] = []
         for seed, sizes in enumerate(feeds.cases(part.inputs, part.spans, dynamic_batch)):
             example = feeds.make(part.inputs, part.spans, sizes, seed)
+            for name, scale in self.scales.items():  # a cache of integers holds no more
+                example[name] = np.clip(example[name] * 2, -1, 1) * (127 * scale)
             with torch.no_grad():
                 made = part(*(torch.from_numpy(array) for array in example.values()))
             wanted = made if isinstance(made, tuple) else (made,)
             self.cases.append((example, [tensor.numpy() for tensor in wanted]))
+
+    def fed(self, name: str, example: feeds.Feeds, port: Port) -> np.ndarray:
+        """A feed in the dtype of the graph's port, rounded where that holds integers."""
+        array = example[name]
+        if name in self.scales:
+            array = np.rint(array / self.scales[name])
+        return array.astype(port.dtype)
 
 
 def measure(graph: Path, truth: Truth, inputs: Mapping[str, Port]) -> Parity:
@@ -87,9 +100,10 @@ def measure(graph: Path, truth: Truth, inputs: Mapping[str, Port]) -> Parity:
         session = OneRowChunks(session)
     worst = Parity()
     for example, wanted in truth.cases:
-        got = session.run({n: example[n].astype(port.dtype) for n, port in inputs.items()})
+        got = session.run({name: truth.fed(name, example, port) for name, port in inputs.items()})
         for (name, port), want in zip(truth.outputs.items(), wanted, strict=True):
-            worst.take(name, filled(got[name], port, example), filled(want, port, example))
+            scale = truth.scales.get(name.replace(CACHE_OUT, CACHE_IN), np.float32(1))
+            worst.take(name, filled(got[name] * scale, port, example), filled(want, port, example))
         worst.cases += 1
     return worst
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
 
 from alm import graphfile
 from alm.errors import ExportFailed
@@ -17,6 +20,7 @@ from exporters import graph, parity, pull, simplify, table
 from exporters.bundle import Bundle
 from wrappers import Checkpoint
 
+SOME_WORDS = 128  # to calibrate with
 TABLE = "embed"  # the part that is a file of rows and no graph
 
 Say = Callable[[str], None]
@@ -75,14 +79,15 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
     say("loading")
     part = load(settings.dialect).eval()
     pulled = pull.pull(precision)
-    pulled.prepare(part)
+    pulled.prepare(part, lambda: _embeds(checkpoint))
     inputs = graph.fixed(part.inputs, settings.dynamic_batch)
     outputs = graph.fixed(part.outputs, settings.dynamic_batch)
     say("tracing")
     traced = graph.trace(part, settings.dynamic_batch)
+    scales = part.state_scales
     part.keep_state_in("float32")
     say("asking the original")
-    truth = parity.Truth(part, settings.dynamic_batch)
+    truth = parity.Truth(part, settings.dynamic_batch, scales)
     work = _Work(truth, part.role, inputs, bundle.folder / f"{name}.onnx", pulled, say)
     kept = _leanest(traced, work, settings)
     measured = kept.parity
@@ -106,6 +111,19 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
         simplified=kept.verdict,
         measured={"parity": measured.to_json()} | part.facts,
     )
+
+
+def _embeds(checkpoint: Checkpoint) -> Tensor:
+    """Embeddings to calibrate with: the prompts' words, words at random, and noise as of audio."""
+    tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json)
+    words = " ".join(map(str, checkpoint.prompt.get("tasks", {}).values()))
+    table = checkpoint.embedding()
+    chance = torch.Generator().manual_seed(0)
+    some = torch.randint(len(table), (SOME_WORDS,), generator=chance)
+    said = torch.tensor(tokenizer.encode(words).ids[:SOME_WORDS], dtype=torch.int64)
+    words_heard = table[torch.cat((said, some))].float()
+    noise = 0.5 * torch.randn(SOME_WORDS, words_heard.shape[1], generator=chance)
+    return torch.cat((words_heard, noise))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from alm import pick
 from alm.errors import UnknownName
 from exporters import levers
+from exporters.levers import Embeds
 from wrappers import Wrapper
 
 PLAIN = "fp32"
@@ -37,10 +38,10 @@ class Pulled:
         """The engines that alone run what comes out; empty for any."""
         return {lever.ENGINE for lever in self.levers} - {""}
 
-    def prepare(self, part: Wrapper) -> None:
+    def prepare(self, part: Wrapper, embeds: Embeds) -> None:
         """Before the part is traced."""
         for lever in self.levers:
-            lever.prepare(part)
+            lever.prepare(part, embeds)
 
     def rewrite(self, model: ir.Model, role: str) -> ir.Model:
         """The graph after every lever."""

@@ -26,6 +26,8 @@ from wrappers.beats import Beats, load_beats
 
 ORACLE = Path(__file__).resolve().parents[2] / "shared" / "oracle" / "salmonn-lora"
 DATA_DEPENDENT = {"STFT", "DFT", "NonZero", "Loop", "If", "Scan", "ScatterND", "ScatterElements"}
+ATTENTIONS = {"Softmax", "Attention", "MultiHeadAttention"}
+FUSED = {"decomposed": "Softmax", "standard": "Attention", "ort": "MultiHeadAttention"}
 needs_oracle = pytest.mark.skipif(not ORACLE.exists(), reason=f"no reference outputs in {ORACLE}")
 
 TINY_WHISPER: dict[str, Any] = {
@@ -375,25 +377,29 @@ def test_a_cfg_that_beats_cannot_follow_is_refused(change: dict[str, Any], compl
         load_beats(beats_state(TINY_BEATS), TINY_BEATS | change, "b.pt")
 
 
-@pytest.mark.parametrize("opset", [18, 24])
-def test_the_whisper_graph_computes_what_the_module_does(opset: int, tmp_path: Path) -> None:
-    encoder = whisper.build(TINY_WHISPER)
-    graph = traced(encoder, (noise(2, 20, 60),), tmp_path, opset)
-    assert not graph.nodes.keys() & (DATA_DEPENDENT | {"Attention", "Shape"})
+@pytest.mark.parametrize("dialect", FUSED)
+def test_the_whisper_graph_computes_what_the_module_does(dialect: str, tmp_path: Path) -> None:
+    encoder = whisper.build(TINY_WHISPER, dialect)
+    graph = traced(encoder, (noise(2, 20, 60),), tmp_path, encoder.opset)
+    assert not graph.nodes.keys() & (DATA_DEPENDENT | {"Shape"})
+    assert {name: graph.nodes[name] for name in ATTENTIONS if name in graph.nodes} == {
+        FUSED[dialect]: TINY_WHISPER["encoder_layers"]
+    }
     for rows in (1, 2, 3):
         log_mel = noise(rows, 20, 60, seed=rows)
         np.testing.assert_allclose(graph.run(log_mel)[0], encoder(log_mel).numpy(), atol=1e-4)
 
 
-@pytest.mark.parametrize("opset", [18, 24])
+@pytest.mark.parametrize("dialect", FUSED)
 @pytest.mark.parametrize("variant", ["as published", "no relative positions"])
 def test_the_beats_graph_computes_what_the_module_does(
-    opset: int, variant: str, tmp_path: Path
+    dialect: str, variant: str, tmp_path: Path
 ) -> None:
     cfg = TINY_BEATS | VARIANTS[variant]
-    beats = load_beats(beats_state(cfg), cfg)
-    graph = traced(beats, (noise(2, 100, 128), torch.tensor([100, 70])), tmp_path, opset)
-    assert not graph.nodes.keys() & (DATA_DEPENDENT | {"Attention", "ReduceL2", "GatherND"})
+    beats = load_beats(beats_state(cfg), cfg, dialect=dialect)
+    graph = traced(beats, (noise(2, 100, 128), torch.tensor([100, 70])), tmp_path, beats.opset)
+    assert not graph.nodes.keys() & (DATA_DEPENDENT | {"ReduceL2", "GatherND"})
+    assert graph.nodes[FUSED[dialect]] == cfg["encoder_layers"]
     for rows, frames in ((1, 16), (1, 98), (2, 333), (3, 50)):
         fbank, lengths = noise(rows, frames, 128), frames - 15 * torch.arange(rows)
         audio, counts = graph.run(fbank, lengths)
@@ -401,8 +407,40 @@ def test_the_beats_graph_computes_what_the_module_does(
         np.testing.assert_allclose(audio, wanted.numpy(), atol=1e-4)
         np.testing.assert_array_equal(counts, wanted_counts.numpy())
         assert all((row[count:] == 0).all() for row, count in zip(audio, counts, strict=True))
+    audio, counts = graph.run(noise(2, 64, 128), torch.tensor([64, 15]))
+    assert counts.tolist() == [32, 0] and (audio[1] == 0).all() and np.isfinite(audio).all()
+
+
+def test_a_dialect_that_says_nothing_of_encoders_is_written_for_all_engines(
+    tmp_path: Path,
+) -> None:
+    encoder = whisper.build(TINY_WHISPER, "some other")
+    graph = traced(encoder, (noise(2, 20, 60),), tmp_path, encoder.opset)
+    assert encoder.opset <= 20 and graph.nodes["Softmax"] == TINY_WHISPER["encoder_layers"]
+
+
+def test_the_portable_graphs_need_no_newer_opset_than_18(tmp_path: Path) -> None:
+    encoder = whisper.build(TINY_WHISPER)
+    graph = traced(encoder, (noise(2, 20, 60),), tmp_path, opset=18)
+    np.testing.assert_allclose(
+        graph.run(noise(2, 20, 60))[0], encoder(noise(2, 20, 60)).numpy(), atol=1e-4
+    )
 
 
 def test_the_bias_is_not_repeated_for_each_row() -> None:
     bias = Beats(TINY_BEATS).encoder.relative_attention_bias
     assert bias is not None and bias(24).shape == (1, 4, 24, 24)
+
+
+@pytest.mark.parametrize("patch", [8, 16, 128])
+def test_the_bias_of_two_tokens_is_the_tables_for_their_distance(patch: int) -> None:
+    beats = load_beats(
+        beats_state(TINY_BEATS | {"input_patch_size": patch}),
+        TINY_BEATS | {"input_patch_size": patch},
+        most_frames=5 * patch,
+    )
+    bias, tokens = beats.encoder.relative_attention_bias, 4 * beats.patches
+    assert bias is not None
+    token = torch.arange(tokens)
+    rows = buckets(token - token[:, None], TINY_BEATS["num_buckets"], TINY_BEATS["max_distance"])
+    assert torch.equal(bias(tokens)[0], bias.weight[rows].permute(2, 0, 1))

@@ -47,7 +47,7 @@ def test_a_wrong_part_is_answered_with_the_right_ones(
 @pytest.mark.parametrize(
     ("word", "value", "decisive"),
     [
-        ("--precision", "fp12", "unknown precision 'fp12'; there is: fp32, auto, bf16, fp16, int4, int8"),
+        ("--precision", "fp12", "unknown precision 'fp12'; there is: fp32, auto, bf16, fp16, int4, int8, kv8"),
         ("--precision", "ears=fp16", "unknown part 'ears'"),
         ("--target", "toaster", "unknown target 'toaster'; there is: cpu, portable"),
         ("--dialect", "klingon", "unknown dialect 'klingon'; there is: decomposed, ort, standard"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from torch import Tensor
+from tracing import traced
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 from demo.random_checkpoint import Recipe, make
@@ -136,6 +137,38 @@ def test_the_bridge_is_what_transformers_computes(
     got = bridge(speech, audio, torch.tensor([48])) if audio_width else bridge(speech)
     assert got.shape == wanted.shape == (1, shape.windows * queries, 12)
     assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max()
+
+
+def test_queries_read_the_frames_where_they_are_few() -> None:
+    salmonn = dataclasses.replace(
+        GOLDEN, frames=1500, speech_width=1280, audio_width=768, hidden=768, heads=12, out=3072
+    )
+    assert salmonn.windows == 88 and salmonn.reads_frames
+    assert dataclasses.replace(salmonn, kernel=1500, stride=1500).reads_frames
+    assert dataclasses.replace(salmonn, queries=8).reads_frames
+    assert not dataclasses.replace(salmonn, queries=32).reads_frames
+    assert not dataclasses.replace(salmonn, kernel=1, stride=1).reads_frames
+
+
+@pytest.mark.parametrize(
+    ("queries", "kernel", "reads"), [(1, 17, True), (2, 17, True), (1, 1, False), (3, 1, False)]
+)
+def test_the_graph_computes_what_the_module_does(
+    queries: int, kernel: int, reads: bool, tmp_path: Path
+) -> None:
+    shape = dataclasses.replace(GOLDEN, frames=70, queries=queries, kernel=kernel, stride=kernel)
+    assert shape.reads_frames == reads
+    bridge = random_bridge(shape)
+    example = torch.randn(2, 70, 16), torch.randn(2, 48, 8), torch.tensor([48, 24])
+    graph = traced(bridge, example, tmp_path)
+    attentions = 1 if queries == 1 else 2  # of one query among itself nothing is to be weighed
+    assert graph.nodes["Softmax"] == attentions * shape.layers
+    for lengths in ([48], [24, 48, 0]):
+        count = len(lengths)
+        feeds = torch.randn(count, 70, 16), torch.randn(count, 48, 8), torch.tensor(lengths)
+        (got,) = graph.run(*feeds)
+        wanted = bridge(*feeds)
+        assert abs(got - wanted.numpy()).max() < 1e-5 * float(wanted.abs().max())
 
 
 def test_rows_of_a_ragged_batch_equal_themselves_alone() -> None:

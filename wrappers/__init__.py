@@ -40,6 +40,11 @@ class Wrapper(nn.Module):
     def keep_state_in(self, dtype: str) -> None:
         """Carry state from call to call in this dtype; most parts have none."""
 
+    @property
+    def state_scales(self) -> dict[str, Tensor]:
+        """What a step of integer state is worth, by port; most parts have none."""
+        return {}
+
     def finish(self, model: ir.Model) -> ir.Model:
         """The traced graph with what tracing cannot write; weights in it may be lazy."""
         return model

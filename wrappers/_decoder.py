@@ -1,11 +1,10 @@
 """The decoder of every LLM family: one graph for prompt, chunk and single token.
 
-A family says with a `Spec` what it does differently; tensors are named as in its checkpoint.
+Tensors are named as in the checkpoints.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -13,70 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from alm import pick
-from alm.errors import BadCheckpoint
 from alm.ports import CACHE_IN, CACHE_OUT, Port, Span
 from wrappers import Wrapper, dialects
 from wrappers._rope import Rope
+from wrappers._spec import ACTIVATIONS, Spec
 
-ACTIVATIONS = {
-    "silu": nn.functional.silu,
-    "gelu": nn.functional.gelu,
-    "gelu_pytorch_tanh": lambda x: nn.functional.gelu(x, approximate="tanh"),
-    "relu": nn.functional.relu,
-}
-
-
-@dataclass(frozen=True)
-class Spec:
-    """A decoder-only LLM as its family describes it."""
-
-    vocab: int
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate: int
-    eps: float
-    context: int
-    config: Any  # transformers' config, for the rotary parameters
-    activation: str = "silu"
-    qkv_bias: bool = False
-    output_bias: bool = False
-    mlp_bias: bool = False
-    tied: bool = False
-    embedding_scale: float = 1.0
-    norm_offset: float = 0.0  # Gemma stores its norm weights minus one
-    sandwich: bool = False  # Gemma 2 also norms what attention and MLP give
-    scale: float = 0.0  # of the scores; 0: 1 / sqrt(head_dim)
-    softcap: float = 0.0  # of the scores; 0: none
-    logit_softcap: float = 0.0
-    windows: tuple[int, ...] = field(default=())  # per layer, how far back it sees; 0: all
-
-    @classmethod
-    def of(cls, config: Any, **more: Any) -> Spec:
-        """What nearly all configs call by the same name; `more` overrides."""
-        head_dim = getattr(config, "head_dim", None) or (
-            config.hidden_size // config.num_attention_heads
-        )
-        facts: dict[str, Any] = dict(
-            vocab=config.vocab_size,
-            hidden=config.hidden_size,
-            layers=config.num_hidden_layers,
-            heads=config.num_attention_heads,
-            kv_heads=config.num_key_value_heads or config.num_attention_heads,
-            head_dim=head_dim,
-            intermediate=config.intermediate_size,
-            eps=config.rms_norm_eps,
-            context=config.max_position_embeddings,
-            config=config,
-            tied=bool(config.tie_word_embeddings),
-        )
-        spec = cls(**(facts | more))
-        if spec.activation not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise BadCheckpoint(f"unknown activation {spec.activation!r}; there is: {known}")
-        return spec
+HEADROOM = 2.0  # of an integer cache, over the largest value met in calibration
 
 
 class Norm(nn.Module):
@@ -99,6 +40,7 @@ class Attention(nn.Module):
         super().__init__()
         self.spec, self.window, self.dialect = spec, window, dialect
         self.cache_dtype = self.compute_dtype = torch.float32
+        self.scales: dict[str, Tensor] = {}  # of a cache of integers, by kind: [kv_heads * wide]
         wide, narrow = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
         self.q_proj = nn.Linear(spec.hidden, wide, bias=spec.qkv_bias)
         self.k_proj = nn.Linear(spec.hidden, narrow, bias=spec.qkv_bias)
@@ -226,7 +168,9 @@ class Decoder(Wrapper):
         """Set the ports, with a KV cache of this dtype."""
         spec, axis, cache_dtype = self.spec, self.dialect.CACHE_AXIS, dtype
         for layer in self.model.layers:
-            layer.self_attn.cache_dtype = getattr(torch, cache_dtype)  # pyright: ignore
+            attention: Any = layer.self_attn
+            attention.cache_dtype = held = getattr(torch, cache_dtype)
+            attention.compute_dtype = held if held.is_floating_point else torch.float32
         grown = "total" if axis == "past" else axis
         wide = spec.head_dim + -spec.head_dim % self.dialect.HEAD_MULTIPLE
         self.inputs = {
@@ -248,6 +192,34 @@ class Decoder(Wrapper):
         self.spans = {"seq": Span(1, min(128, most), most), "past": Span(0, min(256, most), most)}
         if axis not in self.spans:
             self.spans[axis] = Span(1, min(512, most), most)
+
+    @property
+    def state_scales(self) -> dict[str, Tensor]:
+        """Port -> what a step of an integer cache is worth [1, kv_heads, 1, wide]."""
+        return {
+            f"{CACHE_IN}{i}.{kind}": scale.view(1, self.spec.kv_heads, 1, -1)
+            for i, layer in enumerate(self.model.layers)
+            for kind, scale in layer.self_attn.scales.items()  # pyright: ignore
+        }
+
+    @torch.no_grad()
+    def calibrate(self, embeds: Tensor) -> None:
+        """Set the scales of an integer cache from what embeds [seq, hidden] leave in it.
+
+        A number of a head gets its own scale, with HEADROOM for what was not seen here.
+        """
+        seq = len(embeds)
+        sizes = {"batch": 1, "past": 0, "capacity": seq}
+        cache = [torch.from_numpy(p.empty(sizes)) for p in list(self.inputs.values())[3:]]
+        made = self(embeds[None].float(), torch.tensor([0]), torch.tensor([seq]), *cache)
+        kept = dict(zip(self.outputs, made, strict=True))
+        for i, layer in enumerate(self.model.layers):
+            layer.self_attn.scales = {  # pyright: ignore
+                kind: (HEADROOM / 127 * kept[f"{CACHE_OUT}{i}.{kind}"][0].abs().amax(1))
+                .flatten()
+                .clamp(min=1e-6)
+                for kind in ("key", "value")
+            }
 
     def forward(
         self, inputs_embeds: Tensor, past_lengths: Tensor, seq_lengths: Tensor, *past: Tensor

@@ -11,7 +11,7 @@ from transformers import AutoConfig
 
 import wrappers
 from alm.errors import BadCheckpoint, UnknownName
-from wrappers import _adapters, beats, whisper
+from wrappers import _adapters, _nf4, beats, whisper
 from wrappers._decoder import Decoder, Spec
 from wrappers._salmonn_config import Config
 from wrappers._weights import Weights, load_pickled, open_folder, read_json
@@ -93,10 +93,12 @@ class Files(Config):
             family = wrappers.pick_role("llm", str(said.get("model_type", "")))
         except UnknownName as error:
             raise BadCheckpoint(f"{file} says model_type: {error}") from error
-        if said.get("quantization_config"):
+        quantized = said.get("quantization_config")
+        if quantized and not _nf4.described(quantized):
             raise BadCheckpoint(
-                f"{file} describes quantised weights; give the folder of the plain ones, "
-                "they are quantised again on export"
+                f"{file} describes quantised weights, and of those only bitsandbytes' 4-bit ones "
+                "are read (quant_method: bitsandbytes, load_in_4bit: true); give the folder of the "
+                "plain ones, they are quantised again on export"
             )
         try:
             return family.spec(AutoConfig.from_pretrained(folder, local_files_only=True))
@@ -107,9 +109,14 @@ class Files(Config):
             raise BadCheckpoint(f"{file} describes no model: {reason}") from error
 
     @cached_property
+    def llm_folder(self) -> Weights:
+        """What the LLM's folder holds, as it is named there and quantized where it is."""
+        return open_folder(self.path("llama_path"))
+
+    @cached_property
     def llm_weights(self) -> Weights:
         """The LLM's own weights, with what the .pth changes of them; names as transformers'."""
-        own = open_folder(self.path("llama_path"))
+        own = _nf4.dequantized(self.llm_folder)  # first: its pieces go by the folder's names
         if not any(name.startswith("model.") for name in own.shapes):
             own = own.above("model.", but=HEAD)  # saved from the bare model
         changed = Weights(self.trained.where)

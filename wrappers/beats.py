@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from alm.errors import BadCheckpoint
 from alm.ports import Port, Span
 from wrappers import Wrapper, randomised
+from wrappers._attend import opset
 from wrappers._beats_layers import Encoder
 from wrappers._fit import fill
 
@@ -48,12 +49,19 @@ class Beats(Wrapper):
     Args:
         cfg: the checkpoint's `cfg`.
         most_frames: the longest clip, in frames of 10 ms.
+        dialect: the form in which attention is written into a graph.
     """
 
     role = ROLE
 
-    def __init__(self, cfg: Mapping[str, Any], most_frames: int = MOST_FRAMES) -> None:
+    def __init__(
+        self,
+        cfg: Mapping[str, Any],
+        most_frames: int = MOST_FRAMES,
+        dialect: str = "decomposed",
+    ) -> None:
         super().__init__()
+        self.opset = opset(dialect)
         known = {**DEFAULTS, **cfg}
         embed, width, patch = (
             known[key] for key in ("embed_dim", "encoder_embed_dim", "input_patch_size")
@@ -64,7 +72,7 @@ class Beats(Wrapper):
         self.patch_embedding = nn.Conv2d(1, embed, patch, stride=patch, bias=known["conv_bias"])
         self.layer_norm = nn.LayerNorm(embed)
         self.post_extract_proj = nn.Identity() if embed == width else nn.Linear(embed, width)
-        self.encoder = Encoder(known, most_tokens=most_frames // patch * self.patches)
+        self.encoder = Encoder(known, most_frames // patch, self.patches, dialect)
         self.inputs = {
             "fbank": Port("float32", ("batch", "frames", MELS)),
             "fbank_lengths": Port("int64", ("batch",), counts="frames"),
@@ -91,13 +99,14 @@ def load_beats(
     cfg: Mapping[str, Any],
     where: str = "BEATs",
     most_frames: int = MOST_FRAMES,
+    dialect: str = "decomposed",
 ) -> Beats:
     """BEATs with the weights of a checkpoint's `model`; `where` is the file they came from.
 
     Raises:
         BadCheckpoint: weights are missing, misshapen or unknown, or the cfg is not supported.
     """
-    beats = Beats(cfg, most_frames)
+    beats = Beats(cfg, most_frames, dialect)
     unused = fill(beats, as_ours(state), where)
     # The original has gates that it does not use where there are no relative positions to gate.
     strange = [name for name in unused if not name.startswith("predictor.") and "grep_" not in name]

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import Gemma2Config
 
-from wrappers._decoder import Spec
+from wrappers._spec import Spec
 
 ROLE = "llm"
 

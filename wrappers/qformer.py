@@ -2,6 +2,9 @@
 
 Both layer norms, the padding of the shorter encoder, the windows, the Q-Former (a BERT with
 cross-attention in every layer, Li et al. 2023) and the projection into the LLM are one graph.
+
+Queries are few and frames are many (88 and 1500 of a SALMONN), so no frame becomes a key or value:
+the key's matrix is applied to the queries, and the value's to what they have read.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from torch import Tensor, nn
 
 from alm.ports import Port, Span
 from wrappers import Wrapper, randomised
+from wrappers._attend import attend, split
 
 ROLE = "bridge"
 
@@ -44,16 +48,14 @@ class Shape:
         """Audio embeddings per clip."""
         return self.windows * self.queries
 
+    @property
+    def reads_frames(self) -> bool:
+        """Whether queries that read the frames themselves cost less than keys and values of all.
 
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Plain multi-head attention without a mask: [n, queries, width] over [n, keys, width]."""
-
-    def split(x: Tensor) -> Tensor:
-        return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-    q, k, v = split(q), split(k), split(v)
-    weights = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
-    return (weights @ v).transpose(1, 2).flatten(2)
+        In products per channel of a frame, half of them for either: with `hidden` numbers of each
+        query its matrix is applied, with one of each head every frame of a window is read.
+        """
+        return self.tokens * (self.hidden + self.heads * self.kernel) < self.frames * self.hidden
 
 
 class Projections(nn.Module):
@@ -99,13 +101,48 @@ class SelfAttention(Attention):
 
 
 class CrossAttention(Attention):
-    """The queries of a window over its frames."""
+    """The queries of a window over its frames.
 
-    def forward(self, x: Tensor, frames: Tensor, cut: Windows) -> Tensor:
+    Both forms are the same sums in another order. With q' = q_h W_k,h for each head h
+
+        q_h (W_k,h x + b_k,h) = q' x + a number that is the same for all keys of a query
+
+    which softmax does not see, and as its weights p sum to 1
+
+        sum_j p_j (W_v,h x_j + b_v,h) = W_v,h (sum_j p_j x_j) + b_v,h.
+    """
+
+    def __init__(self, width: int, source: int, heads: int, reads_frames: bool) -> None:
+        super().__init__(width, source, heads)
+        self.reads_frames = reads_frames
+
+    def forward(self, x: Tensor, frames: Tensor, windows: Tensor, cut: Windows) -> Tensor:
+        """x [n or 1, queries, width], windows [n, kernel, source] are the frames, cut."""
+        if self.reads_frames:
+            return self.output(self.read(self.self.query(x), windows), x)
         # Keys and values are made per frame and cut afterwards: windows may overlap.
         key, value = cut(self.self.key(frames)), cut(self.self.value(frames))
-        mixed = attend(self.self.query(x), key, value, self.heads)
-        return self.output(mixed, x)
+        return self.output(attend(self.self.query(x), key, value, self.heads), x)
+
+    def read(self, q: Tensor, windows: Tensor) -> Tensor:
+        """[n or 1, queries, width], [n, kernel, source] -> [n, queries, width]."""
+        key, value = (self.by_head(layer.weight) for layer in (self.self.key, self.self.value))
+        q = split(q, self.heads) * (q.shape[2] // self.heads) ** -0.5
+        turned = self.per_head(q.permute(2, 0, 1, 3), key)  # [heads, n or 1, queries, source]
+        turned = turned.permute(1, 0, 2, 3).flatten(1, 2)
+        weights = (turned @ windows.mT).softmax(-1)  # [n, heads * queries, kernel]
+        heard = (weights @ windows).unflatten(1, (self.heads, -1)).transpose(0, 1)
+        heard = self.per_head(heard, value.mT)  # [heads, n, queries, dim]
+        return heard.permute(1, 2, 0, 3).flatten(2) + self.self.value.bias
+
+    def by_head(self, weight: Tensor) -> Tensor:
+        """[width, source] -> [heads, dim, source]."""
+        return weight.unflatten(0, (self.heads, -1))
+
+    @staticmethod
+    def per_head(x: Tensor, matrices: Tensor) -> Tensor:
+        """[heads, n, queries, a] @ [heads, a, b], one product for each head."""
+        return (x.flatten(1, 2) @ matrices).unflatten(1, (-1, x.shape[2]))
 
 
 class Windows(nn.Module):
@@ -116,8 +153,8 @@ class Windows(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-        starts = torch.arange(shape.windows) * shape.stride
-        index = (starts[:, None] + torch.arange(shape.kernel)).flatten()
+        starts = torch.arange(shape.windows, device="cpu") * shape.stride
+        index = (starts[:, None] + torch.arange(shape.kernel, device="cpu")).flatten()
         self.register_buffer("index", index, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,14 +171,14 @@ class Block(nn.Module):
         super().__init__()
         source = shape.speech_width + shape.audio_width
         self.attention = SelfAttention(shape.hidden, shape.hidden, shape.heads)
-        self.crossattention = CrossAttention(shape.hidden, source, shape.heads)
+        self.crossattention = CrossAttention(shape.hidden, source, shape.heads, shape.reads_frames)
         self.intermediate_query = nn.ModuleDict(
             {"dense": nn.Linear(shape.hidden, shape.intermediate)}
         )
         self.output_query = Output(shape.intermediate, shape.hidden)
 
-    def forward(self, x: Tensor, frames: Tensor, cut: Windows) -> Tensor:
-        x = self.crossattention(self.attention(x), frames, cut)
+    def forward(self, x: Tensor, frames: Tensor, windows: Tensor, cut: Windows) -> Tensor:
+        x = self.crossattention(self.attention(x), frames, windows, cut)
         wide = nn.functional.gelu(self.intermediate_query["dense"](x))
         return self.output_query(wide, x)
 
@@ -180,8 +217,9 @@ class QFormer(Wrapper):
             frames = torch.cat((frames, self._padded(audio, audio_lengths)), -1)
         bert = self.speech_Qformer["bert"]
         x = bert["embeddings"]["LayerNorm"](self.speech_query_tokens)  # pyright: ignore
+        windows = self.cut(frames)
         for block in bert["encoder"]["layer"]:  # pyright: ignore
-            x = block(x, frames, self.cut)
+            x = block(x, frames, windows, self.cut)
         embeds = self.speech_llama_proj(x)  # [batch * windows, queries, out]
         return embeds.reshape(-1, self.shape.tokens, self.shape.out)
 

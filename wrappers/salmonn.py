@@ -20,6 +20,7 @@ from wrappers import (
     Checkpoint,
     Wrapper,
     _adapters,
+    _nf4,
     _prompts,
     _tokenizer,
     beats,
@@ -80,7 +81,7 @@ class Salmonn(Files):
         return fbank.Fbank(most_samples=max(self.window_samples, LEAST_SAMPLES))
 
     def whisper(self, dialect: str) -> Wrapper:
-        part = hollow(lambda: whisper.build(self.whisper_config))
+        part = hollow(lambda: whisper.build(self.whisper_config, dialect))
         return attach(part, self.whisper_weights)
 
     def beats(self, dialect: str) -> Wrapper:
@@ -92,6 +93,7 @@ class Salmonn(Files):
             self.beats_file["cfg"],
             where=str(self.path("beats_path")),
             most_frames=most,
+            dialect=dialect,
         )
 
     def qformer(self, dialect: str) -> Wrapper:
@@ -293,5 +295,11 @@ class Salmonn(Files):
             notes.append(
                 f"the Q-Former is {width} wide and no file says its heads: taken to be "
                 f"{self.qformer_shape.heads}; `qformer_heads` in {self.file.name} overrides"
+            )
+        if kinds := _nf4.kinds(self.llm_folder):
+            counts = " and ".join(f"{count} weights in {kind}" for kind, count in kinds.items())
+            notes.append(
+                f"the LLM in {self.path('llama_path')} is quantized by bitsandbytes ({counts}): "
+                "they are dequantized as they are read, and exported in the precision asked for"
             )
         return tuple(notes)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from alm.errors import BadCheckpoint
 from alm.ports import Port
 from wrappers import Wrapper, randomised
+from wrappers._attend import attend, opset
 
 ROLE = "encoder"
 
@@ -43,12 +44,14 @@ class Whisper(Wrapper):
 
     Args:
         config: Whisper's config.json. `scale_embedding` concerns the decoder alone.
+        dialect: the form in which attention is written into a graph.
     """
 
     role = ROLE
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], dialect: str = "decomposed") -> None:
         super().__init__()
+        self.opset = opset(dialect)
         known = {**DEFAULTS, **{k: v for k, v in config.items() if v is not None}}
         mels, frames, width = (
             known[key] for key in ("num_mel_bins", "max_source_positions", "d_model")
@@ -56,7 +59,7 @@ class Whisper(Wrapper):
         self.conv1 = nn.Conv1d(mels, width, kernel_size=3, padding=1)
         self.conv2 = nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1)
         self.embed_positions = nn.Embedding(frames, width)
-        self.layers = nn.ModuleList(Layer(known) for _ in range(known["encoder_layers"]))
+        self.layers = nn.ModuleList(Layer(known, dialect) for _ in range(known["encoder_layers"]))
         self.layer_norm = nn.LayerNorm(width)
         # Positions are learned for the whole window, so nothing but the batch is dynamic.
         self.inputs = {"log_mel": Port("float32", ("batch", mels, 2 * frames))}
@@ -76,12 +79,10 @@ class Whisper(Wrapper):
 class Layer(nn.Module):
     """A pre-norm transformer layer."""
 
-    def __init__(self, known: Mapping[str, Any]) -> None:
+    def __init__(self, known: Mapping[str, Any], dialect: str) -> None:
         super().__init__()
         width, hidden = known["d_model"], known["encoder_ffn_dim"]
-        self.self_attn = Attention(
-            width, known["encoder_attention_heads"], known["max_source_positions"]
-        )
+        self.self_attn = Attention(width, known["encoder_attention_heads"], dialect)
         self.self_attn_layer_norm = nn.LayerNorm(width)
         self.activation = _activation(known["activation_function"])
         self.fc1 = nn.Linear(width, hidden)
@@ -96,31 +97,25 @@ class Layer(nn.Module):
 class Attention(nn.Module):
     """Every frame attends to every frame; silence is not masked."""
 
-    def __init__(self, width: int, heads: int, frames: int) -> None:
+    def __init__(self, width: int, heads: int, dialect: str) -> None:
         super().__init__()
         if width % heads:
             raise BadCheckpoint(f"Whisper's d_model {width} is not divisible by its {heads} heads")
-        self.split = (-1, frames, heads, width // heads)  # known numbers: one Reshape in the graph
-        self.joined = (-1, frames, width)
-        self.scale = (width // heads) ** -0.5
+        self.heads, self.dialect = heads, dialect
         self.k_proj = nn.Linear(width, width, bias=False)
         self.v_proj = nn.Linear(width, width)
         self.q_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Written out: scaled_dot_product_attention becomes a dozen shape nodes, or an Attention
-        # node that few engines know.
-        q = (self.q_proj(x) * self.scale).view(self.split).permute(0, 2, 1, 3)
-        k = self.k_proj(x).view(self.split).permute(0, 2, 3, 1)
-        v = self.v_proj(x).view(self.split).permute(0, 2, 1, 3)
-        heard = (q @ k).softmax(-1) @ v  # [batch, heads, frames, width / heads]
-        return self.out_proj(heard.transpose(1, 2).reshape(self.joined))
+        """[batch, frames, width] -> the same."""
+        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        return self.out_proj(attend(q, k, v, self.heads, self.dialect))
 
 
-def build(config: Mapping[str, Any]) -> Whisper:
+def build(config: Mapping[str, Any], dialect: str = "decomposed") -> Whisper:
     """The encoder that Whisper's config.json describes, its weights still to be filled in."""
-    return Whisper(config).eval().requires_grad_(False)
+    return Whisper(config, dialect).eval().requires_grad_(False)
 
 
 def _activation(name: str) -> Callable[[Tensor], Tensor]:

@@ -3,5 +3,14 @@
 - `TABLE`: how the embedding table is stored; `LEAVES_ALONE`: what is not touched, and why,
 - `LOSS`: the share of the largest value that it may cost; more makes the exporter look twice,
 - `ENGINE`: the only engine that runs what comes out, "" for any,
-- `prepare(part)` before the part is traced, `rewrite(model, role)` on the graph, weights lazy.
+- `prepare(part, embeds)` before the part is traced (`embeds()` gives embeddings of tokens
+  [n, hidden] to calibrate with), `rewrite(model, role)` on the graph, whose weights are lazy.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+Embeds = Callable[[], Tensor]

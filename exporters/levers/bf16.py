@@ -12,6 +12,7 @@ import ml_dtypes
 import onnx_ir as ir
 
 from exporters import lazy
+from exporters.levers import Embeds
 from exporters.products import cast, products
 from wrappers import Wrapper
 
@@ -27,7 +28,7 @@ class Lever:
     LOSS = 2e-2
     LEAVES_ALONE = "front ends, convolutions, norms, biases, and all that is computed"
 
-    def prepare(self, part: Wrapper) -> None:
+    def prepare(self, part: Wrapper, embeds: Embeds) -> None:
         """Nothing."""
 
     def rewrite(self, model: ir.Model, role: str) -> ir.Model:

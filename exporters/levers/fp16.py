@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from exporters import lazy
+from exporters.levers import Embeds
 from exporters.products import Once, cast, products
 from wrappers import Wrapper
 
@@ -26,7 +27,7 @@ class Lever:
         "the residual stream, because float16 norms are a known cause of wrong transcripts; biases"
     )
 
-    def prepare(self, part: Wrapper) -> None:
+    def prepare(self, part: Wrapper, embeds: Embeds) -> None:
         """The KV cache is kept in float16."""
         if part.role != "frontend":
             part.keep_state_in("float16")

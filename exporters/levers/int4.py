@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from exporters import lazy
-from exporters.levers import _nbits, int8
+from exporters.levers import Embeds, _nbits, int8
 from exporters.products import CONTRIB, products
 from wrappers import Wrapper
 
@@ -34,7 +34,7 @@ class Lever:
         "cost words and gain no time and which get int8; front ends, norms, attention's products"
     )
 
-    def prepare(self, part: Wrapper) -> None:
+    def prepare(self, part: Wrapper, embeds: Embeds) -> None:
         """Nothing."""
 
     def rewrite(self, model: ir.Model, role: str) -> ir.Model:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from exporters import lazy
-from exporters.levers import _nbits
+from exporters.levers import Embeds, _nbits
 from exporters.products import CONTRIB, Once, Product, cast, products
 from wrappers import Wrapper
 
@@ -35,7 +35,7 @@ class Lever:
         "kernels are slower here; attention's own products, which have no constant side; norms"
     )
 
-    def prepare(self, part: Wrapper) -> None:
+    def prepare(self, part: Wrapper, embeds: Embeds) -> None:
         """Nothing."""
 
     def rewrite(self, model: ir.Model, role: str) -> ir.Model:

@@ -13,6 +13,7 @@ OPSET = 20
 CACHE_AXIS = "past"  # the cache that goes in holds this many keys, the one that comes out `total`
 HEAD_MULTIPLE = 1  # of the numbers in a head
 CHUNK_ROWS = 0  # at once, when several tokens meet a past; 0: any number
+INTEGER_CACHE = False
 TRACKS_POSITIONS = True
 
 NOWHERE = 2**30  # the position of padding: after every query, so nobody attends to it

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 OPSET = 21
 CACHE_AXIS = "capacity"
 HEAD_MULTIPLE = 8  # others are refused; heads are filled up with zeros, which change no product
+INTEGER_CACHE = True
 TRACKS_POSITIONS = False
 CHUNK_ROWS = 1  # the operator refuses several rows at once when several tokens meet a past
 
@@ -79,7 +80,7 @@ def grouped_query(
     inputs: list[Any] = [each.to(layer.compute_dtype) for each in (q, k, v)]
     inputs += [past_key, past_value, (total - 1).int(), total.max().int()]
     if layer.cache_dtype == torch.int8:
-        inputs += [None] * 5 + [layer.key_scale, layer.value_scale]
+        inputs += [None] * 5 + [layer.scales["key"], layer.scales["value"]]
         attributes |= {"kv_cache_bit_width": 8}
         attributes |= {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
     y, key, value = torch.onnx.ops.symbolic_multi_out(

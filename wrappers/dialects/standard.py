@@ -16,6 +16,7 @@ OPSET = 24
 CACHE_AXIS = "capacity"
 HEAD_MULTIPLE = 1  # of the numbers in a head
 CHUNK_ROWS = 0  # at once, when several tokens meet a past; 0: any number
+INTEGER_CACHE = False
 TRACKS_POSITIONS = False
 
 
