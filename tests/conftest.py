@@ -49,7 +49,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def artifacts(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, exported whole: dialect standard, float32, any batch. Never to be changed."""
     out = tmp_path_factory.mktemp("artifacts") / "tiny"
-    run_export("--model", checkpoint, "--out", out, "--dynamic-batch")
+    run_export("--model", checkpoint, "--out", out, "--dynamic-batch", "--dialect", "standard")
     return out
 
 
@@ -75,7 +75,7 @@ def oracle() -> Path:
 def oracle_standard(oracle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The reference checkpoint exported for a batch of one, dialect standard."""
     out = tmp_path_factory.mktemp("oracle") / "standard"
-    words = ("--part", "all", "--precision", "fp32", "--out", out)
+    words = ("--part", "all", "--precision", "fp32", "--dialect", "standard", "--out", out)
     run_export("--model", oracle / "config.yaml", *words)
     return out
 

@@ -47,7 +47,8 @@ def test_a_wrong_part_is_answered_with_the_right_ones(
 @pytest.mark.parametrize(
     ("word", "value", "decisive"),
     [
-        ("--precision", "fp12", "unknown precision 'fp12'; there is: fp32, auto, bf16, fp16, int4, int8, kv8"),
+        ("--precision", "fp12", "unknown precision 'fp12'; there is: fp32, auto, bf16, fp16, int4"),
+        ("--precision", "mel=fp16+x", "unknown precision 'x'"),
         ("--precision", "ears=fp16", "unknown part 'ears'"),
         ("--target", "toaster", "unknown target 'toaster'; there is: cpu, portable"),
         ("--dialect", "klingon", "unknown dialect 'klingon'; there is: decomposed, ort, standard"),
@@ -171,6 +172,47 @@ def test_half_precision_is_half_the_bytes_and_says_what_it_costs(
     assert decoder and decoder.inputs["past_key_values.0.key"].dtype == "float16"
     answer = alm.load(out, provider="cpu").generate(clip, "transcribe", num_beams=1)
     assert len(answer.token_ids) > 0
+
+
+def test_auto_picks_by_role_and_the_manifest_says_what(
+    checkpoint: Path, tmp_path: Path, clip: Path
+) -> None:
+    out = tmp_path / "auto"
+    run_export("--model", checkpoint, "--out", out, "--precision", "auto,beats=fp16")
+    said = {part.name: part.precision for part in manifest.load(out).parts}
+    assert said == {
+        "mel": "fp32",
+        "fbank": "fp32",
+        "whisper": "int8",
+        "beats": "fp16",
+        "qformer": "int8",
+        "decoder": "int4",
+        "embed": "int8",
+    }
+    assert len(alm.load(out, provider="cpu").generate(clip, "transcribe", num_beams=2).token_ids)
+
+
+def test_a_cache_of_integers_runs_with_beams_and_batches(
+    checkpoint: Path, tmp_path: Path, clip: Path
+) -> None:
+    out = tmp_path / "kv8"
+    words = ("--precision", "decoder=kv8", "--dynamic-batch")
+    run_export("--model", checkpoint, "--out", out, *words)
+    decoder = manifest.load(out).part("decoder")
+    assert decoder and decoder.inputs["past_key_values.0.key"].dtype == "int8"
+    model = alm.load(out, provider="cpu")
+    for beams in (1, 3):
+        both = model.generate([clip, clip], "transcribe", num_beams=beams, max_new_tokens=9)
+        alone = model.generate(clip, "transcribe", num_beams=beams, max_new_tokens=9)
+        assert [each.token_ids for each in both] == [alone.token_ids] * 2
+
+
+def test_a_target_refuses_what_its_engine_does_not_know(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--target", "portable", "--precision", "int4", "--out", tmp_path / "out")
+    said = fails(capsys, 2, "--model", checkpoint, *words)
+    assert "int4 of part mel runs in onnxruntime alone" in said
 
 
 def test_nothing_of_the_exporting_machine_is_in_the_artifacts(artifacts: Path) -> None:

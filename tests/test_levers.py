@@ -1,0 +1,166 @@
+"""What levers store is what they say: blocks, scales, zero points, tables; weights come lazily."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from torch import Tensor, nn
+
+from alm.backends import ort
+from alm.backends._session import EngineOptions
+from alm.errors import ExportFailed, UnknownName
+from alm.ports import Port, Span
+from exporters import graph, lazy, parity, pull, table
+from exporters.levers import _nbits
+from exporters.products import CONTRIB, products
+from wrappers import Wrapper
+from wrappers._lazy import attach, filled, hollow
+from wrappers._weights import Weights
+
+SCHEMES = {
+    "4 bits": _nbits.Scheme(4, 32),
+    "4 bits searched": _nbits.Scheme(4, 128, search=True),
+    "4 bits symmetric": _nbits.Scheme(4, 32, symmetric=True),
+    "8 bits": _nbits.Scheme(8, 128),
+}
+
+
+class Two(Wrapper):
+    """Two Linears, the first in a ModuleList, and a table that nobody calls."""
+
+    role = "decoder"
+
+    def __init__(self, inner: int = 200) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(160, inner)])
+        self.head = nn.Linear(inner, 96, bias=False)
+        self.shift = nn.Parameter(torch.zeros(96))
+        self.inputs = {"x": Port("float32", ("batch", "time", 160))}
+        self.outputs = {"y": Port("float32", ("batch", "time", 96))}
+        self.spans = {"time": Span(1, 6, 20)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x) + self.shift
+
+
+class Counting(Weights):
+    """Weights that remember which of them were read."""
+
+    def __init__(self) -> None:
+        super().__init__("test")
+        self.asked: list[str] = []
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.asked.append(name)
+        return super().__getitem__(name)
+
+
+def attached() -> tuple[Two, Counting]:
+    torch.manual_seed(0)
+    weights = Counting()
+    weights.add_tensors({n: t.detach().bfloat16() for n, t in Two().named_parameters()})
+    return attach(hollow(Two), weights), weights
+
+
+@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+def test_blocks_are_within_half_a_step_or_the_search_found_less(scheme: _nbits.Scheme) -> None:
+    matrix = torch.randn(48, 300)
+    found = _nbits.quantize(matrix, scheme)
+    back = _nbits.dequantize(found, scheme, 300)
+    error = np.abs(back - matrix.numpy())
+    steps = np.repeat(np.abs(found.scales), scheme.block, 1)[:, :300]
+    if not scheme.search:
+        assert (error <= 0.5001 * steps + (steps if scheme.symmetric else 0)).all()
+    plain = _nbits.Scheme(scheme.bits, scheme.block, scheme.symmetric)
+    kept = _nbits.dequantize(_nbits.quantize(matrix, plain), plain, 300)
+    assert np.square(error).sum() <= np.square(kept - matrix.numpy()).sum() * 1.0001
+
+
+def test_a_block_of_zeros_stays_zero() -> None:
+    for scheme in SCHEMES.values():
+        found = _nbits.quantize(torch.zeros(4, 130), scheme)
+        assert (_nbits.dequantize(found, scheme, 130) == 0).all()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+def test_the_engine_reads_the_blocks_as_they_are_meant(
+    scheme: _nbits.Scheme, tmp_path: Path
+) -> None:
+    part, _ = attached()
+    model = graph.trace(part, dynamic_batch=True)
+    matrices: dict[str, np.ndarray] = {}
+    for product in products(model.graph):
+        rows, _ = product.sizes
+        found = _nbits.quantize(product.read(), scheme)
+        matrices[product.name] = _nbits.dequantize(found, scheme, rows)
+        _nbits.put(product, scheme)
+    model.opset_imports[CONTRIB] = 1
+    lazy.drop_unused(model.graph)
+    graph.save(model, tmp_path / "part.onnx", part.role)
+    x = np.random.default_rng(0).standard_normal((1, 3, 160)).astype(np.float32)
+    got = ort.open_session(tmp_path / "part.onnx", EngineOptions()).run({"x": x})["y"]
+    whole = filled(part)
+    y = x @ matrices["layers.0.weight"].T + whole.layers[0].bias.numpy()  # pyright: ignore
+    want = y @ matrices["head.weight"].T + whole.shift.numpy()
+    # The engine rounds its inputs to 8 bits in blocks.
+    assert np.abs(got - want).max() < 0.02 * np.abs(want).max()
+
+
+def test_tracing_reads_no_matrix() -> None:
+    part, weights = attached()
+    graph.trace(part, dynamic_batch=True)
+    assert not [name for name in weights.asked if name.endswith(("0.weight", "head.weight"))]
+
+
+def test_a_hollow_part_computes_what_the_filled_one_does_and_keeps_nothing() -> None:
+    part, weights = attached()
+    x = torch.randn(2, 4, 160)
+    before = part(x)
+    assert all(p.is_meta for p in part.parameters())
+    assert sorted(set(weights.asked)) == sorted(weights.shapes)
+    assert torch.allclose(filled(part)(x), before, atol=1e-5)
+    assert not any(p.is_meta for p in part.parameters())
+
+
+def test_weights_of_a_hollow_part_that_are_missing_are_named() -> None:
+    weights = Weights("some file")
+    weights.add_tensors({"head.weight": torch.zeros(96, 200)})
+    with pytest.raises(ValueError, match="some file.*missing: shift, layers.0.weight"):
+        attach(hollow(Two), weights)
+
+
+def test_precisions_are_joined_by_plus() -> None:
+    both = pull.pull("int4+kv8")
+    assert both.table == "int8" and both.engines == {"onnxruntime"}
+    assert pull.pull("fp32").levers == () and pull.pull("fp16").engines == set()
+    with pytest.raises(UnknownName, match="unknown precision 'int5'; there is: fp32, auto, bf16"):
+        pull.pull("int4+int5")
+
+
+@pytest.mark.parametrize("dtype, worst", [("float32", 0.0), ("float16", 2e-3), ("int8", 2e-2)])
+def test_a_table_is_stored_as_it_says(dtype: str, worst: float, tmp_path: Path) -> None:
+    rows = torch.randn(50, 24)
+    rows[7] = 0
+    stored, files = table.write(rows, tmp_path / "embed.npy", dtype)
+    found: Any = np.load(files[0]).astype(np.float32)
+    if dtype == "int8":
+        found = found * np.load(files[1])[:, None]
+    assert stored == dtype and (found[7] == 0).all()
+    assert np.abs(found - rows.numpy()).max() <= worst * rows.abs().max()
+
+
+def test_a_lever_that_would_leave_an_infinity_is_refused(tmp_path: Path) -> None:
+    part = filled(attached()[0])
+    part.layers[0].weight.data[0, 0] = 1e6  # pyright: ignore
+    pulled = pull.pull("fp16")
+    model: ir.Model = pulled.rewrite(graph.trace(part, dynamic_batch=True), part.role)
+    graph.save(model, tmp_path / "part.onnx", part.role)
+    with pytest.raises(ExportFailed, match="not finite"):
+        parity.measure(tmp_path / "part.onnx", parity.Truth(part, True), part.inputs)
