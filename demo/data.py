@@ -20,6 +20,8 @@ from wrappers.mel import Mel
 
 MELS = 80
 WINDOW_FRAMES = 50 * WINDOW_SECONDS  # of the encoders, 20 ms each
+TAIL = 2  # frames whose windows of 25 ms reach back into a clip that has just ended
+LEAST_SAMPLES = RATE
 PER_WINDOW = 8  # frames that one audio embedding covers: 160 ms, one moment of BEATs
 FBANK_SILENCE = (math.log(EPSILON) - MEAN) / (2 * DEVIATION)
 Words = tuple[tuple[str, float, float], ...]
@@ -66,7 +68,12 @@ def make_shard(file: Path, sources: Sources, clips: int, seed: int) -> None:
 
 @torch.no_grad()
 def features(clips: list[np.ndarray], rows: int = 32) -> tuple[list[Tensor], list[Tensor]]:
-    """[frames, 80] and [frames, 128] of each clip, by the wrappers that the exporter exports."""
+    """[frames, 80] and [frames, 128] of each clip, by the wrappers that the exporter exports.
+
+    As on a device, a clip shorter than a second is padded to one with silence, and the frames of
+    the mel that still see the clip's end belong to it.
+    """
+    clips = [np.pad(clip, (0, max(LEAST_SAMPLES - len(clip), 0))) for clip in clips]
     fbank_of = Fbank(WINDOW_SECONDS * RATE)
     mels: list[Tensor] = [torch.empty(0)] * len(clips)
     fbanks: list[Tensor] = [torch.empty(0)] * len(clips)
@@ -81,7 +88,7 @@ def features(clips: list[np.ndarray], rows: int = 32) -> tuple[list[Tensor], lis
         mel = Mel(MELS, samples)(pcm).transpose(1, 2)
         fbank, filled = fbank_of(pcm, lengths)
         for row, i in enumerate(chosen):
-            mels[i] = mel[row, : -(-len(clips[i]) // 160)].clone()
+            mels[i] = mel[row, : -(-len(clips[i]) // 160) + TAIL].clone()
             fbanks[i] = fbank[row, : int(filled[row])].clone()
     return mels, fbanks
 

@@ -1,6 +1,6 @@
 """Train the demo model: python -m demo.train --help
 
-Five stages, because from random weights the loss of the text alone teaches nothing for thousands
+Six stages, because from random weights the loss of the text alone teaches nothing for thousands
 of steps. Each continues from the ones before it, and after an interruption from its last save.
 """
 
@@ -112,7 +112,8 @@ STAGES = {
         understand, 700, 24, 1.5e-3, full=0.05, after=(("listen", ""), ("imagine", "decoder"))
     ),
     "window": Stage(understand, 2800, 20, 8e-4, full=0.2, after=(("bridge", ""),)),
-    "lora": Stage(adapt, 150, 16, 5e-4, full=1.0, trains=("qformer",), after=(("window", ""),)),
+    "polish": Stage(understand, 1200, 20, 5e-4, full=0.25, after=(("window", ""),)),
+    "lora": Stage(adapt, 150, 16, 2e-4, full=1.0, trains=("qformer",), after=(("polish", ""),)),
 }
 
 

@@ -32,6 +32,7 @@ ONLY_IN = {
     "rich": ("inspection.py",),
     "netron": ("inspection.py", "viewer.py"),
     "onnxruntime": ("backends/ort.py",),
+    "openvino": ("backends/openvino.py",),
     "tensorrt": ("backends/trt.py",),
 }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 
@@ -10,11 +12,15 @@ from alm import pick
 from alm.backends._session import EngineOptions, Session
 from alm.errors import MissingEngine, UnknownName
 
+PREFERRED = "ort"  # the backend that comes first; the others follow by name
+ON_CPU = ("cpu", "openvino")  # providers of which only a trial tells which is the faster one
+
 
 def _backends() -> dict[str, ModuleType]:
     """Provider name -> the backend that drives it, in the order of preference."""
     here = sys.modules[__name__]
-    modules = [pick.pick(here, name) for name in pick.names(here)]
+    names = sorted(pick.names(here), key=lambda name: name != PREFERRED)
+    modules = [pick.pick(here, name) for name in names]
     return {provider: module for module in modules for provider in module.PROVIDERS}
 
 
@@ -23,28 +29,44 @@ def known() -> list[str]:
     return list(_backends())
 
 
-def choose(provider: str) -> str:
+def choose(provider: str, judge: Callable[[Iterable[str]], str] | None = None) -> str:
     """The provider meant by `provider`; "auto" is the first one that is installed.
+
+    Args:
+        provider: a provider's name or "auto".
+        judge: asked which of the processor's providers to take, the preferred first, where none
+            for another device comes before them. An engine is imported when the judge gets to it.
 
     Raises:
         UnknownName: nobody drives it.
         MissingEngine: "auto", and no engine is installed.
     """
-    backends = _backends()
     if provider != "auto":
-        if provider not in backends:
+        if provider not in known():
             raise UnknownName(
-                f"unknown provider {provider!r}; there is: auto, {', '.join(backends)}"
+                f"unknown provider {provider!r}; there is: auto, {', '.join(known())}"
             )
         return provider
+    there = _installed()
+    first = next(there)
+    if judge is None or first not in ON_CPU:
+        return first
+    return judge(chain([first], (name for name in there if name in ON_CPU)))
+
+
+def _installed() -> Iterator[str]:
+    """The providers that can be used here; MissingEngine when there are none."""
     missing: MissingEngine | None = None
-    for name, module in backends.items():
+    none = True
+    for name, module in _backends().items():
         try:
             if name in module.available():
-                return name
+                none = False
+                yield name
         except MissingEngine as error:
-            missing = error
-    raise missing or MissingEngine("no engine is installed; try: pip install 'alm-edge[ort]'")
+            missing = missing or error
+    if none:
+        raise missing or MissingEngine("no engine is installed; try: pip install 'alm-edge[ort]'")
 
 
 def open_session(graph: Path, options: EngineOptions) -> Session:

@@ -32,6 +32,9 @@ class Session(ABC):
 
     inputs: dict[str, Port]
     outputs: dict[str, Port]
+    # Whether the engine works in the memory of the arrays that it was given to hold: then whoever
+    # has those arrays may read and change them between two runs.
+    in_place: bool = False
 
     @abstractmethod
     def run(
@@ -65,6 +68,7 @@ class RowByRow(Session):
     def __init__(self, session: Session) -> None:
         self._session = session
         self.inputs, self.outputs = session.inputs, session.outputs
+        self.in_place = session.in_place
 
     def run(
         self, feeds: Mapping[str, Feed], keep: Mapping[str, Kept | None] | None = None
@@ -112,6 +116,7 @@ class OneRowChunks(Session):
     def __init__(self, session: Session) -> None:
         self._session, self._rows = session, RowByRow(session)
         self.inputs, self.outputs = session.inputs, session.outputs
+        self.in_place = session.in_place
 
     def run(
         self, feeds: Mapping[str, Feed], keep: Mapping[str, Kept | None] | None = None
@@ -122,7 +127,13 @@ class OneRowChunks(Session):
         if len(past) == 1 or _array(feeds["inputs_embeds"]).shape[1] == 1 or not past.any():
             return self._session.run(feeds, keep)
         apart = {n: self._apart(f) if isinstance(f, Kept) else f for n, f in feeds.items()}
-        made = self._rows.run(apart, dict.fromkeys(keep))
+        places = {n: self._apart(p) if p and self.in_place else None for n, p in keep.items()}
+        made = self._rows.run(apart, places)
+        if self.in_place:  # written where the whole lies
+            return made | {
+                name: place or self._session.hold(self._rows.fetch(made[name]))
+                for name, place in keep.items()
+            }
         return made | {name: self._session.hold(self._rows.fetch(made[name])) for name in keep}
 
     def _apart(self, kept: Kept) -> Rows:

@@ -102,6 +102,7 @@ class OrtSession(Session):
         self._device: str = "cuda" if provider == "cuda" else "cpu"
         self.inputs = {i.name: _port(i) for i in session.get_inputs()}
         self.outputs = {o.name: _port(o) for o in session.get_outputs()}
+        self.in_place = self._device == "cpu"  # there an OrtValue of a numpy array is that array
 
     def run(
         self, feeds: Mapping[str, Feed], keep: Mapping[str, Kept | None] | None = None
