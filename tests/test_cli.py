@@ -24,6 +24,7 @@ KEYS = {
     "windows",
     "timings_ms",
     "notes",
+    "audio_cached",
 }
 
 
@@ -223,7 +224,8 @@ def test_help_names_every_option_in_full(capfd: Capture) -> None:
 
 def test_alm_alone_prints_its_help(capfd: Capture) -> None:
     assert command.run(cli.app, []) == 0
-    assert "inspect" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "inspect" in said and "bench" in said
     assert command.run(cli.app, ["nope"]) == 2
     assert "No such command 'nope'" in capfd.readouterr().err
 

@@ -208,5 +208,5 @@ try:
 except alm.MissingEngine as error:
     print(error)
 """
-    done = alone(script, ["onnxruntime"])
+    done = alone(script, ["onnxruntime", "openvino"])
     assert done.stdout == "no engine is installed; try: pip install 'alm-edge[ort]'\n", done.stderr

@@ -31,6 +31,7 @@ FULL = Manifest(
             opset=21,
             dialect="standard",
             nodes=7,
+            chunk_rows=1,
             simplified="no: it is not simple",
             measured={"parity": {"worst_abs": 1.5e-6, "output": "x"}, "list": [1, None, True]},
         ),

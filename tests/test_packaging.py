@@ -24,7 +24,7 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 DEVICE = {"numpy", "soundfile", "soxr", "tokenizers", "typer"}  # all besides one engine
-EXTRAS = {"ort", "ort-gpu", "trt", "netron", "export"}
+EXTRAS = {"ort", "ort-gpu", "trt", "openvino", "netron", "export"}
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,10 @@
-"""Parts stitched by name, the decoder's cache, and artifacts that are refused before they run."""
+"""Parts stitched by name, one after the other or side by side, and the table of embeddings."""
 
 from __future__ import annotations
 
 import dataclasses
+import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from alm import manifest
 from alm.backends._session import Feed, Kept, RowByRow, Session
 from alm.errors import BadArtifacts, BadPrompt
 from alm.manifest import File, Part
-from alm.pipeline import Decoder, Pipeline, Stages, Table, assemble, check_table
+from alm.pipeline import Pipeline, Stages, Table, assemble, at_once, check_table
 from alm.ports import Port
 
 Make = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
@@ -26,7 +28,7 @@ class Held(Kept):
 
 
 class Fake(Session):
-    """A session made of a function from arrays to arrays."""
+    """A session made of a function from arrays to arrays; it may work in the arrays it holds."""
 
     def __init__(self, make: Make, inputs: str = "", outputs: str = "") -> None:
         self.make = make
@@ -49,7 +51,7 @@ class Fake(Session):
         return made
 
     def hold(self, array: np.ndarray) -> Held:
-        return Held(array.copy())
+        return Held(array if self.in_place else array.copy())
 
     def fetch(self, kept: Kept) -> np.ndarray:
         assert isinstance(kept, Held)
@@ -88,6 +90,52 @@ def test_a_missing_tensor_is_answered_with_who_wanted_it_and_what_there_is() -> 
     assert str(caught.value) == "part eye wants light, but before it there is: sound, heard"
 
 
+def test_parts_that_do_not_wait_for_each_other_run_side_by_side() -> None:
+    both = threading.Barrier(2, timeout=30)  # passed only by two at once
+
+    def meet(name: str) -> Make:
+        def make(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            both.wait()
+            time.sleep(0.05)
+            return {name: feeds["sound"] + 1}
+
+        return make
+
+    parts = [part("a", "sound", "x"), part("b", "sound", "y"), part("c", "x y", "z")]
+    sessions = {
+        "a": Fake(meet("x")),
+        "b": Fake(meet("y")),
+        "c": Fake(lambda f: {"z": f["x"] + f["y"]}),
+    }
+    stages = Stages()
+    made = Pipeline(parts, sessions, at_once=2).forward({"sound": np.array([1.0])}, stages)
+    assert made["z"] == [4.0] and set(made) == {"sound", "x", "y", "z"}
+    assert list(stages.ms) == ["a", "b", "c"]
+    assert 0 != stages.overlap_ms < stages.ms["a"] + stages.ms["b"]
+
+
+def test_side_by_side_raises_what_went_wrong_and_needs_no_second_part() -> None:
+    def fail(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        raise BadArtifacts("the engine failed")
+
+    sessions = {"ear": Fake(fail), "eye": Fake(fail)}
+    with pytest.raises(BadArtifacts, match="the engine failed"):
+        Pipeline([EAR, EYE], sessions, at_once=2).forward(
+            {"sound": np.zeros(1), "light": np.zeros(1)}
+        )
+    alone = Pipeline([EAR], {"ear": Fake(lambda f: {"heard": f["sound"]})}, at_once=2)
+    assert alone.forward({"sound": np.ones(1)})["heard"] == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores", "wanted"), [(0, 16, 1), (1, 1, 1), (1, 2, 2), (2, 3, 1), (2, 4, 2)]
+)
+def test_parts_run_side_by_side_only_where_each_has_cores_of_its_own(
+    threads: int, cores: int, wanted: int
+) -> None:
+    assert at_once(threads, cores) == wanted
+
+
 def test_what_a_pipeline_lacks_is_known_before_it_runs() -> None:
     pipeline = Pipeline([EAR, EYE, MIND], {})
     assert pipeline.lack(["sound", "light"], ["thought"]) == ""
@@ -119,9 +167,9 @@ def test_a_graph_of_batch_one_run_row_by_row_equals_a_batch() -> None:
     assert len(rows.fed) == 6 and set(RowByRow(rows).outputs) == {"present", "y"}
 
 
-# --- the decoder and its cache
+# --- the table and prompts
 
-VOCAB, HIDDEN, CAPACITY = 5, 2, 64
+VOCAB, HIDDEN = 5, 2
 TABLE = np.arange(VOCAB * HIDDEN, dtype=np.float16).reshape(VOCAB, HIDDEN)
 
 
@@ -129,78 +177,6 @@ TABLE = np.arange(VOCAB * HIDDEN, dtype=np.float16).reshape(VOCAB, HIDDEN)
 def table(tmp_path: Path) -> Table:
     np.save(tmp_path / "table.npy", TABLE)
     return Table(tmp_path / "table.npy")
-
-
-def sums(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A language model whose cache is what it was fed, and whose logits are the sum of it."""
-    past, x = feeds["past_key_values.0.key"], feeds["inputs_embeds"]
-    starts, counts = feeds["past_lengths"], feeds["seq_lengths"]
-    fixed = past.shape[1] == CAPACITY
-    longest = int((starts + counts).max())
-    cache = past.copy() if fixed else np.zeros((len(x), longest, HIDDEN), np.float32)
-    total = np.zeros((len(x), 1, HIDDEN), np.float32)
-    for row, (start, count) in enumerate(zip(starts, counts, strict=True)):
-        cache[row, :start] = past[row, :start]
-        cache[row, start : start + count] = x[row, :count]
-        total[row, 0] = cache[row, : start + count].sum(axis=0)
-    return {"logits": total, "present.0.key": cache}
-
-
-def decoder(table: Table, axis: str, rows: int = 2) -> tuple[Decoder, Fake]:
-    inputs = {
-        "inputs_embeds": Port("float32", ("batch", "seq", HIDDEN)),
-        "past_lengths": Port("int64", ("batch",)),
-        "seq_lengths": Port("int64", ("batch",)),
-        "past_key_values.0.key": Port("float32", ("batch", axis, HIDDEN)),
-    }
-    session = Fake(sums)
-    made = Decoder(session, Part("decoder", "decoder", (), inputs), table)
-    made.start(rows, 40)
-    return made, session
-
-
-@pytest.mark.parametrize("axis", ["past", "capacity"])
-def test_a_cache_that_grows_and_one_that_is_fixed_do_the_same(table: Table, axis: str) -> None:
-    model, session = decoder(table, axis)
-    prompt = np.ones((2, 3, HIDDEN), np.float32)
-    assert model.feed(prompt, np.array([3, 1])).tolist() == [[3, 3], [1, 1]]
-    assert model.lengths.tolist() == [3, 1]
-    assert model.step(np.array([1, 4])).tolist() == [[5, 6], [9, 10]]
-    assert model.lengths.tolist() == [4, 2]
-    assert session.fed[0]["past_key_values.0.key"].shape[1] == (0 if axis == "past" else CAPACITY)
-    assert {str(feed["inputs_embeds"].dtype) for feed in session.fed} == {"float32"}
-
-
-def test_a_fixed_cache_is_written_in_place_and_a_growing_one_is_not(table: Table) -> None:
-    for axis, same in (("capacity", True), ("past", False)):
-        model, session = decoder(table, axis)
-        before = dict(model._cache)
-        model.step(np.array([0, 1]))
-        assert (model._cache == before) is same and len(session.fed) == 1
-
-
-@pytest.mark.parametrize("axis", ["past", "capacity"])
-@pytest.mark.parametrize("rows", [[1, 0], [0, 0, 1, 1, 0], [1], [1, 1], [0, 1]], ids=str)
-def test_rows_of_the_cache_are_reordered_widened_and_dropped(
-    table: Table, axis: str, rows: list[int]
-) -> None:
-    model, _ = decoder(table, axis)
-    model.feed(np.ones((2, 3, HIDDEN), np.float32), np.array([3, 1]))
-    before = dict(model._cache)
-    model.reorder(np.array(rows))
-    assert (model._cache == before) is (rows == [0, 1])  # nothing moves for nothing
-    assert model.lengths.tolist() == [[3, 1][row] for row in rows]
-    assert model.step(np.zeros(len(rows), np.int64))[:, 0].tolist() == [[3, 1][r] for r in rows]
-
-
-def test_a_fresh_start_forgets_the_cache(table: Table) -> None:
-    model, _ = decoder(table, "capacity")
-    model.step(np.array([1, 1]))
-    model.start(3, CAPACITY + 1)
-    assert model.lengths.tolist() == [0, 0, 0]
-    (kept,) = model._cache.values()
-    assert isinstance(kept, Held) and kept.array.shape == (3, 2 * CAPACITY, HIDDEN)
-    assert not kept.array.any()
 
 
 def test_prompts_are_assembled_and_padded_on_the_right(table: Table) -> None:
@@ -216,6 +192,25 @@ def test_an_unknown_token_has_no_embedding(table: Table) -> None:
     for token in (VOCAB, -1):
         with pytest.raises(BadPrompt, match=f"token {token} is none of the 5"):
             table(np.array([[0, token]]))
+
+
+def test_an_int8_table_has_a_scale_for_each_row(tmp_path: Path) -> None:
+    path, scales = tmp_path / "embed.npy", tmp_path / "embed.scales.npy"
+    np.save(path, np.array([[1, -2], [127, -128], [3, 0]], np.int8))
+    np.save(scales, np.array([0.5, 2, 1], np.float32))
+    table = Table(path, scales)
+    assert table(np.array([[1, 0]])).tolist() == [[[254, -256], [0.5, -1]]]
+    assert table(np.array([2])).dtype == np.float32 and type(table(np.array([2]))) is np.ndarray
+    assert table(np.zeros((1, 0), np.int64)).shape == (1, 0, 2)
+    for array in (np.zeros(2, np.float32), np.zeros(3), np.zeros((3, 1), np.float32)):
+        np.save(scales, array)
+        with pytest.raises(BadArtifacts, match=r"holds no scales, float32 \[3\], but "):
+            Table(path, scales)
+    np.save(scales, np.zeros(3, np.float32))
+    for array in (np.zeros((3, 2), np.float32), np.zeros((3, 2), np.int16), np.zeros(3, np.int8)):
+        np.save(path, array)
+        with pytest.raises(BadArtifacts, match="is no table of int8"):
+            Table(path, scales)
 
 
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:

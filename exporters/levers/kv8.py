@@ -1,8 +1,7 @@
 """int8 KV cache: a quarter of its bytes; a prompt's attention takes 2.4 times as long.
 
-Steps are a little faster.
-
-(32 heads on 8, one thread: a step after 1024 positions 9.8 for 10.5 ms, a prompt of 128 170 for 70.)
+One thread, 32 heads on 8: a prompt of 128 took 170 ms for 70, and a step after 1024
+positions 9.8 for 10.5.
 """
 
 from __future__ import annotations

@@ -42,18 +42,24 @@ __all__ = [
 ]
 
 
-def load(folder: str | Path, provider: str = "auto", threads: int = 0) -> Model:
+def load(
+    folder: str | Path, provider: str = "auto", threads: int = 0, audio_cache: int = 64 * 2**20
+) -> Model:
     """Verify the artifacts in `folder` and open them.
 
     Args:
         folder: what export.py wrote.
         provider: an engine's provider ("cpu", "cuda"), or "auto" for the best one installed.
-        threads: of the engine on the CPU; 0 leaves the choice to it.
+        threads: of each graph on the CPU; 0 leaves the choice to the engine. Graphs that do not
+            wait for each other run side by side where each has so many cores of its own.
+        audio_cache: bytes of audio embeddings remembered, so that another question about a clip
+            heard before computes no encoder; 0 remembers nothing.
 
     Raises:
         MissingFile, BadArtifacts: a file is not there, or is not what the manifest says.
         UnknownName, MissingEngine: the provider is unknown, or its package not installed.
+        BadOption: audio_cache is below 0.
     """
     from alm.model import Model
 
-    return Model(Path(folder), provider, threads)
+    return Model(Path(folder), provider, threads, audio_cache)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alm import audio, decoding, text
+from alm import _answer, audio, decoding, text
+from alm._answer import Answer, Said
 from alm.errors import BadPrompt
 from alm.pipeline import Decoder, Stages, assemble
 
@@ -20,29 +21,8 @@ if TYPE_CHECKING:
 QUIET_SLACK = 2.0  # seconds before the latest cut in which the quietest place is sought
 MOST_ROWS = 8  # windows encoded and decoded at a time when several clips come at once
 
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model said to one clip.
-
-    A clip longer than the model's window is answered window by window: `token_ids` are then those
-    of all windows, `text` is joined, and `windows` counts them.
-    """
-
-    text: str
-    token_ids: list[int]
-    stop_reason: str  # eos, stop_string, length (of what was asked for) or context (of the model)
-    audio_seconds: float
-    audio_tokens: int
-    prompt_tokens: int
-    windows: int
-    provider: str
-    timings_ms: dict[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The answer as plain data."""
-        return dataclasses.asdict(self)
+# Stages that an answer's timings leave out: beside the others they are nothing.
+FINER = ("prompt", "windows", "recall", "steps", "choose", "detokenise")
 
 
 @dataclass(frozen=True)
@@ -54,18 +34,6 @@ class _Window:
     prompt: text.Prompt
 
 
-@dataclass(frozen=True)
-class _Said:
-    """What was said to one window."""
-
-    clip: int
-    sequence: decoding.Sequence
-    text: str
-    prompt_tokens: int
-    audio_tokens: int
-    stop_reason: str
-
-
 class Run:
     """One call of `generate`."""
 
@@ -73,41 +41,52 @@ class Run:
         self,
         model: Model,
         options: decoding.Options,
-        truncate: bool,
-        max_seconds: float,
-        on_text: Callable[[str], None] | None,
+        truncate: bool = False,
+        max_seconds: float = audio.HOUR,
+        on_text: Callable[[str], None] | None = None,
+        forced: bool = False,
     ) -> None:
+        """`forced`: nothing but `max_new_tokens` ends an answer, so that runs can be compared."""
         self.model, self.options = model, options
         self.truncate, self.max_seconds = truncate, max_seconds
-        self.on_text = on_text
+        self.on_text, self.forced = on_text, forced
         self.joiner: text.Joiner | None = None
         self.stages = Stages()
         self.began = time.perf_counter()
-        self.steps = 0
-        self.stepping_ms = 0.0
+        self.first_ms = 0.0  # from the beginning to the first token
+        self.step_ms: list[float] = []  # of each step of the decoder, reordering of rows included
 
     def answer(self, sources: Sequence[Any], prompts: Sequence[str]) -> list[Answer]:
         """One answer a source."""
-        rules = self.model.manifest.audio
+        start = time.perf_counter()
         built = [self.model.prompter.build(prompt) for prompt in prompts]
+        self.stages.add("prompt", start)
         if self.on_text:
             self.joiner = text.Joiner(self.on_text, _separator(built[0]))
-        start = time.perf_counter()
+        rules = self.model.manifest.audio
+        bound, told = self.max_seconds, self.stages.add
         clips = [
-            audio.read(source, rules["rate"], rules["channel"], max_seconds=self.max_seconds)
+            audio.read(source, rules["rate"], rules["channel"], max_seconds=bound, told=told)
             for source in sources
         ]
-        self.stages.add("decode_audio", start)
+        start = time.perf_counter()
         windows = [w for i, clip in enumerate(clips) for w in self._cut(i, clip, built[i])]
+        self.stages.add("windows", start)
         # One clip is answered window after window, so that its text can be read as it comes.
         rows = 1 if len(sources) == 1 else MOST_ROWS
-        said: list[_Said] = []
+        said: list[Said] = []
         for at in range(0, len(windows), rows):
             said += self._say(windows[at : at + rows])
-        total = (time.perf_counter() - self.began) * 1e3
-        timings = self._timings(total)
+        timings = self._timings((time.perf_counter() - self.began) * 1e3)
         return [
-            self._joined(clip, _separator(built[i]), [s for s in said if s.clip == i], timings)
+            _answer.join(
+                clip,
+                [each for each in said if each.clip == i],
+                _separator(built[i]),
+                _answer.notes(clip, rules, self.truncate),
+                self.model.provider,
+                timings,
+            )
             for i, clip in enumerate(clips)
         ]
 
@@ -124,42 +103,45 @@ class Run:
         least = int(self.model.manifest.audio["least_samples"])
         return pcm if len(pcm) >= least else np.pad(pcm, (0, least - len(pcm)))
 
-    def _say(self, windows: Sequence[_Window]) -> list[_Said]:
+    def _say(self, windows: Sequence[_Window]) -> list[Said]:
         """Encode these windows and let the model speak, all rows at a time."""
-        lengths = np.array([len(w.pcm) for w in windows], np.int64)
-        pcm = np.zeros((len(windows), int(lengths.max())), np.float32)
-        for row, window in zip(pcm, windows, strict=True):
-            row[: len(window.pcm)] = window.pcm
-        feeds = {"pcm": pcm, "pcm_lengths": lengths}
-        embeds = self.model.pipeline.forward(feeds, self.stages)["audio_embeds"]
-        return self._speak(windows, embeds)
+        embeds, known = self.model.ear.hear([window.pcm for window in windows], self.stages)
+        return self._speak(windows, embeds, known)
 
-    def _speak(self, windows: Sequence[_Window], embeds: np.ndarray) -> list[_Said]:
-        """Prompts around the audio [rows, n, hidden], and what the model says to them."""
+    def _speak(
+        self, windows: Sequence[_Window], embeds: Sequence[np.ndarray], known: Sequence[bool]
+    ) -> list[Said]:
+        """Prompts around the audio, [n, hidden] a window, and what the model says to them."""
         start = time.perf_counter()
         rows = [(w.prompt.before, embeds[i], w.prompt.after) for i, w in enumerate(windows)]
         inputs, lengths = assemble(self.model.table, rows)
+        self.stages.add("prompt", start)
         options, cut = self._fitted(int(lengths.max()))
         if cut and len(windows) > 1:  # each row has its own room, which a batch would share
-            alone = range(len(windows))
-            return [s for i in alone for s in self._speak(windows[i : i + 1], embeds[i : i + 1])]
+            alone = [slice(i, i + 1) for i in range(len(windows))]
+            return [s for i in alone for s in self._speak(windows[i], embeds[i], known[i])]
+        start = time.perf_counter()
         decoder = Decoder(self.model.decoder_session, self.model.decoder_part, self.model.table)
         decoder.start(len(windows), inputs.shape[1] + options.max_new_tokens)
         logits = decoder.feed(inputs, lengths)
         self.stages.add("prefill", start)
         sequences = self._decode(logits, decoder, options)
+        start = time.perf_counter()
+        texts = [self.model.stops.cut(sequence.token_ids) for sequence in sequences]
+        self.stages.add("detokenise", start)
         return [
-            _Said(
+            Said(
                 clip=window.clip,
                 sequence=sequence,
-                text=self.model.stops.cut(sequence.token_ids),
-                prompt_tokens=int(length),
-                audio_tokens=embeds.shape[1],
+                text=texts[i],
+                prompt_tokens=int(lengths[i]),
+                audio_tokens=len(embeds[i]),
+                audio_cached=known[i],
                 stop_reason="context"
                 if cut and sequence.stop_reason == "length"
                 else sequence.stop_reason,
             )
-            for window, sequence, length in zip(windows, sequences, lengths, strict=True)
+            for i, (window, sequence) in enumerate(zip(windows, sequences, strict=True))
         ]
 
     def _fitted(self, prompt: int) -> tuple[decoding.Options, bool]:
@@ -179,24 +161,38 @@ class Run:
     def _decode(
         self, logits: np.ndarray, decoder: Decoder, options: decoding.Options
     ) -> list[decoding.Sequence]:
-        model = self.model
-        stops = model.stops
+        model, stops = self.model, self.model.stops
         stream = text.TextStream(model.tokenizer, stops.strings)  # of the one row, if it is told
+        ends = bool(stops.strings) and not self.forced
+        start, stepped, texts = time.perf_counter(), sum(self.step_ms), Stages()
+
+        def stopped(_: int, ids: list[int]) -> bool:
+            since = time.perf_counter()
+            found = stops.reached(ids)
+            texts.add("", since)
+            return found
 
         def on_token(row: int, token: int) -> None:
             self.chosen()
             if self.joiner:
+                since = time.perf_counter()
                 self.joiner.push(stream.push(token))
+                texts.add("", since)
 
         sequences = decoding.generate(
             logits,
             _Timed(decoder, self),
             options,
-            eos_ids=model.eos,
-            stopped=(lambda _, ids: stops.reached(ids)) if stops.strings else None,
+            eos_ids=frozenset() if self.forced else model.eos,
+            stopped=stopped if ends else None,
             on_token=on_token,
         )
         self.chosen()
+        whole = (time.perf_counter() - start) * 1e3
+        steps, detokenised = sum(self.step_ms) - stepped, sum(texts.ms.values())
+        self.stages.add_ms("steps", steps)
+        self.stages.add_ms("choose", whole - steps - detokenised)
+        self.stages.add_ms("detokenise", detokenised)
         if self.joiner:
             beams = options.num_beams > 1
             self.joiner.push(stops.cut(sequences[0].token_ids) if beams else stream.finish())
@@ -205,43 +201,15 @@ class Run:
 
     def chosen(self) -> None:
         """A token was chosen; the first one counts."""
-        if "first_token" not in self.stages.ms:
-            self.stages.ms["first_token"] = (time.perf_counter() - self.began) * 1e3
+        self.first_ms = self.first_ms or (time.perf_counter() - self.began) * 1e3
 
     def _timings(self, total: float) -> dict[str, float]:
-        ms = {"load": self.model.load_ms} | self.stages.ms
-        ms["per_token"] = self.stepping_ms / self.steps if self.steps else 0.0
+        fine = self.stages.ms  # the rest of it is for `alm bench`
+        ms = {"load": self.model.load_ms} | {n: t for n, t in fine.items() if n not in FINER}
+        ms["first_token"] = self.first_ms
+        ms["per_token"] = sum(self.step_ms) / len(self.step_ms) if self.step_ms else 0.0
         ms["total"] = total
         return {stage: round(value, 3) for stage, value in ms.items()}
-
-    def _joined(
-        self,
-        clip: audio.Clip,
-        separator: str,
-        said: Sequence[_Said],
-        timings: dict[str, float],
-    ) -> Answer:
-        rules = self.model.manifest.audio
-        notes: list[str] = []
-        if clip.seconds * rules["rate"] < rules["least_samples"]:
-            least = rules["least_samples"] / rules["rate"]
-            notes.append(f"{clip.seconds:.3g} s of audio were padded with silence to {least:g} s")
-        window = rules["window_samples"] / rules["rate"]
-        if self.truncate and clip.seconds > window:
-            notes.append(f"only the first {window:g} s of {clip.seconds:.1f} s were heard")
-        parts = [s.text.strip() for s in said]
-        return Answer(
-            text=separator.join(part for part in parts if part),
-            token_ids=[int(i) for s in said for i in s.sequence.token_ids],
-            stop_reason=said[-1].stop_reason,
-            audio_seconds=round(clip.seconds, 4),
-            audio_tokens=sum(s.audio_tokens for s in said),
-            prompt_tokens=sum(s.prompt_tokens for s in said),
-            windows=len(said),
-            provider=self.model.provider,
-            timings_ms=timings,
-            notes=tuple(notes),
-        )
 
 
 def _separator(prompt: text.Prompt) -> str:
@@ -249,22 +217,23 @@ def _separator(prompt: text.Prompt) -> str:
 
 
 class _Timed:
-    """A decoder whose steps are counted and timed."""
+    """A decoder whose steps are timed."""
 
     def __init__(self, decoder: Decoder, run: Run) -> None:
         self.decoder, self.run = decoder, run
+        self.waiting = 0.0  # ms that the step to come took already
 
     def step(self, token_ids: np.ndarray) -> np.ndarray:
         """See `Decoder.step`."""
         self.run.chosen()
         start = time.perf_counter()
         logits = self.decoder.step(token_ids)
-        self.run.steps += 1
-        self.run.stepping_ms += (time.perf_counter() - start) * 1e3
+        self.run.step_ms.append((time.perf_counter() - start) * 1e3 + self.waiting)
+        self.waiting = 0.0
         return logits
 
     def reorder(self, rows: np.ndarray) -> None:
         """See `Decoder.reorder`."""
         start = time.perf_counter()
         self.decoder.reorder(rows)
-        self.run.stepping_ms += (time.perf_counter() - start) * 1e3
+        self.waiting += (time.perf_counter() - start) * 1e3

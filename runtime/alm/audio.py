@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ import soundfile
 import soxr
 
 from alm import _whole
+from alm._stages import Told
+from alm._windows import windows as windows
 from alm.errors import BadAudio, BadOption, MissingFile
 
 HOUR = 3600.0  # seconds
@@ -36,10 +39,14 @@ _stderr = threading.Lock()
 
 @dataclass(frozen=True)
 class Clip:
-    """Mono sound: `pcm` float32 [samples], full scale 1.0, and `rate` in Hz."""
+    """Mono sound: `pcm` float32 [samples], full scale 1.0, and `rate` in Hz.
+
+    `source_rate` is what it was before it was resampled.
+    """
 
     pcm: np.ndarray
     rate: int
+    source_rate: int
 
     @property
     def seconds(self) -> float:
@@ -83,6 +90,7 @@ def read(
     channel: Literal["first", "mean"] = "first",
     max_seconds: float = HOUR,
     max_bytes: int = MOST_BYTES,
+    told: Told | None = None,
 ) -> Clip:
     """The sound of `source` as float32 mono [samples] at `rate` Hz.
 
@@ -93,48 +101,25 @@ def read(
     At most `max_seconds` long and `max_bytes` decoded; past one hour the bytes grow in proportion,
     so max_seconds=7200 allows twice `max_bytes`.
 
+    `told` is called after the stages "decode_audio" and, where it is needed, "resample".
+
     Raises MissingFile when there is no file, BadAudio when it holds no sound that can be used,
     BadOption when an option is out of range.
     """
     _check_options(rate, channel, max_seconds, max_bytes)
     bounds = _Bounds(max_seconds, max_bytes * max(1.0, max_seconds / HOUR), int(rate))
+    start = time.perf_counter()
     if isinstance(source, str | os.PathLike):
         name, (pcm, own) = str(source), _read_file(Path(source), channel, bounds)
     else:
         name, (pcm, own) = "the array", _read_array(source, channel, bounds)
-    return Clip(_resample(name, pcm, own, int(rate)), int(rate))
-
-
-def windows(samples: int, most: int, pcm: np.ndarray, slack: int, quiet: int = 320) -> list[slice]:
-    """Cut `samples` of `pcm` [samples] into the fewest windows of at most `most` samples each.
-
-    Every cut lies in the middle of the quietest `quiet` samples (20 ms at 16 kHz), looked for in
-    the last `slack` samples before the latest cut that is possible, and only as far back as the
-    number of windows allows: 60 s in windows of 30 s is cut at 30 s. The slices follow each other
-    and cover everything; no samples give no windows.
-    """
-    if most < 1 or slack < 0 or quiet < 1 or samples != len(pcm):
-        raise BadOption(
-            f"windows wants most and quiet of 1 or more, slack of 0 or more, and the {samples} "
-            f"samples; got {most=}, {quiet=}, {slack=}, {len(pcm)} samples"
-        )
-    cuts, count = [0], -(-samples // most)
-    for left in range(count - 1, 0, -1):  # windows after this cut
-        latest = cuts[-1] + most
-        earliest = max(latest - slack, samples - left * most, cuts[-1] + 1)
-        cuts.append(_quietest(pcm, earliest, latest, quiet))
-    return [slice(a, b) for a, b in zip(cuts, [*cuts[1:], samples], strict=True) if b > a]
-
-
-def _quietest(pcm: np.ndarray, earliest: int, latest: int, quiet: int) -> int:
-    start = max(0, earliest - quiet // 2)
-    near = pcm[start : latest + quiet].astype(np.float64)
-    energy = np.concatenate([[0.0], np.cumsum(near * near)])
-    cuts = np.arange(earliest, latest + 1)
-    low = np.maximum(cuts - quiet // 2, 0) - start
-    high = np.minimum(low + quiet, len(near))
-    # Of equals the last: fuller windows.
-    return int(cuts[::-1][np.argmin((energy[high] - energy[low])[::-1])])
+    if told:
+        told("decode_audio", start)
+    start = time.perf_counter()
+    pcm = _resample(name, pcm, own, int(rate))
+    if told and own != rate:
+        told("resample", start)
+    return Clip(pcm, int(rate), own)
 
 
 def _check_options(rate: int, channel: str, max_seconds: float, max_bytes: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -174,6 +174,60 @@ def inspect(
     )
 
 
+@app.command()
+def bench(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
+    audio: Annotated[
+        str | None, typer.Argument(metavar="AUDIO", help="What is heard; noise if none is given.")
+    ] = None,
+    seconds: Annotated[
+        str, typer.Option(metavar="S,S", help="Lengths it is cut or repeated to.")
+    ] = "1,5,10,30,60",
+    contexts: Annotated[
+        str, typer.Option(metavar="N,N", help="Tokens in the cache when steps are timed.")
+    ] = "128,512,1024",
+    new_tokens: Annotated[int, typer.Option(min=1, help="Of every answer, ends ignored.")] = 64,
+    prompt: Annotated[str, typer.Option(help="What is asked; transcribe if unsaid.")] = "",
+    warmup: Annotated[
+        int | None, Whole(min=0, help="Runs before those that count: 1, or nota's 10.")
+    ] = None,
+    repeats: Annotated[int | None, Whole(min=1, help="Runs that count: 5, or nota's 100.")] = None,
+    protocol: Annotated[
+        str, typer.Option(help="nota: measure by the seed contest's protocol too.")
+    ] = "",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write everything there.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", help="Draw the stages of each clip.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="Of the engine; 0 leaves it the choice.")] = 0,
+    provider: Annotated[
+        str, typer.Option(help="auto, or what runs the graphs: cpu, cuda.")
+    ] = "auto",
+    debug: Debug = False,
+) -> None:
+    """Measure time and memory of every stage, cold and warm, against what the machine can do."""
+    from alm import _benchtables
+    from alm import bench as measuring
+
+    plan = measuring.read_plan(seconds, contexts, new_tokens, prompt, warmup, repeats, protocol)
+    for path in filter(None, (json_file, picture)):  # before minutes of measuring
+        if not path.resolve().parent.is_dir():
+            raise MissingFile(f"there is no folder {path.parent} to write {path.name} to")
+    _speak_utf8()
+    with ExitStack() as stack:
+        source = stack.enter_context(_file(audio)) if audio else None
+        found = measuring.measure(
+            folder, source, plan, provider=provider, threads=threads, say=_tell
+        )
+    if json_file:
+        json_file.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    if picture:
+        picture.write_text(_benchtables.picture(found), "utf-8")
+    _benchtables.show(found)
+
+
 def _print_tasks(engine: Path, as_json: bool) -> None:
     from alm import manifest
 
@@ -190,6 +244,10 @@ def _print_tasks(engine: Path, as_json: bool) -> None:
 def _say(piece: str) -> None:
     sys.stdout.write(piece)
     sys.stdout.flush()
+
+
+def _tell(progress: str) -> None:
+    print(progress, file=sys.stderr, flush=True)
 
 
 def _speak_utf8() -> None:

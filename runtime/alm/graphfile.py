@@ -81,7 +81,7 @@ def read(path: Path | str) -> GraphFile:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for its writer
             raise OSError("it is not a regular file")
         with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-            return _Walk(path, data).model()
+            return Walk(path, data).model()
     except (FileNotFoundError, NotADirectoryError):
         raise MissingFile(f"there is no graph {path}") from None
     except BadArtifacts:
@@ -91,7 +91,7 @@ def read(path: Path | str) -> GraphFile:
         raise BadArtifacts(f"{path} is not a readable ONNX graph: {why}") from None
 
 
-class _Walk(Wire):
+class Walk(Wire):
     def __init__(self, path: Path, data: mmap) -> None:
         super().__init__(f"{path} is not a readable ONNX graph", data)
         self.path = path

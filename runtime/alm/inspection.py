@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,15 +162,7 @@ def _data(said: Manifest, parts: Sequence[Part], found: Findings, check: bool) -
 def _print(
     folder: Path, said: Manifest, parts: Sequence[Part], found: Findings, whole: bool
 ) -> None:
-    from rich.console import Console
-
-    # A manifest's text is shown as it is: no markup, no :emoji:.
-    width = None if sys.stdout.isatty() else WIDE
-    console = Console(highlight=False, markup=False, emoji=False, width=width)
-
-    def table(title: str, columns: str, rows: Iterable[Sequence[str]]) -> None:
-        _table(console, title, columns.split("|"), list(rows))
-
+    table = printer()
     if whole:
         table("", "|", _header(folder, said))
     table(
@@ -189,6 +181,20 @@ def _print(
     table("operators", "part|", ((n, _counts(nodes)) for n, nodes in found.nodes.items()))
     if whole:
         table("tasks", "task|prompt", ((str(n), str(t)) for n, t in _tasks(said).items()))
+
+
+def printer() -> Callable[[str, str, Iterable[Sequence[str]]], None]:
+    """What prints a table to stdout: called with its title, "column|>of numbers", and its rows."""
+    from rich.console import Console
+
+    # A manifest's text is shown as it is: no markup, no :emoji:.
+    width = None if sys.stdout.isatty() else WIDE
+    console = Console(highlight=False, markup=False, emoji=False, width=width)
+
+    def table(title: str, columns: str, rows: Iterable[Sequence[str]]) -> None:
+        _table(console, title, columns.split("|"), list(rows))
+
+    return table
 
 
 def _table(console: Any, title: str, columns: Sequence[str], rows: list[Sequence[str]]) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from alm import backends, decoding, manifest, text, verify
+from alm import _machine, backends, decoding, manifest, text, verify
+from alm._heard import MOST_BYTES, Ear
 from alm._run import Answer, Run
 from alm.backends._session import EngineOptions, Session
 from alm.errors import BadArtifacts, BadOption, BadPrompt
-from alm.pipeline import Pipeline, Table, check_table, open_part
+from alm.pipeline import Pipeline, Table, at_once, check_table, open_part
 
 Audio = str | Path | np.ndarray | tuple[np.ndarray, int]
 
@@ -24,8 +25,16 @@ Audio = str | Path | np.ndarray | tuple[np.ndarray, int]
 class Model:
     """Artifacts opened for use; made by `alm.load`."""
 
-    def __init__(self, folder: Path, provider: str = "auto", threads: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        provider: str = "auto",
+        threads: int = 0,
+        audio_cache: int = MOST_BYTES,
+    ) -> None:
         start = time.perf_counter()
+        if audio_cache < 0:
+            raise BadOption(f"audio_cache is bytes, 0 or more, not {audio_cache!r}")
         self.folder = folder
         self.manifest = manifest.load(folder)
         self.provider = backends.choose(provider)
@@ -40,7 +49,9 @@ class Model:
         with ThreadPoolExecutor(2) as pool:
             opened = pool.map(lambda part: open_part(folder, part, options), graphs)
             sessions = {part.name: s for part, s in zip(graphs, opened, strict=True)}
-        self._connect(sessions)
+        # The cores are the processor's; elsewhere nothing was measured.
+        cores = _machine.usable_cores() if self.provider in backends.ON_CPU else 1
+        self._connect(sessions, audio_cache, at_once(threads, cores))
         self.load_ms = (time.perf_counter() - start) * 1e3
 
     def _whole(self) -> None:
@@ -64,14 +75,18 @@ class Model:
                 f"the generation defaults of {self.folder / manifest.NAME}: {error}"
             ) from error
 
-    def _connect(self, sessions: dict[str, Session]) -> None:
+    def _connect(self, sessions: dict[str, Session], audio_cache: int, at_once: int) -> None:
         said = self.manifest
         table, decoder = said.with_role("table")[0], said.with_role("decoder")[0]
-        file = table.files[0]
-        self.table = Table(verify.check_file(self.folder, file.name, file.bytes, file.sha256))
+        paths = [
+            verify.check_file(self.folder, file.name, file.bytes, file.sha256)
+            for file in table.files[:2]  # the second holds the scales of an int8 table
+        ]
+        self.table = Table(*paths)
         check_table(self.table, said)
         front = [part for part in said.parts if part.role not in ("table", "decoder")]
-        self.pipeline = Pipeline(front, sessions)
+        self.pipeline = Pipeline(front, sessions, at_once)
+        self.ear = Ear(self.pipeline, audio_cache)
         self.decoder_session, self.decoder_part = sessions[decoder.name], decoder
         self.eos = frozenset(int(i) for i in said.tokens["eos"])
         self.stops = text.Stops(self.tokenizer, said.tokens.get("stop_strings", ()))

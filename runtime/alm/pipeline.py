@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from alm import backends, graphfile, verify
-from alm.backends._session import EngineOptions, Kept, OneRowChunks, RowByRow, Session
+from alm._cache import Cache
+from alm._stages import Stages as Stages
+from alm.backends._session import EngineOptions, OneRowChunks, RowByRow, Session
 from alm.errors import BadArtifacts, BadPrompt
 from alm.manifest import Manifest, Part
 from alm.ports import CACHE_IN, CACHE_OUT, differences
 
-CAPACITY_STEP = 64  # caches of fixed capacity come in multiples of this
-
 Opener = Callable[[Path, EngineOptions], Session]
-
-
-class Stages:
-    """Milliseconds by stage, added up."""
-
-    def __init__(self) -> None:
-        self.ms: dict[str, float] = {}
-
-    def add(self, stage: str, since: float) -> None:
-        """Count the time since `since` (time.perf_counter) to a stage."""
-        self.ms[stage] = self.ms.get(stage, 0.0) + (time.perf_counter() - since) * 1e3
 
 
 def open_part(
@@ -42,7 +33,8 @@ def open_part(
     paths = [verify.check_file(folder, file.name, file.bytes, file.sha256) for file in part.files]
     listed = {file.name for file in part.files}
     verify.check_external(folder, graphfile.read(paths[0]), part.files[0].name, listed)
-    session = opener(paths[0], options)
+    # An encoder runs once for a window of audio and takes much; a decoder runs for every token.
+    session = opener(paths[0], replace(options, lean=part.role != "decoder"))
     for side, ours, theirs in (
         ("input", part.inputs, session.inputs),
         ("output", part.outputs, session.outputs),
@@ -63,8 +55,11 @@ class Pipeline:
     model.
     """
 
-    def __init__(self, parts: Sequence[Part], sessions: Mapping[str, Session]) -> None:
-        self.parts, self.sessions = parts, sessions
+    def __init__(
+        self, parts: Sequence[Part], sessions: Mapping[str, Session], at_once: int = 1
+    ) -> None:
+        """`at_once`: so many parts that do not wait for each other may run side by side."""
+        self.parts, self.sessions, self.at_once = parts, sessions, at_once
 
     def lack(self, given: Iterable[str], wanted: Iterable[str]) -> str:
         """The first tensor that nothing makes, in words; "" when `wanted` can be made of `given`.
@@ -89,34 +84,91 @@ class Pipeline:
             BadArtifacts: a part wants a tensor that no part before it makes.
         """
         stages = stages or Stages()
+        there = list(tensors)
         for part in self.parts:
-            absent = [name for name in part.inputs if name not in tensors]
+            absent = [name for name in part.inputs if name not in there]
             if absent:
-                there = ", ".join(tensors)
                 raise BadArtifacts(
-                    f"part {part.name} wants {', '.join(absent)}, but before it there is: {there}"
+                    f"part {part.name} wants {', '.join(absent)}, but before it there is: "
+                    + ", ".join(there)
                 )
-            start = time.perf_counter()
-            feeds = {name: tensors[name] for name in part.inputs}
-            tensors = tensors | self.sessions[part.name].run(feeds)
-            stages.add(part.name, start)
+            there += part.outputs
+            stages.add_ms(part.name, 0.0)  # the order of the manifest, whichever is done first
+        if self.at_once > 1:
+            return self._side_by_side(tensors, stages)
+        for part in self.parts:
+            tensors = tensors | self._run(part, tensors, stages)
         return tensors
+
+    def _run(
+        self, part: Part, tensors: Mapping[str, np.ndarray], stages: Stages
+    ) -> dict[str, np.ndarray]:
+        start = time.perf_counter()
+        made = self.sessions[part.name].run({name: tensors[name] for name in part.inputs})
+        stages.add(part.name, start)
+        return made
+
+    def _side_by_side(
+        self, tensors: Mapping[str, np.ndarray], stages: Stages
+    ) -> dict[str, np.ndarray]:
+        """Every part is run as soon as what it takes is there, `at_once` of them at a time."""
+        start, before = time.perf_counter(), sum(stages.ms[part.name] for part in self.parts)
+        made, waiting = dict(tensors), list(self.parts)
+        running: set[Future[dict[str, np.ndarray]]] = set()
+        with ThreadPoolExecutor(self.at_once) as pool:
+            while waiting or running:
+                ready = [part for part in waiting if made.keys() >= part.inputs.keys()]
+                for part in ready[: self.at_once - len(running)]:
+                    waiting.remove(part)
+                    running.add(pool.submit(self._run, part, dict(made), stages))
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for each in done:
+                    made |= each.result()
+        parts = sum(stages.ms[part.name] for part in self.parts) - before
+        stages.overlap_ms += parts - (time.perf_counter() - start) * 1e3
+        return made
+
+
+def at_once(threads: int, cores: int) -> int:
+    """How many parts may run side by side, each with so many threads (0: all cores).
+
+    Two where each has cores of its own. A part with all cores is left alone: it would fight with
+    the other for them. Measured on two cores of an EPYC, of which another process kept one busy
+    most of the time, on the demo's encoders and 10 s (milliseconds, best and median of 60):
+    one after the other with 2 threads 60 and 98, with 1 thread 45 and 46; side by side with 2
+    threads 66 and 93, with 1 thread 32 and 47.
+    """
+    return 2 if threads and 2 * threads <= cores else 1
 
 
 class Table:
-    """Rows of the embedding table, read from the file as they are needed."""
+    """Rows of the embedding table, read from the files as they are needed."""
 
-    def __init__(self, path: Path) -> None:
-        try:
-            self.rows = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise BadArtifacts(f"{path} is no readable table: {error}") from error
-        if not isinstance(self.rows, np.ndarray):
-            raise BadArtifacts(f"{path} is no table but an archive")
-        if self.rows.ndim != 2 or self.rows.dtype.kind != "f":
+    def __init__(self, path: Path, scales: Path | None = None) -> None:
+        """Map the table.
+
+        Args:
+            path: floats [vocab, hidden]; int8 where there are scales.
+            scales: float32 [vocab], what each row is multiplied by.
+
+        Raises:
+            BadArtifacts: a file is no array, or one of another type or shape.
+        """
+        self.rows = _mapped(path)
+        self.scales = None if scales is None else _mapped(scales)
+        kinds, wanted = ("i", "int8") if scales else ("f", "floats")
+        right = self.rows.dtype.kind in kinds and (not scales or self.rows.dtype.itemsize == 1)
+        if self.rows.ndim != 2 or not right:
             raise BadArtifacts(
-                f"{path} is no table of floats [vocab, hidden] "
+                f"{path} is no table of {wanted} [vocab, hidden] "
                 f"but {self.rows.dtype} {list(self.rows.shape)}"
+            )
+        if self.scales is None:
+            return
+        if self.scales.dtype != np.float32 or self.scales.shape != self.rows.shape[:1]:
+            raise BadArtifacts(
+                f"{scales} holds no scales, float32 [{len(self.rows)}], "
+                f"but {self.scales.dtype} {list(self.scales.shape)}"
             )
 
     def __call__(self, token_ids: np.ndarray) -> np.ndarray:
@@ -131,7 +183,20 @@ class Table:
                 f"token {int(strange[0])} is none of the {len(self.rows)} that the model knows; "
                 "leave special tokens out of the prompt"
             )
-        return np.asarray(self.rows[token_ids], dtype=np.float32)
+        rows = np.asarray(self.rows[token_ids], dtype=np.float32)
+        if self.scales is not None:
+            rows *= np.asarray(self.scales[token_ids])[..., None]
+        return rows
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise BadArtifacts(f"{path} is no readable table: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise BadArtifacts(f"{path} is no table but an archive")
+    return array
 
 
 class Decoder:
@@ -140,35 +205,28 @@ class Decoder:
     def __init__(self, session: Session, part: Part, table: Table) -> None:
         self.session, self.part, self.table = session, part, table
         self.lengths = np.zeros(0, np.int64)  # valid positions of each row in the cache
-        self._cache: dict[str, Kept] = {}
         caches = {n: p for n, p in part.inputs.items() if n.startswith(CACHE_IN)}
-        self._caches = caches
-        self._fixed = any("capacity" in port.axes for port in caches.values())
+        self.cache = Cache(session, caches)
 
     def start(self, rows: int, most: int) -> None:
         """An empty cache for `rows` sequences of at most `most` positions."""
-        capacity = -(-most // CAPACITY_STEP) * CAPACITY_STEP
-        sizes = {"batch": rows, "past": 0, "capacity": capacity}
         self.lengths = np.zeros(rows, np.int64)
-        self._cache = {
-            # Where the graph's batch is 1, rows are run one by one: there are `rows` all the same.
-            name: self.session.hold(np.zeros((rows, *port.shape(sizes)[1:]), port.dtype))
-            for name, port in self._caches.items()
-        }
+        self.cache.start(rows, most)
 
     def feed(self, embeds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Logits [rows, vocab] after embeds [rows, seq, hidden], of which `lengths` are real."""
-        outputs = {CACHE_OUT + name[len(CACHE_IN) :]: name for name in self._caches}
+        cache = self.cache
+        outputs = {CACHE_OUT + name[len(CACHE_IN) :]: name for name in cache.kept}
         feeds = {
             "inputs_embeds": np.ascontiguousarray(embeds, np.float32),
             "past_lengths": self.lengths,
             "seq_lengths": np.asarray(lengths, np.int64),
-            **self._cache,
+            **cache.kept,
         }
         # A cache of fixed capacity is written in place, one that grows comes back as another.
-        keep = {out: self._cache[name] if self._fixed else None for out, name in outputs.items()}
+        keep = {out: cache.kept[name] if cache.fixed else None for out, name in outputs.items()}
         made = self.session.run(feeds, keep)
-        self._cache = {name: made[out] for out, name in outputs.items()}
+        cache.kept = {name: made[out] for out, name in outputs.items()}
         self.lengths = self.lengths + lengths
         return made["logits"][:, 0].astype(np.float32, copy=False)
 
@@ -181,11 +239,8 @@ class Decoder:
         """Row i becomes a copy of what was row rows[i]; there may be more or fewer of them."""
         if len(rows) == len(self.lengths) and (rows == np.arange(len(rows))).all():
             return
+        self.cache.reorder(rows, self.lengths)
         self.lengths = self.lengths[rows]
-        self._cache = {
-            name: self.session.hold(self.session.fetch(kept)[rows])
-            for name, kept in self._cache.items()
-        }
 
 
 def assemble(

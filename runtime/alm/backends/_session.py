@@ -18,6 +18,7 @@ class EngineOptions:
 
     provider: str = "cpu"
     threads: int = 0  # 0: the engine's own choice
+    lean: bool = False  # memory of a run is given back after it, for some percent of its time
 
 
 class Kept:
