@@ -13,6 +13,7 @@ it the first does not help: its Attention (2026.4) loses the batch where heads s
 writes beyond its memory.
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import re
