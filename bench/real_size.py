@@ -2,7 +2,8 @@
 
 Everything has the form and the dtype of the published files, and is written tensor by tensor, so
 that what it takes to export a model of billions can be measured without having one. It says
-nothing: weights are normal, norms are one, biases zero.
+nothing: weights are normal, norms are about one (of exactly one, runtimes drop the product, and
+no longer know the norm), biases zero.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Slot:
     def make(self, dtype: torch.dtype) -> Tensor:
         """It is filled in its own dtype: the table in float32 would be twice a shard."""
         made = torch.empty(self.shape, dtype=dtype)
-        return {"normal": lambda: made.normal_(0, STD), "one": lambda: made.fill_(1)}.get(
+        return {"normal": lambda: made.normal_(0, STD), "one": lambda: made.normal_(1, STD)}.get(
             self.fill, made.zero_
         )()
 

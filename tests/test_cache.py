@@ -11,8 +11,9 @@ from test_pipeline import Fake, Held
 from alm._cache import SPARE, order
 from alm.backends._session import OneRowChunks, RowByRow
 from alm.manifest import Part
-from alm.pipeline import Decoder, Table
+from alm.pipeline import Decoder
 from alm.ports import Port
+from alm.table import Table
 
 VOCAB, HIDDEN, CAPACITY = 5, 2, 64
 TABLE = np.arange(VOCAB * HIDDEN, dtype=np.float16).reshape(VOCAB, HIDDEN)

@@ -186,7 +186,7 @@ def test_auto_picks_by_role_and_the_manifest_says_what(
         "whisper": "int8",
         "beats": "fp16",
         "qformer": "int8",
-        "decoder": "int4",
+        "decoder": "int4head8",
         "embed": "int8",
     }
     assert len(alm.load(out, provider="cpu").generate(clip, "transcribe", num_beams=2).token_ids)

@@ -19,7 +19,8 @@ from alm import backends, manifest
 from alm.backends._fastest import Fastest
 from alm.backends._session import EngineOptions, Session
 from alm.errors import BadArtifacts
-from alm.pipeline import Decoder, Table, open_part
+from alm.pipeline import Decoder, open_part
+from alm.table import Table
 from demo.clips import EXAMPLES, FOLDER
 
 pytest.importorskip("openvino", reason="this engine is optional: pip install 'alm-edge[openvino]'")
@@ -60,7 +61,7 @@ def decoder(folder: Path, options: EngineOptions) -> Decoder:
 
 def talk(of: Decoder) -> Iterator[np.ndarray]:
     """Logits of three ragged rows, reordered twice, that become four and then two."""
-    embeds = of.table(np.arange(3 * 17).reshape(3, 17) % len(of.table.rows))
+    embeds = of.table(np.arange(3 * 17).reshape(3, 17) % of.table.shape[0])
     of.start(3, 17 + 12)
     yield of.feed(embeds, np.array([17, 9, 13]))
     for step in range(12):

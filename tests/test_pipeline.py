@@ -16,8 +16,9 @@ from alm import manifest
 from alm.backends._session import Feed, Kept, RowByRow, Session
 from alm.errors import BadArtifacts, BadPrompt
 from alm.manifest import File, Part
-from alm.pipeline import Pipeline, Stages, Table, assemble, at_once, check_table
+from alm.pipeline import Pipeline, Stages, assemble, at_once, check_table
 from alm.ports import Port
+from alm.table import Table
 
 Make = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 

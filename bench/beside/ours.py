@@ -85,11 +85,12 @@ class OursDecoder(_Ours, Decoder):
 
     def load(self) -> None:
         from alm import manifest, pipeline
+        from alm.table import Table
 
         session, part = _opened(self.folder, self.part, self.place.threads)
         table = manifest.load(self.folder).part(TABLE)
         assert table is not None
-        rows = pipeline.Table(self.folder / table.files[0].name)
+        rows = Table(self.folder / table.files[0].name)
         self.decoder = pipeline.Decoder(session, part, rows)
 
     def prefill(self, count: int) -> None:

@@ -10,6 +10,6 @@ AUTO = {
     "frontend": "fp32",
     "encoder": "int8",
     "bridge": "int8",
-    "decoder": "int4",
+    "decoder": "int4head8",
     "table": "int8",
 }

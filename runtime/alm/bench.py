@@ -145,7 +145,7 @@ class _Bench:
         """Prompts and steps that end when `tokens` positions are in the cache."""
         model, steps = self.model, min(MOST_STEPS, tokens // 2)
         prompt = tokens - steps
-        ids = np.random.default_rng(0).integers(0, len(model.table.rows), (1, tokens))
+        ids = np.random.default_rng(0).integers(0, model.table.shape[0], (1, tokens))
         prefills: list[float] = []
         step_ms: list[float] = []
         for i in range(self.plan.warmup + self.plan.repeats):

@@ -15,9 +15,11 @@ import numpy as np
 from alm import _machine, backends, decoding, manifest, text, verify
 from alm._heard import MOST_BYTES, Ear
 from alm._run import Answer, Run
+from alm.backends._fastest import Fastest
 from alm.backends._session import EngineOptions, Session
 from alm.errors import BadArtifacts, BadOption, BadPrompt
-from alm.pipeline import Pipeline, Table, at_once, check_table, open_part
+from alm.pipeline import Pipeline, at_once, check_table, open_part
+from alm.table import Table
 
 Audio = str | Path | np.ndarray | tuple[np.ndarray, int]
 
@@ -37,8 +39,8 @@ class Model:
             raise BadOption(f"audio_cache is bytes, 0 or more, not {audio_cache!r}")
         self.folder = folder
         self.manifest = manifest.load(folder)
-        self.provider = backends.choose(provider)
         self._whole()
+        self.provider = backends.choose(provider, Fastest(folder, self.manifest, threads))
         tokenizer = self.manifest.tokenizer
         assert tokenizer is not None
         path = verify.check_file(folder, tokenizer.name, tokenizer.bytes, tokenizer.sha256)

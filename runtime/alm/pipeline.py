@@ -14,9 +14,10 @@ from alm import backends, graphfile, verify
 from alm._cache import Cache
 from alm._stages import Stages as Stages
 from alm.backends._session import EngineOptions, OneRowChunks, RowByRow, Session
-from alm.errors import BadArtifacts, BadPrompt
+from alm.errors import BadArtifacts
 from alm.manifest import Manifest, Part
 from alm.ports import CACHE_IN, CACHE_OUT, differences
+from alm.table import Table
 
 Opener = Callable[[Path, EngineOptions], Session]
 
@@ -141,64 +142,6 @@ def at_once(threads: int, cores: int) -> int:
     return 2 if threads and 2 * threads <= cores else 1
 
 
-class Table:
-    """Rows of the embedding table, read from the files as they are needed."""
-
-    def __init__(self, path: Path, scales: Path | None = None) -> None:
-        """Map the table.
-
-        Args:
-            path: floats [vocab, hidden]; int8 where there are scales.
-            scales: float32 [vocab], what each row is multiplied by.
-
-        Raises:
-            BadArtifacts: a file is no array, or one of another type or shape.
-        """
-        self.rows = _mapped(path)
-        self.scales = None if scales is None else _mapped(scales)
-        kinds, wanted = ("i", "int8") if scales else ("f", "floats")
-        right = self.rows.dtype.kind in kinds and (not scales or self.rows.dtype.itemsize == 1)
-        if self.rows.ndim != 2 or not right:
-            raise BadArtifacts(
-                f"{path} is no table of {wanted} [vocab, hidden] "
-                f"but {self.rows.dtype} {list(self.rows.shape)}"
-            )
-        if self.scales is None:
-            return
-        if self.scales.dtype != np.float32 or self.scales.shape != self.rows.shape[:1]:
-            raise BadArtifacts(
-                f"{scales} holds no scales, float32 [{len(self.rows)}], "
-                f"but {self.scales.dtype} {list(self.scales.shape)}"
-            )
-
-    def __call__(self, token_ids: np.ndarray) -> np.ndarray:
-        """Embeddings float32 [..., hidden] of ids [...].
-
-        Raises:
-            BadPrompt: a token that the table has no row for, such as one added for padding.
-        """
-        strange = token_ids[(token_ids < 0) | (token_ids >= len(self.rows))]
-        if strange.size:
-            raise BadPrompt(
-                f"token {int(strange[0])} is none of the {len(self.rows)} that the model knows; "
-                "leave special tokens out of the prompt"
-            )
-        rows = np.asarray(self.rows[token_ids], dtype=np.float32)
-        if self.scales is not None:
-            rows *= np.asarray(self.scales[token_ids])[..., None]
-        return rows
-
-
-def _mapped(path: Path) -> np.ndarray:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise BadArtifacts(f"{path} is no readable table: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise BadArtifacts(f"{path} is no table but an archive")
-    return array
-
-
 class Decoder:
     """The decoder graph and its cache; `step` and `reorder` are what decoding strategies need."""
 
@@ -266,5 +209,5 @@ def assemble(
 def check_table(table: Table, manifest: Manifest) -> None:
     """The table is as wide and long as the manifest says."""
     want = (manifest.dimensions["vocab"], manifest.dimensions["hidden"])
-    if table.rows.shape != want:
-        raise BadArtifacts(f"the embedding table is {list(table.rows.shape)}, not {list(want)}")
+    if table.shape != want:
+        raise BadArtifacts(f"the embedding table is {list(table.shape)}, not {list(want)}")

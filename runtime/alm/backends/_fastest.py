@@ -18,7 +18,8 @@ from alm import verify
 from alm.backends._session import EngineOptions
 from alm.errors import AlmError
 from alm.manifest import Manifest
-from alm.pipeline import Decoder, Table, open_part
+from alm.pipeline import Decoder, open_part
+from alm.table import Table
 
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino")
 # A usual answer: a prompt of so many tokens beside the audio's, and so many that are said.
@@ -81,7 +82,7 @@ class _NoTable(Table):
     """A trial says nothing, so it looks nothing up."""
 
     def __init__(self) -> None:
-        self.rows, self.scales = np.zeros((0, 0), np.float32), None
+        self.shape = (0, 0)
 
 
 def seconds(decoder: Decoder, prompt: int, hidden: int) -> float:
