@@ -17,6 +17,7 @@ from alm.errors import ExportFailed
 from alm.manifest import Part
 from alm.ports import Port
 from exporters import graph, parity, pull, simplify, table
+from exporters._memory import give_back
 from exporters.bundle import Bundle
 from wrappers import Checkpoint
 
@@ -53,6 +54,7 @@ def export(
         ExportFailed: a float32 part is off by more than 1e-3, or any part gives garbage.
     """
     start = time.perf_counter()
+    give_back()  # what the part before left
     made = (
         _table(checkpoint, settings, bundle)
         if name == TABLE
@@ -83,11 +85,13 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
     inputs = graph.fixed(part.inputs, settings.dynamic_batch)
     outputs = graph.fixed(part.outputs, settings.dynamic_batch)
     say("tracing")
+    give_back()
     traced = graph.trace(part, settings.dynamic_batch)
     scales = part.state_scales
     part.keep_state_in("float32")
     say("asking the original")
     truth = parity.Truth(part, settings.dynamic_batch, scales)
+    give_back()
     work = _Work(truth, part.role, inputs, bundle.folder / f"{name}.onnx", pulled, say)
     kept = _leanest(traced, work, settings)
     measured = kept.parity
@@ -142,6 +146,7 @@ class _Work:
             model = self.pulled.rewrite(model.clone(), self.role)
         self.say("writing")
         files = graph.save(model, self.path, self.role)
+        give_back()
         self.say("comparing")
         return _Saved(files, verdict, parity.measure(self.path, self.truth, self.inputs))
 

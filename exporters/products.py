@@ -40,7 +40,9 @@ class Product:
         held = self.weight.const_value
         if isinstance(held, lazy.Weight):
             return held.source()
-        values = torch.from_numpy(lazy.reader(self.weight)())
+        array = lazy.reader(self.weight)()
+        # Weights of a mapped file may be read only, which a tensor cannot say.
+        values = torch.from_numpy(array if array.flags.writeable else array.copy())
         return values if self.turned else values.T
 
     def replace(self, nodes: Sequence[ir.Node], y: ir.Value, bias_is_in: bool = False) -> None:

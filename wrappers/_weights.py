@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,9 @@ def load_pickled(path: Path) -> Any:
     if not path.is_file():
         raise MissingFile(f"there is no file {path}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, a file costs memory where it is read; torch's form before 1.6 cannot be.
+        mapped = zipfile.is_zipfile(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0].rstrip(".")
         raise BadCheckpoint(

@@ -14,6 +14,7 @@ from wrappers import Wrapper, randomised
 from wrappers._attend import opset
 from wrappers._beats_layers import Encoder
 from wrappers._fit import fill
+from wrappers._lazy import hollow
 
 ROLE = "encoder"
 MELS = 128
@@ -106,7 +107,7 @@ def load_beats(
     Raises:
         BadCheckpoint: weights are missing, misshapen or unknown, or the cfg is not supported.
     """
-    beats = Beats(cfg, most_frames, dialect)
+    beats = hollow(lambda: Beats(cfg, most_frames, dialect))
     unused = fill(beats, as_ours(state), where)
     # The original has gates that it does not use where there are no relative positions to gate.
     strange = [name for name in unused if not name.startswith("predictor.") and "grep_" not in name]
@@ -114,7 +115,7 @@ def load_beats(
         raise BadCheckpoint(
             f"{where} has weights that its cfg has no place for: {', '.join(strange)}"
         )
-    return beats.eval().requires_grad_(False)
+    return beats.requires_grad_(False)
 
 
 def as_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -97,7 +97,7 @@ class Salmonn(Files):
         )
 
     def qformer(self, dialect: str) -> Wrapper:
-        part = QFormer(self.qformer_shape)
+        part = hollow(lambda: QFormer(self.qformer_shape))
         trained = self.trained
         state = trained.take(n for n in part.state_dict() if n in trained)
         for name in (n for n in state if n.startswith("speech_llama_proj.")):
