@@ -17,9 +17,9 @@ from alm.errors import ExportFailed
 from alm.manifest import Part
 from alm.ports import Port
 from exporters import graph, parity, pull, simplify, table
-from exporters._memory import give_back
 from exporters.bundle import Bundle
 from wrappers import Checkpoint
+from wrappers._memory import give_back
 
 SOME_WORDS = 128  # to calibrate with
 TABLE = "embed"  # the part that is a file of rows and no graph

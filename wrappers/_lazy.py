@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from alm.errors import BadCheckpoint
 from wrappers._fit import faults
+from wrappers._memory import trim
 from wrappers._weights import Weights
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -106,6 +107,7 @@ def _read_when_called(part: nn.Module, station: nn.Module, names: list[str]) -> 
         for name in read_here:
             _put(part, name, part.get_parameter(name).to("meta"))
         read_here.clear()
+        trim()
 
     station.register_forward_pre_hook(read)
     station.register_forward_hook(let_go, always_call=True)

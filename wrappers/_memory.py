@@ -1,0 +1,24 @@
+"""Memory that was freed goes back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+
+
+def give_back() -> None:
+    """Collect garbage and `trim`."""
+    gc.collect()
+    trim()
+
+
+def trim() -> None:
+    """Hand free pages of the heap back: glibc keeps what was freed below a block that lives.
+
+    Gigabytes, where a model of the size of Whisper-large is run layer by layer.
+    """
+    if sys.platform == "linux":
+        trimmed = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trimmed is not None:
+            trimmed(0)
