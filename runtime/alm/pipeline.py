@@ -35,7 +35,9 @@ def open_part(
     listed = {file.name for file in part.files}
     verify.check_external(folder, graphfile.read(paths[0]), part.files[0].name, listed)
     # An encoder runs once for a window of audio and takes much; a decoder runs for every token.
-    session = opener(paths[0], replace(options, lean=part.role != "decoder"))
+    seldom = part.role != "decoder"
+    halves = seldom and not {"fp16", "bf16"}.isdisjoint(part.precision.split("+"))
+    session = opener(paths[0], replace(options, lean=seldom, halves=halves))
     for side, ours, theirs in (
         ("input", part.inputs, session.inputs),
         ("output", part.outputs, session.outputs),

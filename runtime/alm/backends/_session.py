@@ -18,7 +18,8 @@ class EngineOptions:
 
     provider: str = "cpu"
     threads: int = 0  # 0: the engine's own choice
-    lean: bool = False  # memory of a run is given back after it, for some percent of its time
+    lean: bool = False  # a graph that is run now and then: little is kept between two runs
+    halves: bool = False  # weights of 16 bits: on a CPU they are widened when they are needed
 
 
 class Kept:
