@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from alm import command, inspection, pick
+from alm import command, inspection, pick, targets
 from alm.errors import BadArtifacts, BadOption, UnknownName
 from alm.manifest import Manifest
 
@@ -55,12 +55,11 @@ def export(
         raise typer.Exit(inspection.show(out, netron=netron))
     # The workshop is heavy: help, inspection and wrong words do without it.
     from exporters import part as parts
-    from exporters import targets
     from exporters.bundle import Bundle, tools
     from exporters.report import Report
     from wrappers import dialects, open_checkpoint
 
-    goal = pick.pick(targets, target)
+    goal = targets.find(target)
     pick.pick(dialects, dialect or goal.DIALECT)
     report = Report()
     checkpoint = open_checkpoint(_demo(report) if model == "demo" else Path(model))
@@ -98,6 +97,21 @@ def export(
         )
         bundle.publish(_joined(bundle.old, manifest, known, report))
     report.table(made)
+    if not _builds(out, target, chosen, report):
+        raise typer.Exit(1)
+
+
+def _builds(out: Path, target: str, chosen: list[str], report: Any) -> bool:
+    """Whether the target's engine takes what was exported; if not, or not quite, it is printed."""
+    from alm.lint import lint
+    from alm.lint._report import summary, table
+
+    verdict = lint(out, target, chosen)
+    if verdict.findings:
+        table(verdict)
+    elif targets.find(target).BUILD:
+        report.note(summary(verdict))
+    return not verdict.refused
 
 
 def _demo(report: Any) -> Path:
@@ -141,6 +155,12 @@ def _precisions(said: str, checkpoint: Any, goal: Any) -> dict[str, str]:
             raise BadOption(
                 f"precision {value} of part {name} runs in {', '.join(wanted)} alone, and the "
                 f"target is not that; take fp16 or bf16, or --target cpu"
+            )
+        foreign = [n for n in value.split("+") if goal.PRECISIONS and n not in goal.PRECISIONS]
+        if foreign:
+            raise BadOption(
+                f"precision {foreign[0]} of part {name} is not for this target; "
+                f"it takes {', '.join(goal.PRECISIONS)}"
             )
     return chosen
 

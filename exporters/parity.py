@@ -95,7 +95,7 @@ def measure(graph: Path, truth: Truth, inputs: Mapping[str, Port]) -> Parity:
     Raises:
         ExportFailed: the graph does not load, run, or gives other shapes.
     """
-    session: Session = ort.open_session(graph, EngineOptions("cpu"))
+    session: Session = ort.open_session(graph, EngineOptions("cpu", lean=True))
     if truth.chunk_rows == 1:
         session = OneRowChunks(session)
     worst = Parity()

@@ -15,7 +15,7 @@ import pytest
 from commands import Capture, sound
 from onnx import TensorProto, helper
 
-from alm import _machine, _picture, _work, cli, command, manifest
+from alm import _machine, _picture, _work, command, manifest, tools
 from alm._roofline import bound, cache_bytes
 from alm._timing import spread
 from alm.manifest import Part
@@ -27,7 +27,7 @@ MADE = {"prompt", "decode_audio", "resample", "windows", "prefill", "steps", "ch
 
 
 def bench(*words: str | Path) -> int:
-    return command.run(cli.app, ["bench", *map(str, words)])
+    return command.run(tools.app, ["bench", *map(str, words)])
 
 
 @pytest.fixture(scope="module")

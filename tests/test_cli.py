@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from commands import ALM_RUN, RUNTIME, Capture, alm_run, answer, process, refused, sound
 
-from alm import cli, command, manifest
+from alm import command, manifest, tools
 
 SHORT = ("--greedy", "--max-new-tokens", "6")
 KEYS = {
@@ -223,10 +223,10 @@ def test_help_names_every_option_in_full(capfd: Capture) -> None:
 
 
 def test_alm_alone_prints_its_help(capfd: Capture) -> None:
-    assert command.run(cli.app, []) == 0
+    assert command.run(tools.app, []) == 0
     said = capfd.readouterr().out
     assert "inspect" in said and "bench" in said
-    assert command.run(cli.app, ["nope"]) == 2
+    assert command.run(tools.app, ["nope"]) == 2
     assert "No such command 'nope'" in capfd.readouterr().err
 
 

@@ -25,7 +25,7 @@ MAY = {
 # Third parties of alm, and the only files that may import them.
 ONLY_IN = {
     "numpy": "*",
-    "typer": ("cli.py", "command.py"),
+    "typer": ("cli.py", "command.py", "tools.py"),
     "tokenizers": ("text.py",),
     "soundfile": ("audio.py",),
     "soxr": ("audio.py",),

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 import export
-from alm import cli, command, graphfile, inspection, manifest
+from alm import command, graphfile, inspection, manifest, tools
 
 Capture = pytest.CaptureFixture[str]
-ALM = "import sys; from alm.cli import main; sys.exit(main())"
+ALM = "import sys; from alm.tools import main; sys.exit(main())"
 RUNTIME = Path(__file__).resolve().parents[1] / "runtime"
 
 
@@ -31,7 +31,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def inspect(*words: str | Path) -> int:
-    return command.run(cli.app, ["inspect", *map(str, words)])
+    return command.run(tools.app, ["inspect", *map(str, words)])
 
 
 def shown(capture: Capture, *words: str | Path) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from alm import manifest
+from alm._engines import Engine, Maker
 from alm.errors import AlmError, BadArtifacts, MissingFile
 from alm.manifest import File, Manifest, Part
 from alm.ports import Port, Span
@@ -47,6 +48,17 @@ FULL = Manifest(
     licence={"model": "MIT"},
     tools={"torch": "2"},
     created="2026-01-01T00:00:00+00:00",
+    engines=(
+        Engine(
+            part="ear",
+            file=File("ear.engine", 4, "e" * 64),
+            graph="f" * 64,
+            maker=Maker("tensorrt", "10.3.0", "Linux aarch64", "Orin", "8.7"),
+            profiles=({"pcm": ((1, 1), (1, 20), (2, 300))},),
+            fixed={"room": 64},
+            seconds=1.5,
+        ),
+    ),
 )
 
 
@@ -81,7 +93,7 @@ def test_what_is_saved_is_what_is_loaded(said: Manifest, tmp_path: Path) -> None
 
 
 def test_every_field_of_the_round_trip_has_a_value_of_its_own() -> None:
-    for thing in (FULL, FULL.parts[0]):
+    for thing in (FULL, FULL.parts[0], FULL.engines[0], FULL.engines[0].maker):
         for field in dataclasses.fields(thing):
             assert getattr(thing, field.name), field.name
 
@@ -89,9 +101,10 @@ def test_every_field_of_the_round_trip_has_a_value_of_its_own() -> None:
 def test_a_manifest_finds_its_parts_and_its_files() -> None:
     assert FULL.part("ear") is FULL.parts[0] and FULL.part("nose") is None
     assert [part.name for part in FULL.with_role("table", "bridge")] == ["embed"]
-    names = ["ear.onnx", "ear.onnx.data", "sub/embed.npy", "tokenizer.json"]
+    names = ["ear.onnx", "ear.onnx.data", "sub/embed.npy", "tokenizer.json", "ear.engine"]
     assert [file.name for file in FULL.files()] == names
     assert FULL.parts[0].bytes == 12
+    assert FULL.engine("ear", "tensorrt") is FULL.engines[0] and FULL.engine("ear", "x") is None
     newer = dataclasses.replace(FULL.parts[0], nodes=8)
     assert FULL.replacing(newer).parts == (FULL.parts[1], newer)
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from alm import cli, command, graphfile, manifest
+from alm import command, graphfile, manifest, tools
 from alm.viewer import HOST, Viewer
 
 ROOT = Path(__file__).resolve().parents[1]
-ALM = "import sys; from alm.cli import main; sys.exit(main())"
+ALM = "import sys; from alm.tools import main; sys.exit(main())"
 EXPORT = "import runpy; runpy.run_path('export.py', run_name='__main__')"
 WAIT = 30  # seconds for a browser to draw
 FLAGS = (
@@ -138,7 +138,7 @@ def test_a_taken_port_is_answered_with_another(artifacts: Path) -> None:
 
 def test_a_changed_graph_is_not_served(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.truncate(own / "decoder.onnx.data", 5)
-    assert command.run(cli.app, ["inspect", str(own), "--netron", "decoder"]) == 1
+    assert command.run(tools.app, ["inspect", str(own), "--netron", "decoder"]) == 1
     said = capsys.readouterr()
     assert said.out == "" and "'decoder.onnx.data'" in said.err and "5 bytes" in said.err
 

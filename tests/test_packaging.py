@@ -86,14 +86,14 @@ def test_the_entry_points_are_alm_run_and_alm(wheel: zipfile.ZipFile) -> None:
     said = configparser.ConfigParser()
     said.read_string(wheel.read(name).decode())
     assert {part: dict(said[part]) for part in said.sections()} == {
-        "console_scripts": {"alm-run": "alm.cli:run", "alm": "alm.cli:main"}
+        "console_scripts": {"alm-run": "alm.cli:run", "alm": "alm.tools:main"}
     }
 
 
 def test_the_commands_that_the_entry_points_name_are_there() -> None:
-    from alm import cli
+    from alm import cli, tools
 
-    assert callable(cli.run) and callable(cli.main)
+    assert callable(cli.run) and callable(tools.main)
 
 
 def test_the_device_needs_only_what_was_meant(wheel: zipfile.ZipFile) -> None:

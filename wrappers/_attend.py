@@ -16,6 +16,8 @@ from torch import Tensor
 # zero it could not.
 NEVER = -3e4
 
+HEAD_MULTIPLE = 8  # TensorRT builds no float16 Attention of other heads; the rest is zeros
+
 OPSETS = {"ort": 20, "standard": 24}
 
 
@@ -102,10 +104,16 @@ def _attention(
 ) -> Tensor:
     """Attention-23 -> [batch, heads, queries, dim].
 
-    With four dimensions and the scale folded into q, as TensorRT wants it.
+    With four dimensions and the scale folded into q, as TensorRT wants it, and without
+    softmax_precision, which it refuses.
     """
     mask = bias
     if padded is not None:  # one query's mask is not spread over the others by every engine
         mask = padded.expand(-1, 1, q.shape[1], -1) if bias is None else bias + padded
+    dim = q.shape[2] // heads
     q, k, v = (split(x, heads).transpose(1, 2) for x in (q * _scale(q, heads), k, v))
-    return torch.onnx.ops.attention(q, k, v, mask, scale=1.0, softmax_precision=1)[0]
+    spare = -dim % HEAD_MULTIPLE
+    if spare:
+        q, k, v = (torch.nn.functional.pad(x, (0, spare)) for x in (q, k, v))
+    y = torch.onnx.ops.attention(q, k, v, mask, scale=1.0)[0]
+    return y[..., :dim] if spare else y

@@ -2,6 +2,9 @@
 
 A row of W' [out, in] is cut into blocks along `in`; each block has a scale and, when asymmetric, a
 zero point: w = (q - zero) * scale with q in 0 .. 2^bits - 1.
+
+Codes for DequantizeLinear, which TensorRT reads, are the same with the zero point taken off: see
+`signed`.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from exporters.products import CONTRIB, Product
 
 PIECE = 2**18  # weights quantized at a time: their intermediates stay in a core's cache
 SEARCH = (1.0, 0.95, 0.9, 0.85, 0.8)  # of the range of a block that is worth keeping
+LEAST_SCALE = 2.0**-14  # float16 holds no smaller one exactly, and TensorRT wants none of zero
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Scheme:
     block: int
     symmetric: bool = False
     search: bool = False  # for the clipping of each block that leaves the least squared error
+    positive: bool = False  # symmetric, with scales above zero that float16 holds
 
 
 class Quantized(NamedTuple):
@@ -76,7 +81,11 @@ def _rounded(blocks: Tensor, scheme: Scheme, share: float) -> tuple[Tensor, Tens
     """q, scale and zero point of every block when `share` of its range is kept."""
     top = 2**scheme.bits - 1
     middle = float(2 ** (scheme.bits - 1))
-    if scheme.symmetric:
+    if scheme.positive:
+        scale = share * blocks.abs().amax(-1, keepdim=True) / (middle - 1)
+        scale = scale.clamp(min=LEAST_SCALE).half().float()  # codes are of the scale as stored
+        zero = torch.full_like(scale, middle)
+    elif scheme.symmetric:
         # The largest value gets the code -2^(bits-1), which has no positive twin.
         at = blocks.abs().argmax(-1, keepdim=True)
         scale = share * blocks.gather(-1, at) / -middle
@@ -103,18 +112,32 @@ def _pack(codes: Tensor, bits: int) -> Tensor:
     return codes[..., 0::2] | (codes[..., 1::2] << 4)
 
 
+def _unpack(packed: np.ndarray, bits: int) -> np.ndarray:
+    """A code a byte along the last axis."""
+    if bits == 8:
+        return packed
+    return np.stack((packed & 15, packed >> 4), -1).reshape(*packed.shape[:-1], -1)
+
+
 def dequantize(found: Quantized, scheme: Scheme, columns: int) -> np.ndarray:
     """What the matrix has become, float32 [out, in]."""
-
-    def unpack(packed: np.ndarray) -> np.ndarray:
-        if scheme.bits == 8:
-            return packed
-        return np.stack((packed & 15, packed >> 4), -1).reshape(*packed.shape[:-1], -1)
-
     blocks = found.scales.shape[1]
-    zero = unpack(found.zeros)[:, :blocks, None].astype(np.float32)
-    values = (unpack(found.packed).astype(np.float32) - zero) * found.scales[..., None]
+    zero = _unpack(found.zeros, scheme.bits)[:, :blocks, None].astype(np.float32)
+    codes = _unpack(found.packed, scheme.bits).astype(np.float32)
+    values = (codes - zero) * found.scales[..., None]
     return values.reshape(len(values), -1)[:, :columns]
+
+
+def signed(matrix: Tensor, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
+    """W [in, out] as int8 codes around zero, and float16 scales [blocks, out]; from W' [out, in].
+
+    The scheme is a positive one whose block divides `in`.
+    """
+    found = quantize(matrix, scheme)
+    codes = _unpack(found.packed, scheme.bits).reshape(len(found.packed), -1)
+    codes = codes.astype(np.int16) - 2 ** (scheme.bits - 1)
+    scales = found.scales.astype(np.float16)
+    return np.ascontiguousarray(codes.T.astype(np.int8)), np.ascontiguousarray(scales.T)
 
 
 def put(product: Product, scheme: Scheme) -> None:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from exporters import lazy
 from exporters.levers import Embeds
+from exporters.levers._half import attention
 from exporters.products import Once, cast, products
 from wrappers import Wrapper
 
@@ -50,6 +51,7 @@ class Lever:
         for node in list(graph):
             if node.op_type == "Conv":
                 _convolve(graph, node)
+        attention(graph)  # of the dialect `standard`: the others spell it out in float32
         lazy.drop_unused(graph)
         return model
 

@@ -14,13 +14,15 @@ VARINT, BYTES = 0, 2
 FIXED = {1: 8, 5: 4}  # bytes
 
 Span = tuple[int, int]  # start and end of a message in the file
-Field = tuple[int, int, int]  # number, value (of bytes: their start), end (of a number: -1)
+# Number, value (of bytes: their start), end (of a number: -1; of one of fixed size: minus its size,
+# and the value is where it starts).
+Field = tuple[int, int, int]
 
 
 class Wire:
     """Messages in `data`; whatever the bytes are, BadArtifacts about `subject` or an answer."""
 
-    def __init__(self, subject: str, data: mmap) -> None:
+    def __init__(self, subject: str, data: mmap | bytes) -> None:
         self.subject, self.data = subject, data
         self.fields_left = MOST_FIELDS
 
@@ -52,9 +54,14 @@ class Wire:
             if item[0] in numbers:
                 yield item
 
-    def fields(self, span: Span, once: tuple[int, ...] = ()) -> Iterator[Field]:
-        """The message's fields. Protobuf merges a message that comes twice; those of `once` may
-        not, since a tensor could hide its place by saying it in two halves."""
+    def fields(
+        self, span: Span, once: tuple[int, ...] = (), fixed: bool = False
+    ) -> Iterator[Field]:
+        """The message's fields; numbers of fixed size, which are floats, only if they are wanted.
+
+        Protobuf merges a message that comes twice; those of `once` may not, since a tensor could
+        hide its place by saying it in two halves.
+        """
         at, end = span
         if end < 0:
             self.fail("a number stands where a message should be")
@@ -76,8 +83,8 @@ class Wire:
                 self.fail(f"byte {at} begins no field of a protobuf message")
             if size > end - at:
                 self.fail(f"the field at byte {at} says {size} bytes and {end - at} are left")
-            if wire == BYTES:
-                yield number, at, at + size
+            if wire == BYTES or fixed:
+                yield number, at, at + size if wire == BYTES else -size
             at += size
 
     def varint(self, at: int, end: int) -> tuple[int, int]:

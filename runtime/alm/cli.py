@@ -1,11 +1,11 @@
-"""The commands of the device: alm-run answers a prompt about a clip, alm looks at artifacts."""
+"""The command alm-run: it answers a prompt about a clip."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,17 +24,11 @@ PLAIN: dict[str, Any] = {
 }
 
 running = typer.Typer(**PLAIN)
-app = typer.Typer(**PLAIN)
 
 
 def run() -> int:
     """The console script `alm-run`."""
     return command.run(running)
-
-
-def main() -> int:
-    """The console script `alm`."""
-    return command.run(app)
 
 
 def _version(wanted: bool) -> None:
@@ -95,6 +89,9 @@ def answer(
     provider: Annotated[
         str, typer.Option(help="auto, or what runs the graphs: cpu, cuda.")
     ] = "auto",
+    build_first: Annotated[
+        bool, typer.Option("--build", help="Build TensorRT's engines that do not fit this machine.")
+    ] = False,
     truncate: Annotated[
         bool, typer.Option("--truncate", help="Hear only the first window, as the original does.")
     ] = False,
@@ -126,8 +123,12 @@ def answer(
 
     # Words that contradict each other are refused before a model of gigabytes is loaded.
     decoding.choose(manifest.load(engine).generation, options)
-    _speak_utf8()
-    with _file(audio) as path:
+    speak_utf8()
+    if build_first:
+        from alm import build as building
+
+        building.build(engine, building.Settings(provider, sizes=None), tell, tell)
+    with audio_file(audio) as path:
         said: Any = alm.load(engine, provider, threads).generate(
             path,
             prompt,
@@ -141,98 +142,11 @@ def answer(
         print(f"note: {note}", file=sys.stderr)
 
 
-@app.callback(invoke_without_command=True)
-def _alm(context: typer.Context, version: Version = False) -> None:
-    """alm-edge: audio language models on the device."""
-    if context.invoked_subcommand is None:
-        print(context.get_help())
-
-
-@app.command()
-def inspect(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
-    part: Annotated[str, typer.Option(help="Only this part.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Everything as data.")] = False,
-    netron: Annotated[
-        str, typer.Option(metavar="PART", help="Serve this part's graph in Netron on localhost.")
-    ] = "",
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Where Netron is served.")
-    ] = None,
-    check: Annotated[
-        bool, typer.Option("--verify/--no-verify", help="Hold every file against its hash.")
-    ] = True,
-    debug: Debug = False,
-) -> int:
-    """Show what is in an artifact folder, and whether it is whole."""
-    from alm import inspection
-
-    _speak_utf8()
-    where = inspection.PORT if port is None else port
-    return inspection.show(
-        folder, part=part, as_json=as_json, netron=netron, port=where, check=check
-    )
-
-
-@app.command()
-def bench(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
-    audio: Annotated[
-        str | None, typer.Argument(metavar="AUDIO", help="What is heard; noise if none is given.")
-    ] = None,
-    seconds: Annotated[
-        str, typer.Option(metavar="S,S", help="Lengths it is cut or repeated to.")
-    ] = "1,5,10,30,60",
-    contexts: Annotated[
-        str, typer.Option(metavar="N,N", help="Tokens in the cache when steps are timed.")
-    ] = "128,512,1024",
-    new_tokens: Annotated[int, typer.Option(min=1, help="Of every answer, ends ignored.")] = 64,
-    prompt: Annotated[str, typer.Option(help="What is asked; transcribe if unsaid.")] = "",
-    warmup: Annotated[
-        int | None, Whole(min=0, help="Runs before those that count: 1, or nota's 10.")
-    ] = None,
-    repeats: Annotated[int | None, Whole(min=1, help="Runs that count: 5, or nota's 100.")] = None,
-    protocol: Annotated[
-        str, typer.Option(help="nota: measure by the seed contest's protocol too.")
-    ] = "",
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write everything there.")
-    ] = None,
-    picture: Annotated[
-        Path | None, typer.Option(metavar="FILE.svg", help="Draw the stages of each clip.")
-    ] = None,
-    threads: Annotated[int, typer.Option(min=0, help="Of the engine; 0 leaves it the choice.")] = 0,
-    provider: Annotated[
-        str, typer.Option(help="auto, or what runs the graphs: cpu, cuda.")
-    ] = "auto",
-    debug: Debug = False,
-) -> None:
-    """Measure time and memory of every stage, cold and warm, against what the machine can do."""
-    from alm import _benchtables
-    from alm import bench as measuring
-
-    plan = measuring.read_plan(seconds, contexts, new_tokens, prompt, warmup, repeats, protocol)
-    for path in filter(None, (json_file, picture)):  # before minutes of measuring
-        if not path.resolve().parent.is_dir():
-            raise MissingFile(f"there is no folder {path.parent} to write {path.name} to")
-    _speak_utf8()
-    with ExitStack() as stack:
-        source = stack.enter_context(_file(audio)) if audio else None
-        found = measuring.measure(
-            folder, source, plan, provider=provider, threads=threads, say=_tell
-        )
-    if json_file:
-        json_file.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", "utf-8")
-    if picture:
-        picture.write_text(_benchtables.picture(found), "utf-8")
-    _benchtables.show(found)
-
-
 def _print_tasks(engine: Path, as_json: bool) -> None:
     from alm import manifest
 
     tasks: dict[str, str] = manifest.load(engine).prompt["tasks"]
-    _speak_utf8()
+    speak_utf8()
     if as_json:
         print(json.dumps(tasks, ensure_ascii=False))
         return
@@ -246,18 +160,18 @@ def _say(piece: str) -> None:
     sys.stdout.flush()
 
 
-def _tell(progress: str) -> None:
+def tell(progress: str) -> None:
     print(progress, file=sys.stderr, flush=True)
 
 
-def _speak_utf8() -> None:
+def speak_utf8() -> None:
     # A pipe or a file gets UTF-8 everywhere; Windows' own choice there cannot hold most languages.
     if not sys.stdout.isatty() and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8")  # pyright: ignore
 
 
 @contextmanager
-def _file(audio: str) -> Iterator[str]:
+def audio_file(audio: str) -> Iterator[str]:
     """The path of the audio, there or refused before a model of gigabytes is loaded."""
     if audio != STDIN:
         if not Path(audio).exists():

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import stat
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import TypeVar
 
 from alm._wire import Span, Wire
 from alm.errors import BadArtifacts, MissingFile
@@ -18,6 +20,7 @@ from alm.ports import Port
 
 DEEPEST = 32  # graphs within graphs
 ANY_RANK = "..."  # the only axis of a port that says nothing of its shape
+T = TypeVar("T")
 
 # TensorProto.DataType, by number, as numpy (or ml_dtypes) calls them.
 DTYPES = (
@@ -77,11 +80,16 @@ class GraphFile:
 def read(path: Path | str) -> GraphFile:
     """What the graph in `path` says; MissingFile, or BadArtifacts when it cannot be read."""
     path = Path(path)
+    return mapped(path, lambda data: Walk(path, data).model())
+
+
+def mapped(path: Path, reader: Callable[[mmap], T]) -> T:
+    """What `reader` says of the mapped file; MissingFile, or BadArtifacts when it is no graph."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for its writer
             raise OSError("it is not a regular file")
         with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-            return Walk(path, data).model()
+            return reader(data)
     except (FileNotFoundError, NotADirectoryError):
         raise MissingFile(f"there is no graph {path}") from None
     except BadArtifacts:
@@ -208,10 +216,11 @@ class Walk(Wire):
             elif number == 14 and end < 0:
                 outside = value == 1
         if outside or where:
-            self.outside(name, where, -(-count * BITS.get(dtype(kind), 0) // 8))
+            self.tensors.add(self.external(name, where, packed_bytes(dtype(kind), count)))
         return name
 
-    def outside(self, name: str, where: dict[str, str], size: int) -> None:
+    def external(self, name: str, where: dict[str, str], size: int) -> External:
+        """What a tensor says of where it lies, its own size being `size`."""
         if not where.get("location"):
             self.fail(f"tensor {name!r} lies in another file and does not say in which")
         numbers = []
@@ -220,7 +229,7 @@ class Walk(Wire):
             if not (said.isascii() and said.isdigit() and len(said) < 20):
                 self.fail(f"tensor {name!r} has the {key} {said[:40]!r}")
             numbers.append(int(said))
-        self.tensors.add(External(where["location"], *numbers))
+        return External(where["location"], *numbers)
 
     def entry(self, span: Span) -> tuple[str, str]:
         said = {1: "", 2: ""}
@@ -263,3 +272,8 @@ class Walk(Wire):
 def dtype(number: int) -> str:
     """The element type with this number in ONNX; one that is newer than this file is "type99"."""
     return DTYPES[number] if number < len(DTYPES) else f"type{number}"
+
+
+def packed_bytes(kind: str, count: int) -> int:
+    """Bytes of so many elements of a type; 0 where the type's size is not known."""
+    return -(-count * BITS.get(kind, 0) // 8)

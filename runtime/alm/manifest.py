@@ -9,7 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from alm import verify
+from alm import _engines, verify
+from alm._engines import Engine as Engine
+from alm._plain import File as File
+from alm._plain import Misshapen, count, file, is_a, need
 from alm.errors import BadArtifacts, MissingFile
 from alm.ports import Port, Span
 
@@ -17,15 +20,6 @@ NAME = "manifest.json"
 FORMAT = "alm-edge"
 FORMAT_VERSION = 1
 MOST_BYTES = 64 * 2**20  # a manifest is kilobytes; more is no manifest
-
-
-@dataclass(frozen=True)
-class File:
-    """A file of the artifacts, by its path inside their folder."""
-
-    name: str
-    bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -71,6 +65,7 @@ class Manifest:
     licence: dict[str, Any] = field(default_factory=dict)
     tools: dict[str, str] = field(default_factory=dict)
     created: str = ""
+    engines: tuple[Engine, ...] = ()  # what `alm build` made of the graphs
 
     def part(self, name: str) -> Part | None:
         """The part of this name, if it was exported."""
@@ -83,7 +78,13 @@ class Manifest:
     def files(self) -> list[File]:
         """Every file that belongs to the artifacts besides the manifest itself."""
         own = [file for part in self.parts for file in part.files]
-        return own + ([self.tokenizer] if self.tokenizer else [])
+        own += [self.tokenizer] if self.tokenizer else []
+        return own + [engine.file for engine in self.engines]
+
+    def engine(self, part: str, backend: str) -> Engine | None:
+        """What `backend` built of this part."""
+        wanted = (part, backend)
+        return next((e for e in self.engines if (e.part, e.maker.backend) == wanted), None)
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain data."""
@@ -94,6 +95,8 @@ class Manifest:
             plain[name] = getattr(self, name)
         plain["tokenizer"] = vars(self.tokenizer) if self.tokenizer else None
         plain["parts"] = [_part_to_json(part) for part in self.parts]
+        if self.engines:
+            plain["engines"] = [engine.to_json() for engine in self.engines]
         return plain
 
     def save(self, folder: Path) -> None:
@@ -137,7 +140,7 @@ def load(folder: Path) -> Manifest:
         raise BadArtifacts(f"{path} cannot be read: {error.strerror or error}") from error
     try:
         return _from_json(plain, path)
-    except _Misshapen as error:
+    except Misshapen as error:
         raise BadArtifacts(f"{path} is misshapen: {error}") from error
 
 
@@ -145,33 +148,29 @@ def check_run(said: Manifest, folder: Path) -> None:
     """Refuse, with BadArtifacts, a manifest that lacks what a run needs besides its parts."""
     try:
         _check_run(said)
-    except _Misshapen as error:
+    except Misshapen as error:
         raise BadArtifacts(f"{folder / NAME} is misshapen: {error}") from error
 
 
 def _check_run(said: Manifest) -> None:
     for name in ("template", "placeholder"):
-        _need(said.prompt, name, str, where="'prompt'")
-    tasks = _need(said.prompt, "tasks", dict, where="'prompt'")
-    _need(said.audio, "channel", str, where="'audio'")
+        need(said.prompt, name, str, where="'prompt'")
+    tasks = need(said.prompt, "tasks", dict, where="'prompt'")
+    need(said.audio, "channel", str, where="'audio'")
     for name in ("rate", "least_samples", "window_samples"):
-        _count(said.audio, name, 1, where="'audio'")
+        count(said.audio, name, 1, where="'audio'")
     for name in ("hidden", "vocab", "context"):
-        _count(said.dimensions, name, 1, where="'dimensions'")
+        count(said.dimensions, name, 1, where="'dimensions'")
     if said.tokens.get("bos") is not None:
-        _count(said.tokens, "bos", 0, where="'tokens'")
+        count(said.tokens, "bos", 0, where="'tokens'")
     for values, kind, name in (
-        (_need(said.tokens, "eos", list, where="'tokens'"), int, "eos"),
+        (need(said.tokens, "eos", list, where="'tokens'"), int, "eos"),
         (said.tokens.get("stop_strings", []), str, "stop_strings"),
         (said.prompt.get("joined", []), str, "joined"),
         (list(tasks.values()), str, "tasks"),
     ):
-        if not isinstance(values, list) or not all(_is(value, kind) for value in values):
-            raise _Misshapen(f"{name!r} is {values!r:.80}, not all {kind.__name__}")
-
-
-class _Misshapen(BadArtifacts):
-    """Something in the manifest is missing or of another kind than it should be."""
+        if not isinstance(values, list) or not all(is_a(value, kind) for value in values):
+            raise Misshapen(f"{name!r} is {values!r:.80}, not all {kind.__name__}")
 
 
 def _no_number(word: str) -> float:
@@ -186,104 +185,79 @@ def _from_json(plain: Any, path: Path) -> Manifest:
     if not isinstance(plain, dict) or plain.get("format") != FORMAT:
         raise BadArtifacts(f"{path} is no manifest of {FORMAT}")
     version: Any = plain.get("format_version")
-    if not _is(version, int) or version < 1:
+    if not is_a(version, int) or version < 1:
         raise BadArtifacts(f"{path} has the format version {version!r:.80}, which is none")
     if version > FORMAT_VERSION:
         raise BadArtifacts(
             f"{path} is of format {str(version):.40}, this alm-edge reads up to {FORMAT_VERSION}; "
             "upgrade with: pip install -U alm-edge"
         )
-    parts = tuple(_part_from_json(part, i) for i, part in enumerate(_need(plain, "parts", list)))
+    parts = tuple(_part_from_json(part, i) for i, part in enumerate(need(plain, "parts", list)))
     names = [part.name for part in parts]
     if len(set(names)) != len(names):
         raise BadArtifacts(f"{path} lists a part twice: {', '.join(names)}")
     if "tokenizer" not in plain:
-        raise _Misshapen("it lacks 'tokenizer'")
-    tools = _need(plain, "tools", dict, {})
+        raise Misshapen("it lacks 'tokenizer'")
+    tools = need(plain, "tools", dict, {})
     return Manifest(
-        family=_need(plain, "family", str),
+        family=need(plain, "family", str),
         parts=parts,
-        tokenizer=None if plain["tokenizer"] is None else _file(plain["tokenizer"], "tokenizer"),
-        prompt=_need(plain, "prompt", dict),
-        tokens=_need(plain, "tokens", dict),
-        generation=_need(plain, "generation", dict),
-        audio=_need(plain, "audio", dict),
-        dimensions=_need(plain, "dimensions", dict),
-        source=_need(plain, "source", dict, {}),
-        licence=_need(plain, "licence", dict, {}),
-        tools={name: _need(tools, name, str) for name in tools},
-        created=_need(plain, "created", str, ""),
+        tokenizer=None if plain["tokenizer"] is None else file(plain["tokenizer"], "tokenizer"),
+        prompt=need(plain, "prompt", dict),
+        tokens=need(plain, "tokens", dict),
+        generation=need(plain, "generation", dict),
+        audio=need(plain, "audio", dict),
+        dimensions=need(plain, "dimensions", dict),
+        source=need(plain, "source", dict, {}),
+        licence=need(plain, "licence", dict, {}),
+        tools={name: need(tools, name, str) for name in tools},
+        created=need(plain, "created", str, ""),
+        engines=tuple(
+            _engines.from_json(each, i) for i, each in enumerate(need(plain, "engines", list, []))
+        ),
     )
 
 
-def _is(value: Any, kind: type) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
-
-
-def _need(plain: Any, name: str, kind: type, default: Any = None, where: str = "it") -> Any:
-    """`plain[name]`, which is of this kind; absent, the default if there is one."""
-    if not isinstance(plain, dict):
-        raise _Misshapen(f"{where} is {type(plain).__name__}, not an object")
-    if name not in plain and default is None:
-        raise _Misshapen(f"{where} lacks {name!r}")
-    value = plain.get(name, default)
-    if not _is(value, kind):
-        raise _Misshapen(f"{name!r} of {where} is {value!r:.80}, not {kind.__name__}")
-    return value
-
-
-def _count(plain: Any, name: str, least: int, default: int | None = None, where: str = "it") -> int:
-    value = _need(plain, name, int, default, where)
-    if not least <= value < 2**63:
-        raise _Misshapen(f"{name!r} of {where} is out of range")
-    return value
-
-
-def _file(plain: Any, where: str) -> File:
-    size, digest = _count(plain, "bytes", 0, where=where), _need(plain, "sha256", str, where=where)
-    return File(_need(plain, "name", str, where=where), size, digest)
-
-
 def _port(plain: Any, where: str) -> Port:
-    axes = tuple(_need(plain, "axes", list, where=where))
-    if not all(_is(a, str) or (_is(a, int) and 0 <= a < 2**63) for a in axes):
-        raise _Misshapen(f"'axes' of {where} are {axes!r:.80}, not numbers and names")
-    dtype, counts = _need(plain, "dtype", str, where=where), _need(plain, "counts", str, "", where)
+    axes = tuple(need(plain, "axes", list, where=where))
+    if not all(is_a(a, str) or (is_a(a, int) and 0 <= a < 2**63) for a in axes):
+        raise Misshapen(f"'axes' of {where} are {axes!r:.80}, not numbers and names")
+    dtype, counts = need(plain, "dtype", str, where=where), need(plain, "counts", str, "", where)
     return Port(dtype, axes, counts)
 
 
 def _span(plain: Any, where: str) -> Span:
-    if not isinstance(plain, list) or len(plain) != 3 or not all(_is(n, int) for n in plain):
-        raise _Misshapen(f"{where} is {plain!r:.80}, not three whole numbers")
+    if not isinstance(plain, list) or len(plain) != 3 or not all(is_a(n, int) for n in plain):
+        raise Misshapen(f"{where} is {plain!r:.80}, not three whole numbers")
     return Span(*plain)
 
 
 def _part_from_json(plain: Any, number: int) -> Part:
-    name = _need(plain, "name", str, where=f"part {number}")
+    name = need(plain, "name", str, where=f"part {number}")
     where = f"part {name:.80}"
 
     def side(key: str) -> dict[str, Port]:
-        ports = _need(plain, key, dict, where=where)
+        ports = need(plain, key, dict, where=where)
         return {n: _port(port, f"{key[:-1]} {n:.80} of {where}") for n, port in ports.items()}
 
-    files = _need(plain, "files", list, where=where)
+    files = need(plain, "files", list, where=where)
     if not files:
-        raise _Misshapen(f"{where} has no files")
-    spans = _need(plain, "spans", dict, {}, where)
+        raise Misshapen(f"{where} has no files")
+    spans = need(plain, "spans", dict, {}, where)
     return Part(
         name=name,
-        role=_need(plain, "role", str, where=where),
-        files=tuple(_file(file, f"a file of {where}") for file in files),
+        role=need(plain, "role", str, where=where),
+        files=tuple(file(each, f"a file of {where}") for each in files),
         inputs=side("inputs"),
         outputs=side("outputs"),
         spans={n: _span(span, f"span {n:.80} of {where}") for n, span in spans.items()},
-        precision=_need(plain, "precision", str, "", where),
-        opset=_count(plain, "opset", 0, 0, where),
-        dialect=_need(plain, "dialect", str, "", where),
-        nodes=_count(plain, "nodes", 0, 0, where),
-        chunk_rows=_need(plain, "chunk_rows", int, 0, where),
-        simplified=_need(plain, "simplified", str, "", where),
-        measured=_need(plain, "measured", dict, {}, where),
+        precision=need(plain, "precision", str, "", where),
+        opset=count(plain, "opset", 0, 0, where),
+        dialect=need(plain, "dialect", str, "", where),
+        nodes=count(plain, "nodes", 0, 0, where),
+        chunk_rows=need(plain, "chunk_rows", int, 0, where),
+        simplified=need(plain, "simplified", str, "", where),
+        measured=need(plain, "measured", dict, {}, where),
     )
 
 

@@ -14,7 +14,7 @@ from wrappers.dialects import decomposed
 
 OPSET = 24
 CACHE_AXIS = "capacity"
-HEAD_MULTIPLE = 1  # of the numbers in a head
+HEAD_MULTIPLE = 8  # TensorRT builds no float16 Attention of others; the rest is zeros
 CHUNK_ROWS = 0  # at once, when several tokens meet a past; 0: any number
 INTEGER_CACHE = False
 TRACKS_POSITIONS = False
@@ -70,8 +70,10 @@ def attend(
 
     The mask is explicit because TensorRT's causal kind is aligned to the upper left, wrong for a
     cached step; the scale is folded into q because TensorRT wants it so; soft-capped attention is
-    spelled out because TensorRT's parser refuses the attribute.
+    spelled out because TensorRT's parser refuses the attribute, as it does softmax_precision (its
+    fused kernels add in float32 all the same). That several kernels may do it where no fused one
+    can, TRT_decomposable, `alm build` says: ONNX Runtime refuses a graph that does.
     """
     if softcap or not torch.compiler.is_exporting():
         return decomposed.attend(q, k, v, allowed, scale, softcap)
-    return torch.onnx.ops.attention(q * scale, k, v, allowed, scale=1.0, softmax_precision=1)[0]
+    return torch.onnx.ops.attention(q * scale, k, v, allowed, scale=1.0)[0]

@@ -1,7 +1,12 @@
 """Any runtime that knows opset 20: older ONNX Runtimes, TensorRT 10.3, converters."""
 
+from __future__ import annotations
+
+from alm.targets._data import Limits
+
 DIALECT = "decomposed"
 PRECISION = "fp32"
+PRECISIONS = ()
 ENGINES = ()  # whose own operators may be used
 AUTO = {
     "frontend": "fp32",
@@ -10,3 +15,5 @@ AUTO = {
     "decoder": "fp16",
     "table": "fp16",
 }
+LIMITS = Limits(engine="any runtime", source="ONNX 1.15, which opset 20 is of", opsets=(7, 20))
+BUILD = None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from alm.targets._data import Limits
+
 DIALECT = "ort"
 PRECISION = "fp32"
+PRECISIONS = ()
 ENGINES = ("onnxruntime",)  # whose own operators may be used
 # What loses nothing that can be heard and is fastest here: see bench/results.
 AUTO = {
@@ -13,3 +16,10 @@ AUTO = {
     "decoder": "int4head8",
     "table": "int8",
 }
+LIMITS = Limits(
+    engine="ONNX Runtime",
+    source="opset 24 is the newest that was tried, with ONNX Runtime 1.24 to 1.31",
+    opsets=(7, 24),
+    domains=("", "com.microsoft"),
+)
+BUILD = None

@@ -1,0 +1,34 @@
+"""int4dq: 4 bits a weight of a decoder in standard ONNX, which TensorRT keeps in 4 bits.
+
+Symmetric blocks of 128 (less where 128 does not divide a product's inputs), clipped where that
+loses least; `lm_head`, which decides the token, in 8 bits. Else as `int8dq`, float16 included.
+DequantizeLinear knows blocks and int4 from opset 21 on, so a decoder of an older dialect is
+written in 21: TensorRT reads that from 10.0 on, ONNX Runtime from 1.18.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exporters.levers import Embeds, _dequantized, int8dq
+from wrappers import Wrapper
+
+
+@dataclass(frozen=True)
+class Lever(int8dq.Lever):
+    """An eighth of the bytes in a decoder's layers; other parts as `int8dq` has them."""
+
+    bits: int = 4
+    sensitive: tuple[str, ...] = ("lm_head",)
+
+    LOSS = 1.0
+    LEAVES_ALONE = (
+        "lm_head, encoders and bridges, where 4 bits cost words and which get 8; what int8dq "
+        "leaves alone: convolutions, front ends, attention's products, norms, the cache"
+    )
+
+    def prepare(self, part: Wrapper, embeds: Embeds) -> None:
+        """The KV cache is kept in float16; the graph is of an opset that knows int4."""
+        super().prepare(part, embeds)
+        if part.role == "decoder":
+            part.opset = max(part.opset, _dequantized.OPSET)

@@ -1,0 +1,256 @@
+"""A model on a device, precision by precision: the sums behind `alm plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from alm import _counted
+from alm._counted import DECODER, Heard
+from alm.devices import Device
+from alm.errors import BadArtifacts, BadOption
+from alm.manifest import Manifest, Part
+
+PROGRAM = 0.95e9  # bytes of a process with CUDA and an engine, without weights
+WORKING = 1.17  # bytes of a running engine for each byte of weights: work space, activations
+MEMORY_ERROR = 0.05
+HALF = "fp16"  # of encoders and bridges on a GPU
+FIGURES = "int4head16"  # the precision that the published figures are of
+SMALL = 0.25e9  # bytes a token; the smallest model with published figures reads twice that
+SMALL_ERROR = 0.5
+MATTERS = 0.05  # the cache's share of a step's bytes from which int8 is worth a row
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A precision of the model; `own`: what lies in the folder."""
+
+    decoder: str  # levers, as the manifest has them
+    encoders: str
+    cache: str  # dtype of the KV cache
+    own: bool = False
+
+
+CHOICES = tuple(
+    Choice(name, HALF, "float16") for name in ("fp16", "int8", FIGURES, "int4head8", "int4")
+)
+SHORT_CACHE = Choice("int4head8+kv8", HALF, "int8")
+
+
+def fits(load: float, run: float, usable: float) -> str:
+    """Whether so many bytes fit: "yes", "no", or "tight" where it hangs on loading or the error."""
+    if run > usable:
+        return "no"
+    return "yes" if max(load, run) * (1 + MEMORY_ERROR) <= usable else "tight"
+
+
+class Planned:
+    """A model on a device."""
+
+    def __init__(
+        self,
+        said: Manifest,
+        folder: Path,
+        device: Device,
+        seconds: tuple[float, ...],
+        context: int = 0,
+    ) -> None:
+        """See `plan.predict`."""
+        decoders = said.with_role("decoder")
+        if not decoders:
+            raise BadArtifacts(
+                f"{folder} holds no decoder to plan for; export it with: "
+                f"python export.py --model M --part all --out {folder}"
+            )
+        self.said, self.folder, self.device, self.seconds = said, folder, device, seconds
+        self.decoder: Part = decoders[0]
+        before = [part for part in said.parts if part.role not in ("decoder", "table")]
+        self.heard: list[Heard] = [_counted.heard(part) for part in before]
+        self.layers, self.head = _counted.decoder_weights(self.decoder, said.dimensions)
+        self.window = said.audio["window_samples"] / said.audio["rate"]  # seconds
+        self.audio_tokens, self.prompt_tokens = _counted.prompt_tokens(said, max(seconds))
+        most = int(said.dimensions["context"])
+        if context > most:
+            raise BadOption(f"--context {context} is beyond the model's {most}")
+        self.context = context or min(self.prompt_tokens + self._default("max_new_tokens"), most)
+
+    def _default(self, name: str) -> int:
+        value = self.said.generation.get(name)
+        return value if isinstance(value, int) and value > 0 else 1
+
+    def about(self) -> dict[str, Any]:
+        """The model, whatever its precision; of the cache, what it takes in float16."""
+        cache = _counted.cache(self.decoder, 1, "float16")
+        return {
+            "folder": str(self.folder),
+            "family": self.said.family,
+            "decoder_weights": round(self.layers + self.head),
+            "other_weights": round(sum(each.weights for each in self.heard)),
+            "window_seconds": self.window,
+            "audio_tokens": self.audio_tokens,
+            "prompt_tokens": self.prompt_tokens,
+            "context": self.context,
+            "cache_per_token": cache,
+            "cache_per_second": cache * self.audio_tokens / self.window,
+        }
+
+    # --- by precision
+
+    @cached_property
+    def own(self) -> Choice:
+        """What lies in the folder."""
+        others = sorted({each.precision for each in self.heard if each.part.role != "frontend"})
+        dtype = _counted.cache_dtype(self.decoder)
+        return Choice(self.decoder.precision or "fp32", "/".join(others) or "-", dtype, own=True)
+
+    def choices(self) -> list[Choice]:
+        """What lies in the folder, then what else there could be."""
+        read = self._decoder_bytes(SHORT_CACHE)
+        cache = _counted.cache(self.decoder, self.context, "float16")
+        offered = CHOICES + ((SHORT_CACHE,) if cache > MATTERS * (read + cache) else ())
+        own = Choice(self.own.decoder, self.own.encoders, self.own.cache)
+        return [self.own, *(choice for choice in offered if choice != own)]
+
+    def choice(self, choice: Choice) -> dict[str, Any]:
+        """A row of the plan: bytes, milliseconds, and whether it fits."""
+        device, decoder = self.device, self._decoder_bytes(choice)
+        parts = [self._bytes(each, choice) for each in self.heard]
+        row = _counted.cache(self.decoder, self.context, choice.cache)
+        cache = row * self._default("num_beams")
+        weights = decoder + sum(parts)
+        load = PROGRAM + weights + max([decoder, *parts])
+        run = PROGRAM + WORKING * weights + cache
+        step, error = device.step(decoder + row), self._step_error(choice)
+        return {
+            "precision": choice.decoder,
+            "encoders": choice.encoders,
+            "cache": choice.cache,
+            "own": choice.own,
+            "weights": weights,
+            "decoder_bytes": decoder,
+            "cache_bytes": cache,
+            "cache_per_second": row / self.context * self.audio_tokens / self.window,
+            "load": load,
+            "run": spread(run, MEMORY_ERROR),
+            "fits": fits(load, run, device.usable),
+            "per_token": spread(step, error),
+            "tokens_per_second": {
+                "value": 1e3 / step,
+                "least": 1e3 / (step * (1 + error)),
+                "most": 1e3 / (step * (1 - error)),
+            },
+            "clips": [self._clip(length, choice) for length in self.seconds],
+        }
+
+    def _decoder_bytes(self, choice: Choice) -> float:
+        if choice.own:
+            return float(self.decoder.bytes)
+        stored = DECODER[_counted.lever(choice.decoder)]
+        return self.layers * stored.layers + self.head * stored.head
+
+    def _bytes(self, each: Heard, choice: Choice) -> float:
+        return float(each.part.bytes) if choice.own else each.bytes_as(choice.encoders)
+
+    def _step_error(self, choice: Choice) -> float:
+        of_figures = choice.decoder == FIGURES
+        error = self.device.step_error if of_figures else self.device.other_error
+        return max(error, SMALL_ERROR) if self._decoder_bytes(choice) < SMALL else error
+
+    def _clip(self, seconds: float, choice: Choice) -> dict[str, Any]:
+        """Until the first token of a clip, or of its first window if it has several."""
+        device, decoder = self.device, self._decoder_bytes(choice)
+        lever = _counted.lever(choice.decoder)
+        _, tokens = _counted.prompt_tokens(self.said, seconds)
+        operations = 2 * self.layers * tokens * _slowly(lever)
+        prompt = device.prompt(decoder, operations, int4=lever.startswith("int"))
+        encoders = sum(self._encoder(each, seconds, choice) for each in self.heard)
+        error = encoders * device.encoder_error + prompt * device.prompt_error
+        return {
+            "seconds": seconds,
+            "windows": max(1, -int(-seconds // self.window)),
+            "encoders": spread(encoders, device.encoder_error),
+            "prompt": spread(prompt, device.prompt_error),
+            "first_token": spread(encoders + prompt, error / (encoders + prompt)),
+        }
+
+    def _encoder(self, each: Heard, seconds: float, choice: Choice) -> float:
+        own = choice.own and each.part.role != "frontend"
+        operations = self._operations(each, seconds) * _slowly(each.precision if own else HALF)
+        return self.device.encode(self._bytes(each, choice), operations)
+
+    def _operations(self, each: Heard, seconds: float) -> float:
+        return _counted.operations(each, _counted.sizes(self.said, seconds))
+
+    # --- for all of them
+
+    def parts(self) -> list[dict[str, Any]]:
+        """Every part before the decoder, in float16, for each clip."""
+
+        def clip(each: Heard, seconds: float) -> dict[str, Any]:
+            took = self._encoder(each, seconds, CHOICES[0])
+            return {
+                "seconds": seconds,
+                "operations": self._operations(each, seconds),
+                "ms": spread(took, self.device.encoder_error),
+            }
+
+        return [
+            {
+                "part": each.part.name,
+                "weights": round(each.weights),
+                "clips": [clip(each, seconds) for seconds in self.seconds],
+            }
+            for each in self.heard
+        ]
+
+    def notes(self) -> list[str]:
+        """What a reader must know."""
+        return list(self._notes())
+
+    def _notes(self) -> Iterator[str]:
+        yield f"{self.device.title}: {self.device.source}"
+        if self.device.remark:
+            yield self.device.remark
+        yield (
+            f"{FIGURES}, of which the figures are, keeps lm_head in float16; int4head8 has it in "
+            "int8, int4 in 4 bits"
+        )
+        yield (
+            "times are those of an engine as fast as the one of the figures; alm bench measures "
+            "what yours does"
+        )
+        if self._decoder_bytes(self.own) < SMALL or self._decoder_bytes(CHOICES[-1]) < SMALL:
+            yield (
+                "this model is smaller than any with published figures: launching, not reading, "
+                "takes its time, and the encoders' milliseconds leave that out"
+            )
+        if not self.heard:
+            yield "the folder holds no encoders: their bytes and milliseconds are left out"
+        beams = self._default("num_beams")
+        if beams > 1:
+            port = self.decoder.inputs.get("inputs_embeds")
+            alone = port is not None and port.axes[:1] == (1,)
+            way = "one by one, so that" if alone else "at once;"
+            times = f"a token takes {beams} times as long" if alone else "memory counts them all"
+            yield (
+                f"the model's default is {beams} beams, which are run {way} {times}; "
+                "tokens a second are those of --num-beams 1"
+            )
+        if max(self.seconds) > self.window:
+            yield (
+                f"clips beyond {self.window:g} s are heard window after window, each with its own "
+                "answer: the first token is that of the first window"
+            )
+
+
+def _slowly(precision: str) -> int:
+    """Times as long as in float16: TF32, in which a GPU computes float32, has half the rate."""
+    return 2 if precision == "fp32" else 1
+
+
+def spread(value: float, error: float) -> dict[str, float]:
+    """A value with its error bar, a share of it."""
+    return {"value": value, "least": value * (1 - error), "most": value * (1 + error)}

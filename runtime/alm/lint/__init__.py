@@ -1,0 +1,100 @@
+"""Would an engine build of these graphs? Asked before the device is there.
+
+A file is a group of rules, each a function under `@rule(...)`: writing one is all there is to it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alm import _graphnodes, inspection, manifest, pick, targets, verify
+from alm.lint._rule import Case, Rule
+from alm.manifest import Manifest, Part
+
+GRAPH = ".onnx"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A rule that does not hold: where, what there is, the way out, and who says so."""
+
+    part: str
+    node: str
+    rule: str
+    what: str
+    way_out: str
+    source: str
+    refused: bool  # False: it builds, and this should be known
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found in so many nodes of so many graphs."""
+
+    target: str
+    engine: str
+    parts: tuple[str, ...]
+    nodes: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def refused(self) -> bool:
+        """Whether something would not build."""
+        return any(finding.refused for finding in self.findings)
+
+
+def rules() -> list[Rule]:
+    """Every rule there is, in the order of the files and of the functions in them."""
+    package = sys.modules[__name__]
+    files = (pick.pick(package, name) for name in pick.names(package))
+    return [rule for file in files for rule in vars(file).values() if isinstance(rule, Rule)]
+
+
+def lint(folder: Path, target: str, parts: Sequence[str] = ()) -> Verdict:
+    """Hold the graphs in `folder` against the rules of `target`.
+
+    Args:
+        folder: what export.py wrote.
+        target: a name of `targets.names()`.
+        parts: only these; empty for all.
+
+    Raises:
+        UnknownName: no such target, or no such part.
+        MissingFile, BadArtifacts: something of the folder is not there or not what it should be.
+    """
+    goal = targets.find(target)
+    said = manifest.load(folder)
+    chosen = [part for part in _chosen(said, parts) if part.files[0].name.endswith(GRAPH)]
+    found: list[Finding] = []
+    nodes = 0
+    for part in chosen:
+        name = part.files[0].name
+        path = verify.contained(folder, name)
+        graph = _graphnodes.read(path)
+        verify.check_external(folder, graph.file, name, {file.name for file in part.files})
+        nodes += len(graph.nodes)
+        found += examine(Case(part, path, graph, target, goal))
+    names = tuple(part.name for part in chosen)
+    return Verdict(target, goal.LIMITS.engine, names, nodes, tuple(found))
+
+
+def examine(case: Case) -> Iterator[Finding]:
+    """What the rules say of one graph."""
+    for rule in rules():
+        for breach in rule.check(case):
+            yield Finding(
+                case.part.name,
+                breach.node,
+                rule.name,
+                breach.what,
+                breach.way_out,
+                breach.source or rule.source,
+                rule.refused,
+            )
+
+
+def _chosen(said: Manifest, names: Sequence[str]) -> list[Part]:
+    return [inspection.pick(said, name) for name in names] if names else list(said.parts)

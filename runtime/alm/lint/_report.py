@@ -1,0 +1,59 @@
+"""The report of a lint: a table for people, or one JSON object."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from alm.inspection import printer
+from alm.lint import Finding, Verdict, lint
+
+
+def show(folder: Path, target: str, parts: Sequence[str] = (), as_json: bool = False) -> int:
+    """Print what is wrong with the graphs in `folder` for `target`.
+
+    Returns:
+        0, or 1 when something would not build.
+    """
+    verdict = lint(folder, target, parts)
+    print(json.dumps(_data(verdict), ensure_ascii=False, indent=1)) if as_json else table(verdict)
+    return 1 if verdict.refused else 0
+
+
+def table(verdict: Verdict) -> None:
+    """What was found goes to stdout, the sum of it to stderr."""
+    draw = printer()
+    for refused, title in ((True, "will not build"), (False, "good to know")):
+        rows = _rows([f for f in verdict.findings if f.refused == refused])
+        draw(title, "part|node|>nodes|rule|what there is|way out|source", rows)
+    print(f"note: {summary(verdict)}", file=sys.stderr)
+
+
+def summary(verdict: Verdict) -> str:
+    """One sentence: what was looked at, and whether it would build."""
+    parts = "1 part" if len(verdict.parts) == 1 else f"{len(verdict.parts)} parts"
+    looked, goal = f"{verdict.nodes} nodes of {parts}", f"{verdict.target} ({verdict.engine})"
+    if not verdict.refused:
+        return f"{looked} keep the rules of {goal}"
+    broken = dict.fromkeys(f.rule for f in verdict.findings if f.refused)
+    return f"{looked} do not keep the rules of {goal}: {', '.join(broken)}"
+
+
+def _rows(findings: Sequence[Finding]) -> list[tuple[str, ...]]:
+    """Findings that differ in the node alone share a row, with the first node and their number."""
+    groups: dict[Finding, list[str]] = {}
+    for found in findings:
+        alike = replace(found, node="")
+        groups.setdefault(alike, []).append(found.node)
+    return [
+        (f.part, nodes[0], str(len(nodes)), f.rule, f.what, f.way_out, f.source)
+        for f, nodes in groups.items()
+    ]
+
+
+def _data(verdict: Verdict) -> dict[str, object]:
+    plain = asdict(verdict)
+    return {"format": "alm-lint", "format_version": 1, "refused": verdict.refused} | plain

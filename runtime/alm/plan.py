@@ -1,0 +1,94 @@
+"""Will a model fit a device, and how fast will it be: predicted from the manifest alone.
+
+The formulas, where they come from and what the error bars mean: docs/plan.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from alm import __version__, _plantables, devices, manifest
+from alm._planned import Planned
+from alm.errors import BadOption, MissingFile
+
+SECONDS = (10.0, 30.0)
+LEAST, LONGEST = 0.01, 24 * 3600.0  # seconds of a clip
+
+
+def predict(
+    folder: Path, device: str, seconds: Sequence[float] = SECONDS, context: int = 0
+) -> dict[str, Any]:
+    """What a model will need on a device and how fast it will be there.
+
+    Args:
+        folder: what export.py wrote; only its manifest is read.
+        device: one of `devices.known()`.
+        seconds: lengths of clips.
+        context: positions in the cache when a token is timed and memory is counted; 0 is the prompt
+            and the longest answer.
+
+    Returns:
+        Plain data: device, model, choices (one for each precision, that of the folder first), parts
+        (those before the decoder, in float16), notes. Times are milliseconds, sizes bytes; what has
+        an error bar is an object of `value`, `least` and `most`.
+
+    Raises:
+        UnknownName, BadOption: no such device, a context beyond the model's.
+        MissingFile, BadArtifacts: no manifest, or one that says too little.
+    """
+    known = devices.device(device)
+    said = manifest.load(folder)
+    manifest.check_run(said, folder)
+    made = Planned(said, folder, known, tuple(seconds), context)
+    choices = [made.choice(choice) for choice in made.choices()]
+    return {
+        "format": "alm-plan",
+        "format_version": 1,
+        "alm_edge": __version__,
+        "device": {
+            "name": device,
+            "title": known.title,
+            "memory": known.memory,
+            "usable": known.usable,
+            "source": known.source,
+        },
+        "model": made.about(),
+        "choices": choices,
+        "parts": made.parts(),
+        "notes": made.notes(),
+    }
+
+
+def show(
+    folder: Path, device: str, seconds: str, context: int = 0, json_file: Path | None = None
+) -> None:
+    """Print the plan, and write it to `json_file` if there is one.
+
+    Args:
+        seconds: as a command line has them, "10,30".
+
+    Raises:
+        As `predict` does; MissingFile: the file has no folder to lie in.
+    """
+    if json_file and not json_file.resolve().parent.is_dir():
+        raise MissingFile(f"there is no folder {json_file.parent} to write {json_file.name} to")
+    found = predict(folder, device, _read_seconds(seconds), context)
+    if json_file:
+        json_file.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    _plantables.show(found)
+
+
+def _read_seconds(words: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(word) for word in words.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(LEAST <= number <= LONGEST for number in found):
+        raise BadOption(
+            f"--seconds wants numbers from {LEAST:g} to {LONGEST:g} with commas between them, "
+            f"not {words!r:.80}"
+        )
+    return found
