@@ -33,7 +33,7 @@ ONLY_IN = {
     "netron": ("inspection.py", "viewer.py"),
     "onnxruntime": ("backends/ort.py",),
     "openvino": ("backends/openvino.py",),
-    "tensorrt": ("backends/trt.py",),
+    "tensorrt": ("_trt.py",),
 }
 
 WORKSHOP: list[str] = [
