@@ -8,18 +8,18 @@ outside.
 from __future__ import annotations
 
 import argparse
-import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
-MIB = 2**20
+from alm import _machine  # noqa: E402
+from bench.beside.process import watched  # noqa: E402
+
+TIMEOUT = 600.0  # seconds of the answer
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,9 @@ class Resident:
 
 def look() -> Resident:
     """Read the kernel's counters, and begin a new peak."""
-    said = Path("/proc/self/status").read_text()
-
-    def megabytes(name: str) -> float:
-        found = re.search(rf"^{name}:\s+(\d+) kB", said, re.M)
-        assert found is not None
-        return int(found[1]) * 1024 / 1e6
-
-    seen = Resident(megabytes("VmHWM"), megabytes("VmRSS"), megabytes("RssAnon"))
-    Path("/proc/self/clear_refs").write_text("5")
-    return seen
+    said = _machine.memory()
+    _machine.forget_peak()
+    return Resident(*((said[name] or 0) / 1e6 for name in ("peak", "resident", "own")))
 
 
 def stages(folder: Path, clip: Path, threads: int) -> Iterator[tuple[str, float, Resident]]:
@@ -67,14 +60,13 @@ def stages(folder: Path, clip: Path, threads: int) -> Iterator[tuple[str, float,
 
 def outside(folder: Path, clip: Path) -> float:
     """The peak of `alm-run` in megabytes, as the system has it when the process has ended."""
-    import resource
-
     words = [sys.executable, "-c", "from alm.cli import run; raise SystemExit(run())"]
-    words += ["--engine", str(folder), str(clip), "transcribe", "--num-beams", "1"]
-    words += ["--max-new-tokens", "32", "--provider", "cpu", "--json"]
-    environment: dict[str, Any] = {"PYTHONPATH": str(ROOT / "runtime")}
-    subprocess.run(words, check=True, env=environment, stdout=subprocess.DEVNULL)
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
+    words += ["--engine", str(folder.resolve()), str(clip.resolve()), "transcribe"]
+    words += ["--num-beams", "1", "--max-new-tokens", "32", "--provider", "cpu", "--json"]
+    ended = watched(words, {"PYTHONPATH": str(ROOT / "runtime")}, TIMEOUT, ROOT)
+    if ended.status:
+        raise SystemExit(ended.last)
+    return ended.peak_mb * 2**20 / 1e6
 
 
 def main() -> None:

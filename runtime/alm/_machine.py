@@ -38,12 +38,17 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def available() -> int | None:
+    """Bytes of memory that programs may still take; None where the system does not tell."""
+    return _kib(Path("/proc/meminfo"), "MemAvailable")
+
+
 def bandwidth() -> float:
     """Bytes per second read from memory: the best of matrix times vector in float32.
 
     Done by numpy with its own threads on a matrix that no cache holds, for less than a second.
     """
-    room = _kib(Path("/proc/meminfo"), "MemAvailable")
+    room = available()
     side = 8192 if room is None or room > 2048 * MIB else 4096  # 256 or 64 MiB
     matrix, vector = np.ones((side, side), np.float32), np.ones(side, np.float32)
     return matrix.nbytes / _best(lambda: matrix @ vector)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from alm import _machine, _trt, graphfile, manifest, verify
+from alm import _machine, _remembered, _trt, graphfile, manifest, verify
 from alm._engines import Engine, Maker, Profile, fingerprint
 from alm._profiles import Sizes, fit, words
 from alm._trtgraph import fitted
@@ -199,7 +199,7 @@ def check(engine: Engine, part: Part, maker: Maker) -> str:
 
 def free_memory() -> int:
     """Bytes that a process may still take: of the machine and of its control group."""
-    found = _machine._kib(Path("/proc/meminfo"), "MemAvailable")
+    found = _machine.available()
     room = found if found is not None else 2**62
     try:
         group = Path("/sys/fs/cgroup")
@@ -261,7 +261,7 @@ def _build(folder: Path, job: Job, settings: Settings, maker: Maker, say: Say) -
 def _timings_file(maker: Maker) -> Path:
     """Of this TensorRT on this GPU, in the user's own folder: nobody else shall write it."""
     name = f"{maker.backend}-{maker.version}-{maker.compute_capability or 'any'}.timings"
-    return verify._cache().with_name(name)
+    return _remembered.folder() / name
 
 
 def _put(path: Path, content: bytes) -> None:

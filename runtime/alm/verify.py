@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
+from alm import _remembered
 from alm.errors import BadArtifacts, MissingFile
 from alm.graphfile import GraphFile
 
 CHUNK = 2**20  # bytes hashed at a time
 TICK = 50_000_000  # ns; within a clock's tick a file can change twice and keep its time
 MOST_CACHED = 4096  # files whose hash is remembered
+# {resolved path: [device, inode, size, mtime, ctime, sha256]}
+HASHES = "sha256.json"
 
 
 def check_name(name: str) -> None:
@@ -138,7 +139,7 @@ def sha256(path: Path, progress: Callable[[int], None] | None = None) -> str:
         with open(path, "rb") as file:
             now, before = time.time_ns(), os.fstat(file.fileno())
             key, place = _key(before), str(Path(path).resolve())
-            remembered = _recall().get(place)
+            remembered = _remembered.recall(HASHES).get(place)
             if isinstance(remembered, list) and remembered[:-1] == key:
                 found = str(remembered[-1])
                 if re.fullmatch("[0-9a-f]{64}", found):
@@ -152,7 +153,7 @@ def sha256(path: Path, progress: Callable[[int], None] | None = None) -> str:
     except OSError as error:
         raise BadArtifacts(f"{path} cannot be read: {error.strerror or error}") from None
     if max(before.st_mtime_ns, before.st_ctime_ns) < now - TICK:
-        _remember(place, [*key, found])
+        _remembered.remember(HASHES, place, [*key, found], MOST_CACHED)
     return found
 
 
@@ -172,38 +173,3 @@ def _quiet(_: int) -> None:
 def _key(found: os.stat_result) -> list[int]:
     # st_ctime_ns: a file's mtime can be set back, its change time cannot.
     return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
-
-
-def _cache() -> Path:
-    if own := os.environ.get("ALM_CACHE"):
-        return Path(own) / "sha256.json"
-    shared = os.environ.get("XDG_CACHE_HOME")
-    base = Path(shared) if shared else Path.home() / ".cache"
-    return base / "alm-edge" / "sha256.json"
-
-
-def _recall() -> dict[str, Any]:
-    """{resolved path: [device, inode, size, mtime, ctime, sha256]}; a broken cache is empty."""
-    try:
-        said = json.loads(_cache().read_text("utf-8"))
-    except (OSError, ValueError, RuntimeError):  # RuntimeError: no home, or nested too deep
-        return {}
-    return said if isinstance(said, dict) else {}
-
-
-def _remember(place: str, entry: list[Any]) -> None:
-    # Read again just before: another process may have written meanwhile. If two write at once one
-    # entry is lost, and its file is hashed once more.
-    known = {path: old for path, old in _recall().items() if path != place} | {place: entry}
-    known = dict(list(known.items())[-MOST_CACHED:])
-    beside = None
-    try:
-        cache = _cache()
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(prefix=".sha256-", dir=cache.parent)
-        with open(handle, "w", encoding="utf-8") as file:
-            json.dump(known, file)
-        os.replace(beside, cache)
-    except (OSError, ValueError, RuntimeError):  # a read-only home only costs the hashing
-        if beside is not None:
-            Path(beside).unlink(missing_ok=True)

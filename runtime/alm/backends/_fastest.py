@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import platform
-import tempfile
 import time
 from collections.abc import Iterable
 from importlib import metadata
@@ -14,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from alm import verify
+from alm import _machine, _remembered
+from alm._engines import fingerprint
 from alm.backends._session import EngineOptions
 from alm.errors import AlmError
 from alm.manifest import Manifest
@@ -27,6 +24,7 @@ PROMPT, ANSWER = 48, 32
 STEPS = 6  # of the answer that are really taken
 REPEATS = 2
 MOST_REMEMBERED = 64
+CHOICES = "fastest.json"  # {machine, engines and artifacts: provider}
 
 
 class Fastest:
@@ -43,8 +41,9 @@ class Fastest:
         versions = _versions()
         if len(versions) < 2 or not self.manifest.with_role("decoder"):
             return next(iter(providers))
-        key = " | ".join([_processor(), f"{self.threads} threads", *versions, self._fingerprint()])
-        remembered = _recall().get(key)
+        artifacts = fingerprint(self.manifest.files())
+        key = " | ".join([_processor(), f"{self.threads} threads", *versions, artifacts])
+        remembered = _remembered.recall(CHOICES).get(key)
         names: list[str] = []
         for name in providers:  # no further than what is remembered: the next is not even imported
             if name == remembered:
@@ -55,13 +54,8 @@ class Fastest:
         took = {name: self._try(name) for name in names}
         best = min(names, key=lambda name: took[name])
         if took[best] < float("inf"):
-            _remember(key, best)
+            _remembered.remember(CHOICES, key, best, MOST_REMEMBERED)
         return best
-
-    def _fingerprint(self) -> str:
-        """Of the artifacts: sha256 over that of every file."""
-        told = "\n".join(file.sha256 for file in self.manifest.files())
-        return hashlib.sha256(told.encode()).hexdigest()
 
     def _try(self, provider: str) -> float:
         """Seconds for a usual answer; infinite where the engine cannot do it."""
@@ -113,8 +107,7 @@ def _processor() -> str:
                 break
     except (OSError, ValueError):
         pass
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{platform.machine()} {name} x{usable}"
+    return f"{platform.machine()} {name} x{_machine.usable_cores()}"
 
 
 def _versions() -> list[str]:
@@ -126,32 +119,3 @@ def _versions() -> list[str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _file() -> Path:
-    return verify._cache().with_name("fastest.json")
-
-
-def _recall() -> dict[str, str]:
-    """{machine, engines and decoder: provider}; a broken file is empty."""
-    try:
-        said = json.loads(_file().read_text("utf-8"))
-    except (OSError, ValueError, RuntimeError):  # RuntimeError: no home, or nested too deep
-        return {}
-    return said if isinstance(said, dict) else {}
-
-
-def _remember(key: str, provider: str) -> None:
-    known = {old: name for old, name in _recall().items() if old != key} | {key: provider}
-    known = dict(list(known.items())[-MOST_REMEMBERED:])
-    beside = None
-    try:
-        file = _file()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(prefix=".fastest-", dir=file.parent)
-        with open(handle, "w", encoding="utf-8") as out:
-            json.dump(known, out)
-        os.replace(beside, file)
-    except (OSError, ValueError, RuntimeError):  # a read-only home: it is tried again next time
-        if beside is not None:
-            Path(beside).unlink(missing_ok=True)

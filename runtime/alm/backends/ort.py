@@ -60,11 +60,11 @@ def open_session(graph: Path, options: EngineOptions) -> Session:
         there = ", ".join(available())
         raise UnknownName(f"provider {options.provider!r} is not installed; there is: {there}")
     settings = _settings(runtime, options)
+    late = options.halves and options.provider == "cpu"
+    left_out = _widen_late(runtime, settings) if late else []
     providers = [PROVIDERS[options.provider]]
     if options.provider != "cpu":
         providers.append(PROVIDERS["cpu"])
-    # See _widen_late.
-    left_out = ["ConstantFolding"] if options.halves and options.provider == "cpu" else []
     try:
         session = runtime.InferenceSession(
             graph, settings, providers=providers, disabled_optimizers=left_out
@@ -111,13 +111,13 @@ def _settings(runtime: Any, options: EngineOptions) -> Any:
     # keep it: Whisper-large-v3-turbo in int8 holds 833 MiB without them, 922 with, 630 of them
     # weights. Without an arena it is 1300: the heap keeps what it cannot join.
     settings.enable_mem_pattern = not options.lean
-    if options.halves and options.provider == "cpu":
-        _widen_late(runtime, settings)
     return settings
 
 
-def _widen_late(runtime: Any, settings: Any) -> None:
+def _widen_late(runtime: Any, settings: Any) -> list[str]:
     """Let weights of 16 bits stay mapped, and widen each right before its product.
+
+    Returns the optimizers to switch off.
 
     A CPU multiplies in float32. Left alone, ONNX Runtime widens all weights while it loads, which
     for Whisper-large-v3-turbo takes 4 s and 2.95 GB instead of 0.1 s and 1.47 GB; a run takes the
@@ -127,6 +127,7 @@ def _widen_late(runtime: Any, settings: Any) -> None:
     """
     settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     settings.execution_order = runtime.ExecutionOrder.PRIORITY_BASED
+    return ["ConstantFolding"]
 
 
 @dataclass

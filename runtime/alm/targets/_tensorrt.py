@@ -20,6 +20,26 @@ ALL = (*NUMBERS, "bool")
 QUANTIZED = ("int8", "int4", "float8_e4m3fn")
 PORTS = (*ALL, "uint8")
 
+# What a target of any TensorRT says of precisions.
+PRECISION = "fp16"
+PRECISIONS = ("fp32", "fp16", "bf16", "int8dq", "int4dq")
+ENGINES = ("tensorrt",)
+AUTO = {
+    "frontend": "fp32",
+    "encoder": "fp16",
+    "bridge": "fp16",
+    "decoder": "int4dq",
+    "table": "fp16",
+}
+# And of graphs: the rest of its `Limits` is its version's.
+COMMON: dict[str, Any] = {
+    "quantized": QUANTIZED,
+    "ports": PORTS,
+    "profiles": True,
+    "symmetric": True,
+    "static_shapes": True,
+}
+
 _FLOAT = """
 Acos Acosh Asin Asinh Atan Atanh AveragePool BatchNormalization Ceil Celu Conv ConvTranspose
 Cos Cosh Dropout Einsum Elu Erf Exp Floor GRU Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool

@@ -6,26 +6,14 @@ from alm.targets import _tensorrt
 from alm.targets._data import Build, Limits
 
 DIALECT = "decomposed"
-PRECISION = "fp16"
-PRECISIONS = ("fp32", "fp16", "bf16", "int8dq", "int4dq")
-ENGINES = ("tensorrt",)
-AUTO = {
-    "frontend": "fp32",
-    "encoder": "fp16",
-    "bridge": "fp16",
-    "decoder": "int4dq",
-    "table": "fp16",
-}
+PRECISION, PRECISIONS = _tensorrt.PRECISION, _tensorrt.PRECISIONS
+ENGINES, AUTO = _tensorrt.ENGINES, _tensorrt.AUTO
 LIMITS = Limits(
     engine="TensorRT 10.3",
     source="onnx-tensorrt 9.2 docs/operators.md and docs/Changelog.md to 10.3",
     opsets=(9, 20),
     blocks_opset=21,  # of ONNX 1.16, which 10.3 is built with: int4 and block_size
     operators=_tensorrt.operators((10, 3)),
-    quantized=_tensorrt.QUANTIZED,
-    ports=_tensorrt.PORTS,
-    profiles=True,
-    symmetric=True,
-    static_shapes=True,
+    **_tensorrt.COMMON,
 )
 BUILD = Build(package="tensorrt", version="10.3", where="device")

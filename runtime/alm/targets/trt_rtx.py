@@ -11,16 +11,8 @@ from alm.targets import _tensorrt
 from alm.targets._data import FLOATS, Build, Limits, Operator
 
 DIALECT = "standard"
-PRECISION = "fp16"
-PRECISIONS = ("fp32", "fp16", "bf16", "int8dq", "int4dq")
-ENGINES = ("tensorrt",)
-AUTO = {
-    "frontend": "fp32",
-    "encoder": "fp16",
-    "bridge": "fp16",
-    "decoder": "int4dq",
-    "table": "fp16",
-}
+PRECISION, PRECISIONS = _tensorrt.PRECISION, _tensorrt.PRECISIONS
+ENGINES, AUTO = _tensorrt.ENGINES, _tensorrt.AUTO
 # Tried with 1.7.1: queries of three axes, and three operators of ONNX Runtime's.
 _TABLE = _tensorrt.operators((11, 0))
 _TRIED: dict[str, Operator] = {
@@ -34,11 +26,7 @@ LIMITS = Limits(
     source="onnx-tensorrt 10.15 docs/operators.md, and what 1.7.1 parsed and built",
     opsets=(9, 25),
     operators=_TABLE | _TRIED,
-    quantized=_tensorrt.QUANTIZED,
-    ports=_tensorrt.PORTS,
-    profiles=True,
-    symmetric=True,
-    static_shapes=True,
     fused_attention=True,
+    **_tensorrt.COMMON,
 )
 BUILD = Build(package="tensorrt_rtx", version="1.7", where="anywhere")
