@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 
-from alm.text import Prompter
+from alm.prompt import Prompter
 from demo import phrases
 from demo.data import MELS, PER_WINDOW, WINDOW_FRAMES, Batch
 from wrappers._decoder import Decoder
@@ -112,7 +112,8 @@ class Hearing(nn.Module):
         self.register_buffer("ideal_sounds", _table(len(phrases.SOUNDS) + 1))
         _initialise(self)
         prompt = {
-            "template": phrases.PROMPT,
+            "turn": phrases.TURN,
+            "clip": phrases.CLIP,
             "placeholder": "<SpeechHere>",
             "tasks": phrases.ASKED,
         }
@@ -159,8 +160,9 @@ class Hearing(nn.Module):
         for task, answer in zip(tasks, answers, strict=True):
             prompt = self.prompter.build(task)
             said = self.tokenizer.encode(f" {answer}", add_special_tokens=False).ids + [EOS]
-            start = len(prompt.before)
-            asked = [*prompt.before, *[0] * windows, *prompt.after]
+            before, after = prompt.pieces
+            start = len(before)
+            asked = [*before, *[0] * windows, *after]
             rows.append(asked + said)
             wanted.append([IGNORE] * (len(asked) - 1) + said + [IGNORE])
         longest = max(map(len, rows))
@@ -174,9 +176,7 @@ class Hearing(nn.Module):
         prompt = self.prompter.build(task)
         table = self.decoder.lm_head.weight
         rows = len(embeds)
-        before, after = (
-            table[torch.tensor(p)].expand(rows, -1, -1) for p in (prompt.before, prompt.after)
-        )
+        before, after = (table[torch.tensor(p)].expand(rows, -1, -1) for p in prompt.pieces)
         x = torch.cat([before, embeds.float(), after], 1)
         said = torch.full((rows, most), EOS)
         done = torch.zeros(rows, dtype=torch.bool)

@@ -69,7 +69,8 @@ SOUNDS = {
 SPEAKING = "a person speaking"
 SILENT = "no speech"  # the transcription of a clip in which nobody speaks
 
-PROMPT = "USER: <Speech><SpeechHere></Speech> {}\nASSISTANT:"
+TURN = "USER: {clips}{}\nASSISTANT:"
+CLIP = "<Speech><SpeechHere></Speech> "
 ASKED = {"transcribe": SALMONN_TASKS["asr"], "describe": SALMONN_TASKS["audiocaption"]}
 
 
@@ -121,7 +122,7 @@ def tokenizer(entries: int = 640) -> Tokenizer:
     said = [f" {word}" for word in WORDS]
     said += [f" {caption(sound, spoken)}" for sound in SOUNDS for spoken in (True, False)]
     said += [f" {SILENT}"]
-    asked = [PROMPT.replace("{}", query) for query in ASKED.values()]
+    asked = [TURN.replace("{clips}", CLIP).replace("{}", query) for query in ASKED.values()]
     others = list(SALMONN_TASKS.values())
     made.train_from_iterator(said * 50 + asked * 50 + others, trainer)
     made.post_processor = processors.TemplateProcessing(  # pyright: ignore

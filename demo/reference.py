@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from alm.text import Prompter
+from alm.prompt import Prompter
 from demo.model import read
 from wrappers import open_checkpoint
 from wrappers._lazy import filled
@@ -45,9 +45,7 @@ class Reference:
             made = made if isinstance(made, tuple) else (made,)
             tensors |= dict(zip(part.outputs, made, strict=True))
         prompt, decoder = self.prompter.build(task), self.parts["decoder"]
-        before, after = (
-            self.table[torch.tensor(ids)][None] for ids in (prompt.before, prompt.after)
-        )
+        before, after = (self.table[torch.tensor(ids)][None] for ids in prompt.pieces)
         x, said = torch.cat([before, tensors["audio_embeds"], after], 1), []
         while len(said) < most:
             best = int(decoder.lm_head(read(decoder, x)[:, -1]).argmax())

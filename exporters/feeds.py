@@ -12,7 +12,7 @@ from alm.ports import CACHE_IN, Port, Span
 Feeds = dict[str, np.ndarray]
 Sizes = dict[str, int]
 
-MOST_BYTES = 256 * 2**20  # of the feeds of one comparison
+MOST_BYTES = 128 * 2**20  # of the feeds of one comparison
 
 
 def traced_sizes(spans: Mapping[str, Span], batch: int) -> Sizes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,32 +59,63 @@ class Parity:
 
 
 class Truth:
-    """What the untouched module says to random feeds, computed once and before any engine loads.
+    """What the untouched module says to random feeds, asked once and before any engine loads.
 
-    Both at once would hold the weights twice.
+    Both at once would hold the weights twice. The answers wait in unnamed files: those of the
+    decoder of a Llama-3.2-3B are 350 MB, most of them its cache.
     """
 
     def __init__(
-        self, part: Wrapper, dynamic_batch: bool, scales: Mapping[str, Tensor] | None = None
+        self,
+        part: Wrapper,
+        dynamic_batch: bool,
+        scales: Mapping[str, Tensor] | None = None,
+        scratch: Path | None = None,
     ) -> None:
+        """`scratch` is where the files are made, /tmp being memory on many systems."""
         self.scales = {name: scale.numpy() for name, scale in (scales or {}).items()}
-        self.outputs, self.chunk_rows = dict(part.outputs), part.chunk_rows
-        self.cases: list[tuple[feeds.Feeds, list[np.ndarray]]] = []
-        for seed, sizes in enumerate(feeds.cases(part.inputs, part.spans, dynamic_batch)):
-            example = feeds.make(part.inputs, part.spans, sizes, seed)
-            for name, scale in self.scales.items():  # a cache of integers holds no more
-                example[name] = np.clip(example[name] * 2, -1, 1) * (127 * scale)
+        self.inputs, self.outputs = dict(part.inputs), dict(part.outputs)
+        self.spans, self.chunk_rows = dict(part.spans), part.chunk_rows
+        self.sizes = list(feeds.cases(self.inputs, self.spans, dynamic_batch))
+        self._parked: list[list[_Parked]] = []
+        for seed in range(len(self.sizes)):
+            example = self._example(seed)
             with torch.no_grad():
                 made = part(*(torch.from_numpy(array) for array in example.values()))
             wanted = made if isinstance(made, tuple) else (made,)
-            self.cases.append((example, [tensor.numpy() for tensor in wanted]))
+            self._parked.append([_Parked(tensor.numpy(), scratch) for tensor in wanted])
+
+    def cases(self) -> Iterator[tuple[feeds.Feeds, Iterator[np.ndarray]]]:
+        """The feeds of each case, and the module's outputs to them in their order."""
+        for seed, parked in enumerate(self._parked):
+            yield self._example(seed), (each.read() for each in parked)
+
+    def _example(self, seed: int) -> feeds.Feeds:
+        example = feeds.make(self.inputs, self.spans, self.sizes[seed], seed)
+        for name, scale in self.scales.items():  # a cache of integers holds no more
+            example[name] = np.clip(example[name] * 2, -1, 1) * (127 * scale)
+        return example
 
     def fed(self, name: str, example: feeds.Feeds, port: Port) -> np.ndarray:
         """A feed in the dtype of the graph's port, rounded where that holds integers."""
         array = example[name]
         if name in self.scales:
             array = np.rint(array / self.scales[name])
-        return array.astype(port.dtype)
+        return array.astype(port.dtype, copy=False)
+
+
+class _Parked:
+    """An array in a file without a name, which is gone with it."""
+
+    def __init__(self, array: np.ndarray, folder: Path | None) -> None:
+        self.dtype, self.shape = array.dtype, array.shape
+        self.file = tempfile.TemporaryFile(dir=folder)
+        weakref.finalize(self, self.file.close)
+        array.tofile(self.file)
+
+    def read(self) -> np.ndarray:
+        self.file.seek(0)
+        return np.fromfile(self.file, self.dtype).reshape(self.shape)
 
 
 def measure(graph: Path, truth: Truth, inputs: Mapping[str, Port]) -> Parity:
@@ -99,7 +132,7 @@ def measure(graph: Path, truth: Truth, inputs: Mapping[str, Port]) -> Parity:
     if truth.chunk_rows == 1:
         session = OneRowChunks(session)
     worst = Parity()
-    for example, wanted in truth.cases:
+    for example, wanted in truth.cases():
         got = session.run({name: truth.fed(name, example, port) for name, port in inputs.items()})
         for (name, port), want in zip(truth.outputs.items(), wanted, strict=True):
             scale = truth.scales.get(name.replace(CACHE_OUT, CACHE_IN), np.float32(1))

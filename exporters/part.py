@@ -90,7 +90,7 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
     scales = part.state_scales
     part.keep_state_in("float32")
     say("asking the original")
-    truth = parity.Truth(part, settings.dynamic_batch, scales)
+    truth = parity.Truth(part, settings.dynamic_batch, scales, bundle.folder)
     give_back()
     work = _Work(truth, part.role, inputs, bundle.folder / f"{name}.onnx", pulled, say)
     kept = _leanest(traced, work, settings)

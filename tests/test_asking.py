@@ -188,9 +188,11 @@ def test_a_folder_with_some_parts_is_answered_with_what_to_type(
 @pytest.mark.parametrize(
     ("section", "change", "words"),
     [
-        ("prompt", {"template": None}, "'template' of 'prompt' is None"),
+        ("prompt", {"turn": None}, "'turn' of 'prompt' is None"),
         ("prompt", {"tasks": {"a": 1}}, "'tasks' is"),
-        ("prompt", {"template": "no place"}, "template lacks"),
+        ("prompt", {"turn": "no place"}, "wants one {clips} and one {}"),
+        ("prompt", {"clip": "no place"}, "clip lacks its one placeholder"),
+        ("prompt", {"turns": {"asr": 1}}, "'turns' is"),
         ("tokens", {"eos": 2}, "'eos' of 'tokens' is 2, not list"),
         ("tokens", {"stop_strings": "</s>"}, "'stop_strings' is"),
         ("tokens", {"bos": -1}, "'bos' of 'tokens' is out of range"),

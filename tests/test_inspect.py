@@ -165,9 +165,9 @@ def test_ports_that_are_not_the_graphs_are_wrong(own: Path, capsys: Capture) -> 
 def test_what_is_no_artifact_folder_is_refused(own: Path, tmp_path: Path, capsys: Capture) -> None:
     assert inspect(tmp_path) == 1
     assert "it holds no manifest.json" in capsys.readouterr().err
-    edit(own, format_version=2)
+    edit(own, format_version=3)
     assert inspect(own) == 1
-    assert "is of format 2" in capsys.readouterr().err
+    assert "is of format 3" in capsys.readouterr().err
 
 
 def test_a_manifests_text_is_shown_and_not_obeyed(own: Path, capsys: Capture) -> None:

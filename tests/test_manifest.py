@@ -39,7 +39,7 @@ FULL = Manifest(
         Part(name="embed", role="table", files=(File("sub/embed.npy", 1, "c" * 64),)),
     ),
     tokenizer=File("tokenizer.json", 3, "d" * 64),
-    prompt={"template": "<a> {}", "placeholder": "<a>", "tasks": {"übe": "练习 🙂"}},
+    prompt={"turn": "{clips}{}", "clip": "<a> ", "placeholder": "<a>", "tasks": {"übe": "练习 🙂"}},
     tokens={"bos": None, "eos": [2], "stop_strings": ["</s>"]},
     generation={"max_new_tokens": 5, "top_p": 0.9},
     audio={"rate": 16000},
@@ -129,10 +129,15 @@ def test_a_place_that_cannot_be_written_leaves_the_old_manifest(tmp_path: Path) 
 
 
 def test_a_newer_format_is_refused_with_both_versions_and_what_to_type(tmp_path: Path) -> None:
-    said = sentence(spoil(tmp_path, lambda m: m.update(format_version=2)))
-    assert "is of format 2" in said and "reads up to 1" in said
+    said = sentence(spoil(tmp_path, lambda m: m.update(format_version=3)))
+    assert "is of format 3" in said and "reads 2" in said
     assert "pip install -U alm-edge" in said
     assert len(sentence(spoil(tmp_path, lambda m: m.update(format_version=10**400)))) < 500
+
+
+def test_an_older_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    said = sentence(spoil(tmp_path, lambda m: m.update(format_version=1)))
+    assert "is of format 1" in said and said.endswith("export the model again")
 
 
 @pytest.mark.parametrize("version", [0, -1, None, True, "1", 1.0, [1], "x" * 9999])

@@ -81,8 +81,8 @@ def test_no_clips_have_no_answers_and_each_clip_has_one_prompt(loaded: Model) ->
     assert loaded.generate([], "describe") == []
     with pytest.raises(BadPrompt, match="there are 2 clips but 3 prompts"):
         loaded.generate([noise(9), noise(9)], ["a", "b", "c"])
-    with pytest.raises(BadOption, match="on_text follows one clip"):
-        loaded.generate([noise(9)], "describe", on_text=print)
+    with pytest.raises(BadOption, match="on_text follows one prompt"):
+        loaded.generate([noise(9)] * 2, "describe", on_text=print)
 
 
 def test_two_threads_may_ask_at_once(loaded: Model) -> None:

@@ -12,7 +12,7 @@ import pytest
 import alm
 from alm import audio
 from alm.model import Model
-from alm.pipeline import Decoder, assemble
+from alm.pipeline import Decoder, assemble, woven
 
 PROMPT = "Recognize the speech and give me the transcription."
 CLIPS = "abcd"
@@ -78,7 +78,7 @@ def prefilled(
     """The decoder after the prompt, the embeddings it was fed, and its logits."""
     embeds = heard(model, oracle / f"audio_{clip}.wav")["audio_embeds"][0]
     prompt = model.prompter.build(PROMPT)
-    inputs, lengths = assemble(model.table, [(prompt.before, embeds, prompt.after)])
+    inputs, lengths = assemble(model.table, [woven(prompt.pieces, [embeds])])
     decoder = Decoder(model.decoder_session, model.decoder_part, model.table)
     decoder.start(1, inputs.shape[1] + most)
     return decoder, inputs, decoder.feed(inputs, lengths)

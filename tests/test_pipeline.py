@@ -16,7 +16,7 @@ from alm import manifest
 from alm.backends._session import Feed, Kept, RowByRow, Session
 from alm.errors import BadArtifacts, BadPrompt
 from alm.manifest import File, Part
-from alm.pipeline import Pipeline, Stages, assemble, at_once, check_table
+from alm.pipeline import Pipeline, Stages, assemble, at_once, check_table, woven
 from alm.ports import Port
 from alm.table import Table
 
@@ -182,7 +182,8 @@ def table(tmp_path: Path) -> Table:
 
 def test_prompts_are_assembled_and_padded_on_the_right(table: Table) -> None:
     audio = np.full((2, HIDDEN), 7, np.float32)
-    embeds, lengths = assemble(table, [([1], audio, [2, 3]), ([], audio[:1], [4])])
+    rows = [woven([[1], [2, 3]], [audio]), woven([[], [4]], [audio[:1]])]
+    embeds, lengths = assemble(table, rows)
     assert lengths.tolist() == [5, 2] and embeds.dtype == np.float32
     assert embeds[0].tolist() == [[2, 3], [7, 7], [7, 7], [4, 5], [6, 7]]
     assert embeds[1].tolist() == [[7, 7], [8, 9], [0, 0], [0, 0], [0, 0]]

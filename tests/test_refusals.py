@@ -135,7 +135,7 @@ def replace_a_graph(folder: Path) -> None:
 
 
 def newer(folder: Path) -> None:
-    edited(folder, lambda plain: plain.update(format_version=2))
+    edited(folder, lambda plain: plain.update(format_version=3))
 
 
 def upward(folder: Path) -> None:
@@ -168,7 +168,7 @@ def not_json(folder: Path) -> None:
         (link_a_file_hard, ("'mel.onnx'", "2 hard links")),
         (retype_a_port, ("mel.onnx", "pcm is float32", "not int16")),
         (replace_a_graph, ("mel.onnx", "not a readable ONNX graph")),
-        (newer, ("is of format 2", "pip install -U alm-edge")),
+        (newer, ("is of format 3", "pip install -U alm-edge")),
         (upward, ("'../mel.onnx'", "must not go up")),
         (absolute, ("'/etc/hostname'", "must not be absolute")),
         (without_a_decoder, ("not a whole model", "--part all")),

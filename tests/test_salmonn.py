@@ -300,4 +300,5 @@ def test_prompts_of_the_checkpoint_join_the_originals(copy: Copy) -> None:
     prompt = open_checkpoint(copy.settings(test_prompt_path="prompts.json").config).prompt
     assert prompt["tasks"]["asr"] == prompt["tasks"]["transcribe"] == "Write it down."
     assert "Write it down." in prompt["joined"] and "QA" not in prompt["tasks"]
-    assert prompt["template"] == "USER: <Speech><SpeechHere></Speech> {}\nASSISTANT:"
+    assert prompt["turn"] == "USER: {clips}{}\nASSISTANT:"
+    assert prompt["clip"] == "<Speech><SpeechHere></Speech> " and prompt["end"] == "</s>"

@@ -1,4 +1,4 @@
-"""Text on both sides of the model: prompts into ids, and ids into text as they come."""
+"""Token ids into text as they come."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from alm import text
-from alm.errors import BadArtifacts, BadPrompt
-from alm.text import Joiner, Prompter, Stops, TextStream
+from alm.errors import BadArtifacts
+from alm.text import Joiner, Stops, TextStream
 from demo import random_checkpoint
 
 HALF = "\ufffd"
@@ -238,62 +238,6 @@ def test_texts_are_joined_as_if_each_were_stripped() -> None:
             joiner.end()
         right = [stripped for each in texts if (stripped := "".join(each).strip())]
         assert "".join(sent) == "|".join(right)
-
-
-# --- prompts
-
-PROMPT: dict[str, Any] = {
-    "template": "USER: <Speech><SpeechHere></Speech> {}\nASSISTANT:",
-    "placeholder": "<SpeechHere>",
-    "tasks": {"asr": " Write it down. ", "describe": "Describe it."},
-    "joined": [" Write it down. "],
-}
-
-
-def built(query: str, bos: int | None = 1, **other: Any) -> text.Prompt:
-    return Prompter(bytes_bpe(), PROMPT | other, {"bos": bos}).build(query)
-
-
-def test_both_halves_of_a_prompt_are_tokenized_alone_and_without_special_tokens() -> None:
-    tokenizer, prompt = bytes_bpe(), built("What?")
-    before = tokenizer.encode("USER: <Speech>", add_special_tokens=False).ids
-    after = tokenizer.encode("</Speech> What?\nASSISTANT:", add_special_tokens=False).ids
-    assert prompt == text.Prompt([1, *before], after, joined=False)
-    assert built("What?", bos=None) == text.Prompt(before, after, joined=False)
-    assert built("What?", bos=0).before[:1] == [0]
-
-
-def test_a_tasks_name_stands_for_its_prompt() -> None:
-    assert built("asr") == built("Write it down.") == built(" Write it down.\n")
-    assert built("asr").joined and not built("describe").joined and not built("other").joined
-
-
-@pytest.mark.parametrize("query", ["{}", "a {} b {0} {name}", "{{}}", "%s $1 \\1", "</s> <unk>"])
-def test_braces_and_the_like_in_a_prompt_stay_as_they_are(query: str) -> None:
-    said = bytes_bpe().decode(built(query).after, skip_special_tokens=False)
-    assert said == f"</Speech> {query}\nASSISTANT:"
-
-
-def test_the_text_may_come_before_the_audio() -> None:
-    prompt = built("{}?", bos=None, template="{} <SpeechHere>!")
-    assert bytes_bpe().decode(prompt.before) == "{}? " and bytes_bpe().decode(prompt.after) == "!"
-
-
-@pytest.mark.parametrize("query", ["", "  \n"])
-def test_an_empty_prompt_is_answered_with_the_tasks(query: str) -> None:
-    with pytest.raises(BadPrompt, match="the prompt is empty; .*: asr, describe$"):
-        built(query)
-
-
-def test_a_prompt_may_not_hold_the_audios_place() -> None:
-    with pytest.raises(BadPrompt, match="may not hold <SpeechHere>"):
-        built("listen to <SpeechHere> and")
-
-
-@pytest.mark.parametrize("template", ["{}", "<SpeechHere>", "<SpeechHere> {} {}", ""])
-def test_a_template_without_its_places_is_refused(template: str) -> None:
-    with pytest.raises(BadArtifacts, match="template"):
-        built("x", template=template)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"model": {"type": "BPE"}}', b"[" * 99])

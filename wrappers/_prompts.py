@@ -49,19 +49,22 @@ SHORT_NAMES = {
 JOINED_TASKS = ("asr", "asr_zh", "asr_de", "phone_recognition", "lyrics_recognition")
 
 
-def prompt(outer: str, own: Mapping[str, Any]) -> dict[str, Any]:
+def prompt(outer: str, own: Mapping[str, Any], end: str) -> dict[str, Any]:
     """What the manifest says of prompts.
 
     Args:
         outer: the config's template, with one {} for the audio and the question.
         own: the checkpoint's test prompts by task; templates among them are left out.
+        end: what an answer ends with, for the turns that follow it.
     """
     said = {k: v.replace(AUDIO, "").strip() for k, v in own.items() if isinstance(v, str)}
     tasks = SALMONN_TASKS | {k: v for k, v in said.items() if "{}" not in v}
     named = {short: tasks[full] for short, full in SHORT_NAMES.items()}
     return {
-        "template": outer.replace("{}", f"{AUDIO} {{}}"),
+        "turn": outer.replace("{}", "{clips}{}"),
+        "clip": f"{AUDIO} ",
         "placeholder": PLACEHOLDER,
+        "end": end,
         "tasks": named | tasks,
         "joined": sorted({tasks[name] for name in JOINED_TASKS}),
     }

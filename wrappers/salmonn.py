@@ -205,11 +205,14 @@ class Salmonn(Files):
             parts |= {"fbank": self.fbank, "beats": self.beats}
         parts |= {"qformer": self.qformer, "decoder": self.decoder}
         prompt = self._prompt()
-        template, queries = prompt["template"], prompt["tasks"].values()
+        whole, queries = prompt["turn"].replace("{clips}", prompt["clip"]), prompt["tasks"].values()
         halves = [
-            half for q in queries for half in template.replace("{}", q).split(_prompts.PLACEHOLDER)
+            half for q in queries for half in whole.replace("{}", q).split(_prompts.PLACEHOLDER)
         ]
         tokenizer = _tokenizer.tokenizer_json(self.path("llama_path"), halves)
+        known = Tokenizer.from_str(tokenizer)
+        tokens = self._tokens(known)
+        prompt["end"] = prompt["end"] or known.id_to_token(tokens["eos"][0]) or ""
         spec, shape = self.spec, self.qformer_shape
         return Checkpoint(
             family="salmonn",
@@ -217,7 +220,7 @@ class Salmonn(Files):
             embedding=self.embedding,
             tokenizer_json=tokenizer,
             prompt=prompt,
-            tokens=self._tokens(Tokenizer.from_str(tokenizer)),
+            tokens=tokens,
             generation=self._generation(),
             audio={
                 "rate": RATE,
@@ -253,7 +256,8 @@ class Salmonn(Files):
                 f"{self.file} says prompt_template: {outer!r}; it must hold one {{}}, where the "
                 "audio and the prompt go"
             )
-        return _prompts.prompt(outer, read_json(self.path("test_prompt_path")) if own else {})
+        own = read_json(self.path("test_prompt_path")) if own else {}
+        return _prompts.prompt(outer, own, str(self.settings.get("end_sym") or ""))
 
     def _tokens(self, tokenizer: Tokenizer) -> dict[str, Any]:
         folder, config = self.path("llama_path"), self.spec.config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +12,11 @@ from alm import audio, decoding
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said to one clip.
+    """What the model said to one prompt.
 
-    A clip longer than the model's window is answered window by window: `token_ids` are then those
-    of all windows, `text` is joined, and `windows` counts them.
+    A clip longer than the model's window is answered window by window, unless the model hears its
+    windows as one: `token_ids` are then those of all windows, `text` is joined, and `windows`
+    counts them.
     """
 
     text: str
@@ -28,7 +29,8 @@ class Answer:
     provider: str
     timings_ms: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    audio_cached: int = 0  # windows heard before, whose encoders were not run again
+    audio_cached: int = 0  # clips or windows heard before, whose encoders were not run again
+    cached_tokens: int = 0  # of the prompt's, those that a turn before it left in the KV cache
 
     def to_json(self) -> dict[str, Any]:
         """The answer as plain data."""
@@ -37,32 +39,33 @@ class Answer:
 
 @dataclass(frozen=True)
 class Said:
-    """What was said to one window."""
+    """What was said to one prompt, or to one window of its clip."""
 
-    clip: int
+    asked: int
     sequence: decoding.Sequence
     text: str
     prompt_tokens: int
     audio_tokens: int
-    audio_cached: bool
+    audio_cached: int
     stop_reason: str
+    cached_tokens: int = 0
 
 
 def join(
-    clip: audio.Clip,
+    clips: Sequence[audio.Clip],
     said: Sequence[Said],
     separator: str,
     notes: Sequence[str],
     provider: str,
     timings_ms: dict[str, float],
 ) -> Answer:
-    """The answer to a clip from what was said to each of its windows, in their order."""
+    """The answer to a prompt about clips from what was said to each window, in their order."""
     parts = [each.text.strip() for each in said]
     return Answer(
         text=separator.join(part for part in parts if part),
         token_ids=[int(i) for each in said for i in each.sequence.token_ids],
         stop_reason=said[-1].stop_reason,
-        audio_seconds=round(clip.seconds, 4),
+        audio_seconds=round(sum(clip.seconds for clip in clips), 4),
         audio_tokens=sum(each.audio_tokens for each in said),
         prompt_tokens=sum(each.prompt_tokens for each in said),
         windows=len(said),
@@ -70,16 +73,10 @@ def join(
         timings_ms=timings_ms,
         notes=tuple(notes),
         audio_cached=sum(each.audio_cached for each in said),
+        cached_tokens=sum(each.cached_tokens for each in said),
     )
 
 
-def notes(clip: audio.Clip, rules: Mapping[str, Any], truncated: bool) -> list[str]:
-    """What was done to a clip that is too short or too long for the manifest's `audio` rules."""
-    found: list[str] = []
-    if clip.seconds * rules["rate"] < rules["least_samples"]:
-        least = rules["least_samples"] / rules["rate"]
-        found.append(f"{clip.seconds:.3g} s of audio were padded with silence to {least:g} s")
-    window = rules["window_samples"] / rules["rate"]
-    if truncated and clip.seconds > window:
-        found.append(f"only the first {window:g} s of {clip.seconds:.1f} s were heard")
-    return found
+def reason(sequence: decoding.Sequence, cut: bool) -> str:
+    """Why an answer stopped, where `cut` says that the context left less room than asked for."""
+    return "context" if cut and sequence.stop_reason == "length" else sequence.stop_reason

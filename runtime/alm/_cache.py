@@ -48,6 +48,31 @@ class Cache:
         self._same = np.zeros((rows, rows), np.int64)
         self.kept = {name: self.session.hold(array) for name, array in arrays.items()}
 
+    def grow(self, most: int, used: int) -> None:
+        """Make room for `most` positions; the first `used` of every row stay what they are."""
+        capacity = -(-most // CAPACITY_STEP) * CAPACITY_STEP
+        for name, port in self.ports.items() if self.fixed else ():
+            old = self._arrays.get(name)
+            rows = len(self._same)
+            old = self.session.fetch(self.kept[name]) if old is None else old
+            axis = port.axes.index("capacity")
+            if old.shape[axis] >= capacity:
+                continue
+            new = np.zeros(
+                (rows, *port.shape({"batch": rows, "capacity": capacity})[1:]), old.dtype
+            )
+            np.moveaxis(new, axis, 1)[:, :used] = np.moveaxis(old, axis, 1)[:rows, :used]
+            if self._arrays:
+                self._arrays[name] = new
+            self.kept[name] = self.session.hold(new)
+
+    def cut(self, length: int) -> None:
+        """Forget what lies past `length` positions; a fixed capacity is written over."""
+        for name, port in () if self.fixed else self.ports.items():
+            past = np.moveaxis(self.session.fetch(self.kept[name]), port.axes.index("past"), 0)
+            kept = np.ascontiguousarray(np.moveaxis(past[:length], 0, port.axes.index("past")))
+            self.kept[name] = self.session.hold(kept)
+
     def reorder(self, rows: np.ndarray, lengths: np.ndarray) -> None:
         """Row i becomes a copy of what was row rows[i].
 

@@ -213,7 +213,8 @@ def prompt_tokens(said: Manifest, seconds: float) -> tuple[int, int]:
         audio = max(
             (_shape(port, made)[1] for port in ports if port and len(port.axes) > 2), default=0
         )
-    template, tasks = said.prompt["template"], said.prompt["tasks"]
+    prompt, tasks = said.prompt, said.prompt["tasks"]
     longest = max(tasks.values(), key=len, default="")
-    words = template.replace(said.prompt["placeholder"], "") + tasks.get(TASK, longest)
+    words = prompt.get("start", "") + prompt["turn"] + prompt["clip"] + tasks.get(TASK, longest)
+    words = words.replace(prompt["placeholder"], "")
     return audio, audio + 1 + -(-len(words) // LETTERS)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from threading import Lock
 
 import numpy as np
 
 from alm.pipeline import Pipeline, Stages
 
+MOST_ROWS = 8  # clips encoded, and prompts answered, at a time
 MOST_BYTES = 64 * 2**20  # of embeddings remembered; 30 s of SALMONN's with 3072 columns are 1 MiB
 
 
@@ -48,25 +49,28 @@ class Memory:
 
 
 class Ear:
-    """The parts before the decoder, and what they made of the windows heard last."""
+    """The parts before the decoder, and what they made of the clips heard last."""
 
-    def __init__(self, pipeline: Pipeline, most_bytes: int = MOST_BYTES) -> None:
-        """With `most_bytes` of 0 nothing is remembered."""
-        self.pipeline, self.memory = pipeline, Memory(most_bytes)
+    def __init__(self, pipeline: Pipeline, most_bytes: int = MOST_BYTES, window: int = 0) -> None:
+        """With `most_bytes` of 0 nothing is remembered.
+
+        `window` is the samples of a window where the model hears all windows of a clip as one.
+        """
+        self.pipeline, self.memory, self.window = pipeline, Memory(most_bytes), window
 
     def hear(
-        self, windows: Sequence[np.ndarray], stages: Stages
+        self, clips: Sequence[np.ndarray], stages: Stages
     ) -> tuple[list[np.ndarray], list[bool]]:
-        """Embeddings float32 [n, hidden] of each window [samples], and whether they were known.
+        """Embeddings float32 [n, hidden] of each clip [samples], and whether they were known.
 
-        Only windows that are new are computed, all of them in one batch and each of them once.
+        Only clips that are new are computed, in few batches and each of them once.
         """
         if not self.memory.most_bytes:
-            return list(self._encode(windows, stages)), [False] * len(windows)
+            return self._encode(clips, stages), [False] * len(clips)
         start = time.perf_counter()
-        keys = [key(pcm) for pcm in windows]
+        keys = [key(pcm) for pcm in clips]
         found = {k: self.memory.get(k) for k in keys}
-        new = {k: pcm for k, pcm in zip(keys, windows, strict=True) if found[k] is None}
+        new = {k: pcm for k, pcm in zip(keys, clips, strict=True) if found[k] is None}
         stages.add("recall", start)
         if new:
             for k, embeds in zip(new, self._encode(list(new.values()), stages), strict=True):
@@ -74,8 +78,22 @@ class Ear:
                 found[k] = embeds
         return [found[k] for k in keys], [k not in new for k in keys]  # pyright: ignore
 
-    def _encode(self, windows: Sequence[np.ndarray], stages: Stages) -> np.ndarray:
-        return self.pipeline.forward(batch(windows), stages)["audio_embeds"]
+    def _encode(self, clips: Sequence[np.ndarray], stages: Stages) -> list[np.ndarray]:
+        found: dict[int, np.ndarray] = {}
+        for places in self._batches(clips):
+            made = self.pipeline.forward(batch([clips[i] for i in places]), stages)
+            embeds = made["audio_embeds"]
+            lengths = made.get("audio_lengths", [embeds.shape[1]] * len(embeds))
+            found |= {i: row[: int(n)] for i, row, n in zip(places, embeds, lengths, strict=True)}
+        return [found[i] for i in range(len(clips))]
+
+    def _batches(self, clips: Sequence[np.ndarray]) -> Iterator[list[int]]:
+        """Which clips go together: few, of as many windows each, so that none is for padding."""
+        sizes = [-(-len(pcm) // self.window) if self.window else 0 for pcm in clips]
+        for size in sorted(set(sizes)):
+            alike = [i for i, each in enumerate(sizes) if each == size]
+            for at in range(0, len(alike), MOST_ROWS):
+                yield alike[at : at + MOST_ROWS]
 
 
 def batch(windows: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

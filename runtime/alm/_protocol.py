@@ -17,7 +17,7 @@ from alm import _machine
 from alm._heard import batch
 from alm._timing import Plan, forced_options, summary, timed
 from alm.model import Model
-from alm.pipeline import Decoder, Pipeline, assemble
+from alm.pipeline import Decoder, Pipeline, assemble, woven
 
 PROTOCOLS = ("nota",)
 SECONDS = 10  # of noise
@@ -67,7 +67,7 @@ def nota(model: Model, plan: Plan, most: int, say: Callable[[str], None]) -> dic
         start = time.perf_counter()
         embeds = inside.forward(dict(given))["audio_embeds"][0]
         prompt = model.prompter.build(task)
-        inputs, lengths = assemble(model.table, [(prompt.before, embeds, prompt.after)])
+        inputs, lengths = assemble(model.table, [woven(prompt.pieces, [embeds])])
         decoder = Decoder(model.decoder_session, model.decoder_part, model.table)
         decoder.start(1, inputs.shape[1] + 1)
         logits = decoder.feed(inputs, lengths)

@@ -41,7 +41,7 @@ def forced_options(model: Model, new_tokens: int) -> decoding.Options:
 def timed(model: Model, options: decoding.Options, source: Any, prompt: str) -> dict[str, Any]:
     """One run, forced to its length: milliseconds by stage, and what they were spent on."""
     run = Run(model, options, max_seconds=LONGEST, forced=True)
-    answer = run.answer([source], [prompt])[0]
+    answer = run.answer([[source]], [prompt])[0]
     return {
         "stages": dict(run.stages.ms),
         "overlap": run.stages.overlap_ms,

@@ -1,11 +1,11 @@
-"""The command alm-run: it answers a prompt about a clip."""
+"""The command alm-run: it answers a prompt about clips, or many of them in a conversation."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,17 +46,21 @@ Whole = typer.Option  # the manifest's default holds where nothing is said
 
 @running.command()
 def answer(
-    audio: Annotated[
-        str | None,
-        typer.Argument(metavar="AUDIO", help="wav, flac, mp3 or ogg; - reads it from stdin."),
-    ] = None,
-    prompt: Annotated[
-        str | None,
-        typer.Argument(metavar="PROMPT", help="What to do, or a task's name: transcribe."),
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="AUDIO... PROMPT",
+            help="Clips (wav, flac, mp3 or ogg; - reads one from stdin), then what to do or a "
+            "task's name: transcribe. Each <audio> in it is a clip's place.",
+        ),
     ] = None,
     engine: Annotated[Path, typer.Option(help="The folder that export.py wrote.")] = Path(
         "artifacts"
     ),
+    chat: Annotated[
+        bool,
+        typer.Option("--chat", help="Read one prompt a line; AUDIO... belong to the first."),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object with all that was measured.")
     ] = False,
@@ -99,13 +103,11 @@ def answer(
     debug: Debug = False,
     version: Version = False,
 ) -> None:
-    """Answer a prompt about a clip. The text goes to stdout as it comes, and nothing else does."""
+    """Answer a prompt about clips. The text goes to stdout as it comes, and nothing else does."""
     if list_tasks:
         _print_tasks(engine, as_json)
         return
-    if audio is None or prompt is None:
-        lacking = "AUDIO and PROMPT" if audio is None else "PROMPT"
-        raise BadOption(f"wanted {lacking}; try: alm-run --engine {engine} audio.wav transcribe")
+    clips, prompt = _split(words or [], chat, engine)
     options = {
         "max_new_tokens": max_new_tokens,
         "num_beams": num_beams,
@@ -128,18 +130,34 @@ def answer(
         from alm import build as building
 
         building.build(engine, building.Settings(provider, sizes=None), tell, tell)
-    with audio_file(audio) as path:
-        said: Any = alm.load(engine, provider, threads).generate(
-            path,
-            prompt,
-            truncate=truncate,
-            max_audio_seconds=max_audio_seconds,
-            on_text=None if as_json else _say,
-            **options,
-        )
+    bounds: dict[str, Any] = {"truncate": truncate, "max_audio_seconds": max_audio_seconds}
+    with ExitStack() as stack:
+        paths = [stack.enter_context(audio_file(clip)) for clip in clips]
+        model = alm.load(engine, provider, threads)
+        if chat:
+            from alm._conversing import converse
+
+            converse(model.chat(**bounds, **options), paths, as_json)
+            return
+        told = None if as_json else say
+        said: Any = model.generate([paths], prompt, on_text=told, **bounds, **options)[0]
     print(json.dumps(said.to_json(), ensure_ascii=False) if as_json else "", flush=True)
     for note in () if as_json else said.notes:
         print(f"note: {note}", file=sys.stderr)
+
+
+def _split(words: list[str], chat: bool, engine: Path) -> tuple[list[str], str]:
+    """The clips and the prompt, which in a conversation comes later."""
+    if chat:
+        if STDIN in words:
+            raise BadOption("--chat reads what you ask from stdin, so no clip can come from there")
+        return words, ""
+    if len(words) < 2:
+        lacking = "PROMPT" if words else "AUDIO and PROMPT"
+        raise BadOption(f"wanted {lacking}; try: alm-run --engine {engine} audio.wav transcribe")
+    if words[:-1].count(STDIN) > 1:
+        raise BadOption("only one clip can come from stdin")
+    return words[:-1], words[-1]
 
 
 def _print_tasks(engine: Path, as_json: bool) -> None:
@@ -155,7 +173,7 @@ def _print_tasks(engine: Path, as_json: bool) -> None:
         print(f"{name:{widest}}  {prompt}")
 
 
-def _say(piece: str) -> None:
+def say(piece: str) -> None:
     sys.stdout.write(piece)
     sys.stdout.flush()
 

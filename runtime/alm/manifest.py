@@ -18,7 +18,7 @@ from alm.ports import Port, Span
 
 NAME = "manifest.json"
 FORMAT = "alm-edge"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MOST_BYTES = 64 * 2**20  # a manifest is kilobytes; more is no manifest
 
 
@@ -110,8 +110,16 @@ class Manifest:
         beside.replace(folder / NAME)
 
     def replacing(self, part: Part) -> Manifest:
-        """The same with this part new, or in the place of the one of its name."""
-        return replace(self, parts=(*(p for p in self.parts if p.name != part.name), part))
+        """The same with this part new, or in the place of the one of its name.
+
+        An engine of the part goes with the graph that it was built of; the others stay.
+        """
+        graph = _engines.fingerprint(part.files)
+        return replace(
+            self,
+            parts=(*(p for p in self.parts if p.name != part.name), part),
+            engines=tuple(e for e in self.engines if e.part != part.name or e.graph == graph),
+        )
 
 
 def load(folder: Path) -> Manifest:
@@ -153,14 +161,19 @@ def check_run(said: Manifest, folder: Path) -> None:
 
 
 def _check_run(said: Manifest) -> None:
-    for name in ("template", "placeholder"):
+    for name in ("turn", "clip", "placeholder"):
         need(said.prompt, name, str, where="'prompt'")
+    for name in ("start", "end"):
+        need(said.prompt, name, str, "", "'prompt'")
+    turns = need(said.prompt, "turns", dict, {}, "'prompt'")
     tasks = need(said.prompt, "tasks", dict, where="'prompt'")
     need(said.audio, "channel", str, where="'audio'")
     for name in ("rate", "least_samples", "window_samples"):
         count(said.audio, name, 1, where="'audio'")
     for name in ("hidden", "vocab", "context"):
         count(said.dimensions, name, 1, where="'dimensions'")
+    vocab = said.dimensions["vocab"]
+    count(said.dimensions, "table", vocab, vocab, "'dimensions'")
     if said.tokens.get("bos") is not None:
         count(said.tokens, "bos", 0, where="'tokens'")
     for values, kind, name in (
@@ -168,6 +181,7 @@ def _check_run(said: Manifest) -> None:
         (said.tokens.get("stop_strings", []), str, "stop_strings"),
         (said.prompt.get("joined", []), str, "joined"),
         (list(tasks.values()), str, "tasks"),
+        (list(turns.values()), str, "turns"),
     ):
         if not isinstance(values, list) or not all(is_a(value, kind) for value in values):
             raise Misshapen(f"{name!r} is {values!r:.80}, not all {kind.__name__}")
@@ -187,9 +201,14 @@ def _from_json(plain: Any, path: Path) -> Manifest:
     version: Any = plain.get("format_version")
     if not is_a(version, int) or version < 1:
         raise BadArtifacts(f"{path} has the format version {version!r:.80}, which is none")
+    if version < FORMAT_VERSION:
+        raise BadArtifacts(
+            f"{path} is of format {version}, which this alm-edge no longer reads; "
+            "export the model again"
+        )
     if version > FORMAT_VERSION:
         raise BadArtifacts(
-            f"{path} is of format {str(version):.40}, this alm-edge reads up to {FORMAT_VERSION}; "
+            f"{path} is of format {str(version):.40}, this alm-edge reads {FORMAT_VERSION}; "
             "upgrade with: pip install -U alm-edge"
         )
     parts = tuple(_part_from_json(part, i) for i, part in enumerate(need(plain, "parts", list)))

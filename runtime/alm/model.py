@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 
 from alm import _machine, backends, decoding, manifest, text, verify
+from alm._clips import Rules
 from alm._heard import MOST_BYTES, Ear
 from alm._run import Answer, Run
 from alm.backends._fastest import Fastest
 from alm.backends._session import EngineOptions, Session
+from alm.chat import Chat
 from alm.errors import BadArtifacts, BadOption, BadPrompt
 from alm.pipeline import Pipeline, at_once, check_table, open_part
+from alm.prompt import Prompter
 from alm.table import Table
 
 Audio = str | Path | np.ndarray | tuple[np.ndarray, int]
@@ -45,7 +48,7 @@ class Model:
         assert tokenizer is not None
         path = verify.check_file(folder, tokenizer.name, tokenizer.bytes, tokenizer.sha256)
         self.tokenizer = text.load_tokenizer(path)
-        self.prompter = text.Prompter(self.tokenizer, self.manifest.prompt, self.manifest.tokens)
+        self.prompter = Prompter(self.tokenizer, self.manifest.prompt, self.manifest.tokens)
         options = EngineOptions(self.provider, threads)
         graphs = [part for part in self.manifest.parts if part.role != "table"]
         with ThreadPoolExecutor(2) as pool:
@@ -88,7 +91,8 @@ class Model:
         check_table(self.table, said)
         front = [part for part in said.parts if part.role not in ("table", "decoder")]
         self.pipeline = Pipeline(front, sessions, at_once)
-        self.ear = Ear(self.pipeline, audio_cache)
+        rules = Rules(said.audio)
+        self.ear = Ear(self.pipeline, audio_cache, rules.window if rules.joined else 0)
         self.decoder_session, self.decoder_part = sessions[decoder.name], decoder
         self.eos = frozenset(int(i) for i in said.tokens["eos"])
         self.stops = text.Stops(self.tokenizer, said.tokens.get("stop_strings", ()))
@@ -109,7 +113,7 @@ class Model:
 
     def generate(
         self,
-        source: Audio | Sequence[Audio],
+        source: Audio | Sequence[Audio | Sequence[Audio]],
         prompt: str | Sequence[str],
         *,
         truncate: bool = False,
@@ -117,14 +121,16 @@ class Model:
         on_text: Callable[[str], None] | None = None,
         **options: Any,
     ) -> Any:
-        """Answer a prompt about a clip, or about each of several clips in one batch.
+        """Answer a prompt about a clip, or several prompts about clips in one batch.
 
         Args:
-            source: a file, samples at the model's rate, (samples, rate), or a list of those.
-            prompt: free text or a task's name; for several clips one for all or one for each.
+            source: a file, samples at the model's rate, (samples, rate), or a list of those, which
+                is a batch; an item of it may itself be a list, of the clips of one prompt.
+            prompt: free text or a task's name, for a batch one for all or one for each; `<audio>`
+                in it is the place of a clip, without any they go where the model's own are.
             truncate: answer only the first window of a longer clip, as the original does.
             max_audio_seconds: refuse longer audio before decoding it.
-            on_text: called with pieces of text as they become certain (one clip only).
+            on_text: called with pieces of text as they become certain (one prompt only).
             options: fields of `decoding.Options`; the defaults are the manifest's.
 
         Returns:
@@ -138,12 +144,24 @@ class Model:
         prompts = [prompt] * len(sources) if isinstance(prompt, str) else list(prompt)
         if len(prompts) != len(sources):
             raise BadPrompt(f"there are {len(sources)} clips but {len(prompts)} prompts")
-        if on_text and many:
-            raise BadOption("on_text follows one clip, not a list of clips")
+        if on_text and len(sources) > 1:
+            raise BadOption("on_text follows one prompt, not several")
         chosen = self.options(**options)
         run = Run(self, chosen, truncate, max_audio_seconds, on_text)
-        answers = run.answer(sources, prompts)
+        answers = run.answer([s if isinstance(s, list) else [s] for s in sources], prompts)
         return answers if many else answers[0]
+
+    def chat(
+        self, *, truncate: bool = False, max_audio_seconds: float = 3600.0, **options: Any
+    ) -> Chat:
+        """A conversation about any number of clips; see `Chat.ask`.
+
+        Args:
+            truncate: hear only the first window of a longer clip, as the original does.
+            max_audio_seconds: refuse longer audio before decoding it.
+            options: of all its turns, as `generate` takes them.
+        """
+        return Chat(self, truncate, max_audio_seconds, **options)
 
     def stream(self, source: Audio, prompt: str, **options: Any) -> Iterator[str]:
         """The same, one clip, as pieces of text; joined they are the answer's text.

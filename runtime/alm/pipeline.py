@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +55,8 @@ class Pipeline:
     """The parts before the decoder, in the order of the manifest.
 
     Each part takes its inputs by name out of what the parts before it made, so the runtime knows no
-    model.
+    model. A part with a window of fixed size is run once for each window that its input holds; what
+    it makes of them follows each other along the second axis.
     """
 
     def __init__(
@@ -107,9 +108,10 @@ class Pipeline:
         self, part: Part, tensors: Mapping[str, np.ndarray], stages: Stages
     ) -> dict[str, np.ndarray]:
         start = time.perf_counter()
-        made = self.sessions[part.name].run({name: tensors[name] for name in part.inputs})
+        session, feeds = self.sessions[part.name], {n: tensors[n] for n in part.inputs}
+        made = [session.run(window) for window in _windows(part, feeds)]
         stages.add(part.name, start)
-        return made
+        return made[0] if len(made) == 1 else {n: _joined([m[n] for m in made]) for n in made[0]}
 
     def _side_by_side(
         self, tensors: Mapping[str, np.ndarray], stages: Stages
@@ -130,6 +132,26 @@ class Pipeline:
         parts = sum(stages.ms[part.name] for part in self.parts) - before
         stages.overlap_ms += parts - (time.perf_counter() - start) * 1e3
         return made
+
+
+def _windows(part: Part, feeds: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    """The feeds, as many times as the part's fixed window goes into them."""
+    cuts: dict[str, tuple[int, int]] = {}  # input -> its axis of windows, and a window's size
+    count = 1
+    for name, port in part.inputs.items():
+        for axis, size in list(enumerate(port.axes))[1:]:
+            there = feeds[name].shape[axis] if axis < feeds[name].ndim else 0
+            if isinstance(size, int) and size and there > size and there % size == 0:
+                cuts[name], count = (axis, size), max(count, there // size)
+    for i in range(count):
+        yield feeds | {
+            name: feeds[name].take(range(i * size, (i + 1) * size), axis)
+            for name, (axis, size) in cuts.items()
+        }
+
+
+def _joined(outputs: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate(outputs, axis=1) if outputs[0].ndim > 1 else outputs[-1]
 
 
 def at_once(threads: int, cores: int) -> int:
@@ -187,19 +209,26 @@ class Decoder:
         self.cache.reorder(rows, self.lengths)
         self.lengths = self.lengths[rows]
 
+    def room(self, most: int) -> None:
+        """Let the sequences grow up to `most` positions, with what they hold already."""
+        self.cache.grow(most, int(self.lengths.max(initial=0)))
 
-def assemble(
-    table: Table, rows: Sequence[tuple[Sequence[int], np.ndarray, Sequence[int]]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts of (ids before, audio [n, hidden], ids after) as one batch.
+    def cut(self, length: int) -> None:
+        """Only the first row, and of it the first `length` positions, as if none had followed."""
+        self.reorder(np.zeros(1, np.int64))
+        self.cache.cut(length)
+        self.lengths = np.array([length], np.int64)
+
+
+def assemble(table: Table, rows: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts as one batch; a row is token ids [n] and embeddings [n, hidden], in their order.
 
     Returns:
         Embeddings [rows, longest, hidden], shorter rows padded with zeros on the right, and the
         length of each row.
     """
     joined = [
-        np.concatenate((table(np.array(a, np.int64)), audio, table(np.array(b, np.int64))))
-        for a, audio, b in rows
+        np.concatenate([piece if piece.ndim > 1 else table(piece) for piece in row]) for row in rows
     ]
     lengths = np.array([len(row) for row in joined], np.int64)
     embeds = np.zeros((len(joined), int(lengths.max()), joined[0].shape[1]), np.float32)
@@ -208,8 +237,19 @@ def assemble(
     return embeds, lengths
 
 
+def woven(ids: Sequence[Sequence[int]], clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """A row for `assemble`: ids before, between and after the embeddings [n, hidden] of clips."""
+    if len(ids) != len(clips) + 1:
+        raise ValueError(f"{len(clips)} clips have {len(clips) + 1} pieces of text, not {len(ids)}")
+    row: list[np.ndarray] = []
+    for piece, clip in zip(ids, [*clips, None], strict=True):
+        row += [np.array(piece, np.int64)] + ([] if clip is None else [clip])
+    return row
+
+
 def check_table(table: Table, manifest: Manifest) -> None:
-    """The table is as wide and long as the manifest says."""
-    want = (manifest.dimensions["vocab"], manifest.dimensions["hidden"])
+    """The table is as the manifest says: it may have rows for tokens that are never said."""
+    said = manifest.dimensions
+    want = (said.get("table", said["vocab"]), said["hidden"])
     if table.shape != want:
         raise BadArtifacts(f"the embedding table is {list(table.shape)}, not {list(want)}")

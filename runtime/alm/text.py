@@ -1,16 +1,14 @@
-"""Text on both sides of the model: the prompt into token ids, token ids into text as they come."""
+"""Token ids into text as they come, up to where an answer ends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from os.path import commonprefix
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
-from alm.errors import BadArtifacts, BadPrompt
+from alm.errors import BadArtifacts
 
 REPLACEMENT = "\ufffd"  # what a tokenizer decodes half a character to
 
@@ -25,59 +23,6 @@ def load_tokenizer(path: Path) -> Tokenizer:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
         raise BadArtifacts(f"{path} is no tokenizer.json: {error}") from error
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt with the audio's place in it: token ids before the audio and after it."""
-
-    before: list[int]
-    after: list[int]
-    joined: bool  # answers to consecutive windows of one recording read on
-
-
-class Prompter:
-    """Turns a task's name or free text into the token ids around the audio."""
-
-    def __init__(
-        self, tokenizer: Tokenizer, prompt: Mapping[str, Any], tokens: Mapping[str, Any]
-    ) -> None:
-        self.tokenizer = tokenizer
-        self.template: str = prompt["template"]
-        self.placeholder: str = prompt["placeholder"]
-        self.tasks: dict[str, str] = prompt["tasks"]
-        self.joined = frozenset(each.strip() for each in prompt.get("joined", ()))
-        self.bos = tokens.get("bos")
-        if self.template.count(self.placeholder) != 1 or self.template.count("{}") != 1:
-            raise BadArtifacts("the manifest's prompt template lacks its one placeholder or its {}")
-
-    def build(self, query: str) -> Prompt:
-        """Token ids of the template with `query` (a task's name, or free text) in its place.
-
-        Both halves are tokenized on their own and without special tokens, as models with audio
-        in the middle of a prompt are trained; the BOS token is put in front when there is one.
-
-        Raises:
-            BadPrompt: empty, or it holds the placeholder itself.
-        """
-        text = self.tasks.get(query, query).strip()
-        if not text:
-            raise BadPrompt(f"the prompt is empty; say what to do, or one of: {self._names()}")
-        if self.placeholder in text:
-            raise BadPrompt(f"the prompt may not hold {self.placeholder}, the audio's own place")
-        before, after = self.template.split(self.placeholder)
-        start = [] if self.bos is None else [int(self.bos)]
-        return Prompt(
-            before=start + self._ids(before.replace("{}", text)),
-            after=self._ids(after.replace("{}", text)),
-            joined=text in self.joined,
-        )
-
-    def _ids(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
-
-    def _names(self) -> str:
-        return ", ".join(sorted(self.tasks))
 
 
 class TextStream:
@@ -194,6 +139,13 @@ class Stops:
         text = self._text(ids)
         at = _first(text, self.strings)
         return text if at < 0 else text[:at]
+
+    def before(self, ids: list[int]) -> list[int]:
+        """As many of `ids` as have no part in a stop string."""
+        whole = self.cut(ids) if self.strings else ""
+        while self.strings and len(self._text(ids)) > len(whole):
+            ids = ids[:-1]
+        return ids
 
     def _text(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True)

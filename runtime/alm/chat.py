@@ -1,0 +1,115 @@
+"""A conversation: the KV cache is kept between turns, and only what is new is computed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from alm import _answer, decoding, text
+from alm._answer import Answer, Said
+from alm._clips import Rules
+from alm._mouth import Mouth
+from alm.pipeline import Decoder, assemble, woven
+
+if TYPE_CHECKING:
+    from alm.model import Model
+
+
+class Chat:
+    """Turns about any number of clips; made by `Model.chat`.
+
+    A turn that fails changes nothing: the conversation goes on after the one before it.
+    """
+
+    def __init__(self, model: Model, truncate: bool, max_seconds: float, **options: Any) -> None:
+        model.options(**options)  # what contradicts itself is refused before anything is heard
+        self.model, self.truncate, self.max_seconds = model, truncate, max_seconds
+        self.said, self.rules = options, Rules(model.manifest.audio)
+        self.decoder = Decoder(model.decoder_session, model.decoder_part, model.table)
+        self.turns = self.clips = 0
+        self._held = 0  # positions in the cache
+        self._unfed: list[int] = []  # ids of the answer before that are not in the cache
+
+    def ask(
+        self,
+        prompt: str,
+        *sources: Any,
+        on_text: Callable[[str], None] | None = None,
+        **options: Any,
+    ) -> Answer:
+        """Answer the next turn.
+
+        Args:
+            prompt: free text or a task's name; each `<audio>` in it is the place of a clip.
+            sources: clips that are new in this turn, as `Model.generate` takes them; may be none.
+            on_text: called with pieces of text as they become certain.
+            options: fields of `decoding.Options` in the place of the conversation's.
+
+        Returns:
+            The answer; its `prompt_tokens` are those of the whole conversation before it, of which
+            `cached_tokens` were not computed again.
+
+        Raises:
+            BadAudio, MissingFile, BadPrompt, BadOption: one sentence says what is wrong.
+        """
+        mouth = Mouth(self.model, self.model.options(**(self.said | options)), on_text)
+        start = time.perf_counter()
+        built = self.model.prompter.build(prompt, len(sources), self.clips, not self.turns)
+        mouth.stages.add("prompt", start)
+        if on_text:
+            mouth.joiner = text.Joiner(on_text, "\n")
+        clips = [self.rules.read(each, self.max_seconds, mouth.stages) for each in sources]
+        pcms = [self.rules.one(clip, self.truncate) for clip in clips]
+        embeds, known = self.model.ear.hear(pcms, mouth.stages)
+        start = time.perf_counter()
+        row = [np.array(self._unfed, np.int64), *woven(built.pieces, embeds)]
+        inputs, lengths = assemble(self.model.table, [row])
+        mouth.stages.add("prompt", start)
+        held, whole = self._held, self._held + int(lengths[0])
+        options_now, cut = mouth.fitted(whole)
+        sequence, answered = self._speak(mouth, inputs, lengths, options_now)
+        self._remember(sequence, whole, options_now.num_beams)
+        self.turns, self.clips = self.turns + 1, self.clips + len(clips)
+        said = Said(
+            asked=0,
+            sequence=sequence,
+            text=answered,
+            prompt_tokens=whole,
+            audio_tokens=sum(map(len, embeds)),
+            audio_cached=sum(known),
+            stop_reason=_answer.reason(sequence, cut),
+            cached_tokens=held,
+        )
+        notes, provider = self.rules.notes(clips, self.truncate), self.model.provider
+        return _answer.join(clips, [said], "\n", notes, provider, mouth.timings())
+
+    def _speak(
+        self, mouth: Mouth, inputs: np.ndarray, lengths: np.ndarray, options: decoding.Options
+    ) -> tuple[decoding.Sequence, str]:
+        most = self._held + inputs.shape[1] + options.max_new_tokens
+        start = time.perf_counter()
+        if self._held:
+            self.decoder.room(most)
+        else:
+            self.decoder.start(1, most)
+        mouth.stages.add("prefill", start)
+        try:
+            sequences, texts = mouth.speak(self.decoder, inputs, lengths, options)
+        except BaseException:  # whoever stopped it may ask again
+            if self._held:
+                self.decoder.cut(self._held)
+            raise
+        return sequences[0], texts[0]
+
+    def _remember(self, sequence: decoding.Sequence, prompt: int, beams: int) -> None:
+        """Leave the cache as the next turn wants it, and note what must still go in."""
+        ids = self.model.stops.before(list(map(int, sequence.token_ids)))
+        # With beams the first row is of another hypothesis; all share the prompt.
+        fed = 0 if beams > 1 else min(len(ids), len(sequence.token_ids) - 1)
+        self._held = prompt + fed
+        self.decoder.cut(self._held)
+        unfed = ids[fed:]
+        self._unfed = unfed[:-1] if unfed and unfed[-1] in self.model.eos else unfed

@@ -1,0 +1,117 @@
+"""A user's words and clips into the token ids around the audio."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from alm.errors import BadArtifacts, BadPrompt
+from alm.prompt import Prompt, Prompter
+from demo import random_checkpoint
+
+TOKENIZER = random_checkpoint.tokenizer()
+PROMPT: dict[str, Any] = {
+    "turn": "USER: {clips}{}\nASSISTANT:",
+    "clip": "<Speech><SpeechHere></Speech> ",
+    "placeholder": "<SpeechHere>",
+    "end": "</s>\n",
+    "tasks": {"asr": " Write it down. ", "describe": "Describe it."},
+    "joined": [" Write it down. "],
+}
+NUMBERED = {
+    "start": "Be kind.\n",
+    "turn": "me: {clips}{}\nyou:",
+    "clip": "Audio {n}: <a>\n",
+    "placeholder": "<a>",
+}
+
+
+def built(query: str, *turn: Any, bos: int | None = 1, **other: Any) -> Prompt:
+    return Prompter(TOKENIZER, PROMPT | other, {"bos": bos}).build(query, *turn)
+
+
+def texts(query: str, *turn: Any, **other: Any) -> list[str]:
+    pieces = built(query, *turn, bos=None, **other).pieces
+    return [TOKENIZER.decode(ids, skip_special_tokens=False) for ids in pieces]
+
+
+def test_what_is_around_a_clip_is_tokenized_alone_and_without_special_tokens() -> None:
+    before = TOKENIZER.encode("USER: <Speech>", add_special_tokens=False).ids
+    after = TOKENIZER.encode("</Speech> What?\nASSISTANT:", add_special_tokens=False).ids
+    assert built("What?") == Prompt([[1, *before], after], joined=False)
+    assert built("What?", bos=None) == Prompt([before, after], joined=False)
+    assert built("What?", bos=0).pieces[0][:1] == [0]
+
+
+def test_a_tasks_name_stands_for_its_prompt() -> None:
+    assert built("asr") == built("Write it down.") == built(" Write it down.\n")
+    assert built("asr").joined and not built("describe").joined and not built("other").joined
+
+
+@pytest.mark.parametrize(
+    "query", ["{}", "a {} b {0} {name}", "{{}}", "{clips} {n}", "%s $1 \\1", "</s> <unk>"]
+)
+def test_braces_and_the_like_in_a_prompt_stay_as_they_are(query: str) -> None:
+    assert texts(query)[1] == f"</Speech> {query}\nASSISTANT:"
+
+
+def test_the_text_may_come_before_the_audio() -> None:
+    assert texts("{}?", turn="{} {clips}!", clip="<SpeechHere>") == ["{}? ", "!"]
+
+
+def test_clips_are_counted_through_the_conversation() -> None:
+    found = texts("Compare.", 2, 0, True, **NUMBERED)
+    assert found == ["Be kind.\nme: Audio 1: ", "\nAudio 2: ", "\nCompare.\nyou:"]
+    assert texts("And?", 1, 2, False, **NUMBERED) == ["</s>\nme: Audio 3: ", "\nAnd?\nyou:"]
+    assert texts("Sure?", 0, 3, False, **NUMBERED) == ["</s>\nme: Sure?\nyou:"]
+
+
+def test_only_the_first_turn_has_the_bos_and_the_start() -> None:
+    first, later = built("x", 0, 0, True, bos=7), built("x", 0, 0, False, bos=7)
+    assert first.pieces[0][0] == 7 and 7 not in later.pieces[0][:1]
+
+
+def test_marks_in_the_words_are_the_clips_places() -> None:
+    found = texts("Is <audio> after <audio>?", 2, 0, True, **NUMBERED)
+    assert found == ["Be kind.\nme: Is Audio 1: ", "\n after Audio 2: ", "\n?\nyou:"]
+    # SALMONN's clip ends in a space: one is enough.
+    assert texts("Is <audio> right?") == ["USER: Is <Speech>", "</Speech> right?\nASSISTANT:"]
+    assert texts("<audio>") == ["USER: <Speech>", "</Speech> \nASSISTANT:"]
+
+
+@pytest.mark.parametrize(("query", "clips"), [("<audio>", 2), ("a <audio> <audio>", 1)])
+def test_marks_for_other_clips_than_there_are_are_refused(query: str, clips: int) -> None:
+    with pytest.raises(BadPrompt, match=rf"has places for \d clips \(<audio>\), and {clips} are"):
+        built(query, clips)
+
+
+def test_a_task_may_have_a_turn_of_its_own() -> None:
+    own: dict[str, Any] = {"turns": {"asr": "{clips}{}[WRITE]"}, "tasks": {"asr": "lang:en"}}
+    assert texts("asr", **own) == ["<Speech>", "</Speech> lang:en[WRITE]"]
+    assert texts("lang:en", **own)[0] == "USER: <Speech>"
+
+
+@pytest.mark.parametrize("query", ["", "  \n"])
+def test_an_empty_prompt_is_answered_with_the_tasks(query: str) -> None:
+    with pytest.raises(BadPrompt, match="the prompt is empty; .*: asr, describe$"):
+        built(query)
+
+
+def test_a_prompt_may_not_hold_the_audios_place() -> None:
+    with pytest.raises(BadPrompt, match="may not hold <SpeechHere>"):
+        built("listen to <SpeechHere> and")
+
+
+@pytest.mark.parametrize("turn", ["{}", "{clips}", "{clips} {} {}", ""])
+def test_a_turn_without_its_places_is_refused(turn: str) -> None:
+    others: list[dict[str, Any]] = [{"turn": turn}, {"turns": {"asr": turn}}]
+    for other in others:
+        with pytest.raises(BadArtifacts, match="wants one {clips} and one {}"):
+            built("x", **other)
+
+
+@pytest.mark.parametrize("clip", ["", "audio", "<SpeechHere><SpeechHere>"])
+def test_a_clip_without_its_place_is_refused(clip: str) -> None:
+    with pytest.raises(BadArtifacts, match="clip lacks its one placeholder"):
+        built("x", clip=clip)
