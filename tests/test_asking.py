@@ -195,6 +195,7 @@ def test_a_folder_with_some_parts_is_answered_with_what_to_type(
         ("prompt", {"turns": {"asr": 1}}, "'turns' is"),
         ("tokens", {"eos": 2}, "'eos' of 'tokens' is 2, not list"),
         ("tokens", {"stop_strings": "</s>"}, "'stop_strings' is"),
+        ("tokens", {"penalize_prompt": 1}, "'penalize_prompt' of 'tokens' is 1"),
         ("tokens", {"bos": -1}, "'bos' of 'tokens' is out of range"),
         ("audio", {"rate": 0}, "'rate' of 'audio' is out of range"),
         ("dimensions", {"context": "long"}, "'context' of 'dimensions' is 'long', not int"),

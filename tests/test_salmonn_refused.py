@@ -265,7 +265,7 @@ def test_a_config_that_is_no_yaml_is_refused_with_its_line(copy: Copy) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "model: 3", "model:", "other: {a: 1}", "\0"])
 def test_what_is_no_salmonn_config_is_answered_with_what_is(copy: Copy, text: str) -> None:
     copy.config.write_text(text)
-    assert "known are salmonn: the original's config.yaml" in refused(copy, UnknownName)
+    assert "salmonn: the original's config.yaml" in refused(copy, UnknownName)
 
 
 def test_a_section_that_is_none_is_refused(copy: Copy) -> None:

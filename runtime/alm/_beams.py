@@ -6,7 +6,7 @@ and its -1e9 for "not there": what ended leaves the batch, a hypothesis or a who
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -37,6 +37,11 @@ class Rules:
     options: Options
     eos_ids: frozenset[int]
     stopped: Callable[[int, list[int]], bool] | None
+    prompts: Sequence[Sequence[int]] = ()  # of each row, the ids that the penalty is for
+
+    def prompts_of(self, rows: Iterable[int]) -> list[Sequence[int]]:
+        """The prompts of these rows, for `_scores.process`."""
+        return [self.prompts[row] for row in rows] if self.prompts else []
 
     @property
     def candidates(self) -> int:
@@ -128,6 +133,7 @@ def search(logits: np.ndarray, decoder: Decoder, rules: Rules) -> list[Hypothesi
             repetition_penalty=rules.options.repetition_penalty,
             min_length=rules.options.min_length,
             eos_ids=rules.eos_ids,
+            prompts=rules.prompts_of(row.row for row in live for _ in row.beams),
         )
         sources = _advance(live, log_probs)
         live = [row for row in live if not row.done]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,19 +63,27 @@ class Mouth:
         embeds: np.ndarray,
         lengths: np.ndarray,
         options: decoding.Options,
+        seen: Sequence[Set[int]],
     ) -> tuple[list[decoding.Sequence], list[str]]:
-        """Feed prompts [rows, longest, hidden] after what the decoder holds, and answer them."""
+        """Feed prompts [rows, longest, hidden] after what the decoder holds, and answer them.
+
+        `seen` are the tokens of each row that a repetition penalty is for, besides its answer's.
+        """
         start = time.perf_counter()
         logits = decoder.feed(embeds, lengths)
         self.stages.add("prefill", start)
-        sequences = self._decode(logits, decoder, options)
+        sequences = self._decode(logits, decoder, options, seen)
         start = time.perf_counter()
         texts = [self.model.stops.cut(sequence.token_ids) for sequence in sequences]
         self.stages.add("detokenise", start)
         return sequences, texts
 
     def _decode(
-        self, logits: np.ndarray, decoder: Decoder, options: decoding.Options
+        self,
+        logits: np.ndarray,
+        decoder: Decoder,
+        options: decoding.Options,
+        seen: Sequence[Set[int]],
     ) -> list[decoding.Sequence]:
         model, stops = self.model, self.model.stops
         stream = text.TextStream(model.tokenizer, stops.strings)  # of the one row, if it is told
@@ -102,6 +110,7 @@ class Mouth:
             eos_ids=frozenset() if self.forced else model.eos,
             stopped=stopped if ends else None,
             on_token=on_token,
+            prompts=seen,
         )
         self.chosen()
         whole = (time.perf_counter() - start) * 1e3

@@ -107,7 +107,8 @@ class Run(Mouth):
         decoder = Decoder(model.decoder_session, model.decoder_part, model.table)
         decoder.start(len(rows), inputs.shape[1] + options.max_new_tokens)
         self.stages.add("prefill", start)
-        sequences, texts = self.speak(decoder, inputs, lengths, options)
+        seen = [model.prompter.seen(row.prompt) for row in rows]
+        sequences, texts = self.speak(decoder, inputs, lengths, options, seen)
         return [
             Said(
                 asked=row.asked,

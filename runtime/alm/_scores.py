@@ -57,10 +57,12 @@ def process(
     repetition_penalty: float,
     min_length: int,
     eos_ids: Iterable[int],
+    prompts: Sequence[Sequence[int]] = (),
 ) -> np.ndarray:
     """Scores [rows, vocab] after repetition penalty and least length; the given ones stay.
 
-    `histories` are the new tokens of each row: the prompt came as embeddings and has none.
+    `histories` are the new tokens of each row. `prompts`, where the penalty is for the prompt's
+    tokens as well, are those of each row; a prompt that came as embeddings has none.
     The penalty is that of CTRL (Keskar et al. 2019, section 4.1) as transformers has it: a score
     above zero is divided by it, one below is multiplied.
     """
@@ -70,7 +72,8 @@ def process(
     scores = scores.copy()
     penalty = np.float32(repetition_penalty)
     for row, history in enumerate(histories):
-        seen = np.unique(np.asarray(history, np.int64))
+        seen = np.unique(np.asarray([*(prompts[row] if prompts else ()), *history], np.int64))
+        seen = seen[seen < scores.shape[1]]
         score = scores[row, seen]
         scores[row, seen] = np.where(score < 0, score * penalty, score / penalty)
     ends = [token for token in eos_ids if token < scores.shape[1]]

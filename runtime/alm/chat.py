@@ -32,6 +32,7 @@ class Chat:
         self.turns = self.clips = 0
         self._held = 0  # positions in the cache
         self._unfed: list[int] = []  # ids of the answer before that are not in the cache
+        self._seen: set[int] = set()  # ids of all turns that a repetition penalty is for
 
     def ask(
         self,
@@ -70,8 +71,10 @@ class Chat:
         mouth.stages.add("prompt", start)
         held, whole = self._held, self._held + int(lengths[0])
         options_now, cut = mouth.fitted(whole)
-        sequence, answered = self._speak(mouth, inputs, lengths, options_now)
+        seen = self._seen | self.model.prompter.seen(built)
+        sequence, answered = self._speak(mouth, inputs, lengths, options_now, seen)
         self._remember(sequence, whole, options_now.num_beams)
+        self._seen = seen.union(sequence.token_ids if self.model.prompter.penalized else ())
         self.turns, self.clips = self.turns + 1, self.clips + len(clips)
         said = Said(
             asked=0,
@@ -87,7 +90,12 @@ class Chat:
         return _answer.join(clips, [said], "\n", notes, provider, mouth.timings())
 
     def _speak(
-        self, mouth: Mouth, inputs: np.ndarray, lengths: np.ndarray, options: decoding.Options
+        self,
+        mouth: Mouth,
+        inputs: np.ndarray,
+        lengths: np.ndarray,
+        options: decoding.Options,
+        seen: set[int],
     ) -> tuple[decoding.Sequence, str]:
         most = self._held + inputs.shape[1] + options.max_new_tokens
         start = time.perf_counter()
@@ -97,7 +105,7 @@ class Chat:
             self.decoder.start(1, most)
         mouth.stages.add("prefill", start)
         try:
-            sequences, texts = mouth.speak(self.decoder, inputs, lengths, options)
+            sequences, texts = mouth.speak(self.decoder, inputs, lengths, options, [seen])
         except BaseException:  # whoever stopped it may ask again
             if self._held:
                 self.decoder.cut(self._held)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any, Literal, Protocol
@@ -134,12 +134,13 @@ def generate(
     eos_ids: Set[int],
     stopped: Callable[[int, list[int]], bool] | None = None,
     on_token: Callable[[int, int], None] | None = None,
+    prompts: Iterable[Iterable[int]] = (),
 ) -> list[Sequence]:
     """Continue every prompt row; each answer is the one that the row would get alone.
 
     The same tokens as transformers 5 from `generate(inputs_embeds=...)`: penalties and lengths see
-    only what is new. A sampled row has random numbers of its own, from the seed: a row of a batch
-    draws what it draws alone.
+    only what is new, but for `prompts`. A sampled row has random numbers of its own, from the seed:
+    a row of a batch draws what it draws alone.
 
     Args:
         logits: float32 [rows, vocab] of the last position of each prompt.
@@ -150,11 +151,14 @@ def generate(
             with beams that one hypothesis of it.
         on_token: told (row, token) of every token when it is chosen, the EOS too; not with beams,
             where no token is certain before the end.
+        prompts: the token ids of each prompt, where the repetition penalty is for them as well, as
+            it is from `generate(input_ids=...)`.
 
     Raises:
         BadArtifacts: logits that are not finite numbers, or not of one row per prompt.
     """
-    rules = _beams.Rules(options, frozenset(eos_ids), stopped)
+    seen = [sorted(set(ids)) for ids in prompts]
+    rules = _beams.Rules(options, frozenset(eos_ids), stopped, seen)
     logits = np.asarray(logits)
     if options.num_beams > 1:
         found = _beams.search(logits, decoder, rules)
@@ -184,6 +188,7 @@ def _one_by_one(
             repetition_penalty=options.repetition_penalty,
             min_length=options.min_length,
             eos_ids=rules.eos_ids,
+            prompts=rules.prompts_of(live),
         )
         kept: list[int] = []
         for place, row in enumerate(live):

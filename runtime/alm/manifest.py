@@ -174,6 +174,10 @@ def _check_run(said: Manifest) -> None:
         count(said.dimensions, name, 1, where="'dimensions'")
     vocab = said.dimensions["vocab"]
     count(said.dimensions, "table", vocab, vocab, "'dimensions'")
+    if not isinstance(penalized := said.tokens.get("penalize_prompt", False), bool):
+        raise Misshapen(
+            f"'penalize_prompt' of 'tokens' is {penalized!r:.80}, neither true nor false"
+        )
     if said.tokens.get("bos") is not None:
         count(said.tokens, "bos", 0, where="'tokens'")
     for values, kind, name in (

@@ -45,6 +45,7 @@ class Prompter:
         self.tasks: dict[str, str] = prompt["tasks"]
         self.joined = frozenset(each.strip() for each in prompt.get("joined", ()))
         self.bos = tokens.get("bos")
+        self.penalized: bool = tokens.get("penalize_prompt", False)
         for turn in (self.turn, *self.turns.values()):
             if turn.count(CLIPS) != 1 or turn.count(WORDS) != 1:
                 raise BadArtifacts(
@@ -87,6 +88,16 @@ class Prompter:
         if first and self.bos is not None:
             pieces[0].insert(0, int(self.bos))
         return Prompt(pieces, words in self.joined)
+
+    def seen(self, prompt: Prompt) -> set[int]:
+        """The tokens of a turn that a repetition penalty is for; none unless the manifest says so.
+
+        transformers penalizes what it is given as ids, the clips' placeholders among them.
+        """
+        if not self.penalized:
+            return set()
+        clips = self._ids(self.placeholder) if len(prompt.pieces) > 1 else []
+        return set(clips).union(*prompt.pieces)
 
     def _check(self, words: str, clips: int) -> None:
         marks = words.count(MARK)

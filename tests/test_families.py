@@ -1,0 +1,116 @@
+"""Whole runs of every family: the tokens that transformers' own `generate` gives."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SHARED, run_export
+from originals import GREEDY, ORIGINALS, Original, Turn
+
+import alm
+import wrappers
+from alm import audio, lint, manifest
+from alm.model import Model
+
+RECORDINGS = [
+    *sorted((SHARED / "data" / "librispeech").glob("*.flac"))[:2],
+    *sorted((SHARED / "data" / "fsdd" / "recordings").glob("7_*_0.wav"))[:1],
+]
+RATE = 16_000
+pytestmark = pytest.mark.skipif(len(RECORDINGS) < 3, reason=f"no recordings below {SHARED}")
+
+
+@pytest.fixture(scope="module", params=ORIGINALS)
+def original(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Original:
+    return ORIGINALS[request.param](tmp_path_factory.mktemp("original") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def exported(original: Original, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All parts, the decoder for ONNX Runtime."""
+    out = tmp_path_factory.mktemp("exported") / "ort"
+    run_export("--model", original.path, "--dynamic-batch", "--no-simplify", "--out", out)
+    return out
+
+
+@pytest.fixture(scope="module", params=["ort", "standard", "decomposed"])
+def loaded(
+    request: pytest.FixtureRequest,
+    original: Original,
+    exported: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Model:
+    if request.param == "ort":
+        return alm.load(exported, "cpu")
+    out = shutil.copytree(exported, tmp_path_factory.mktemp("exported") / request.param)
+    words = ("--part", "decoder", "--dynamic-batch", "--no-simplify", "--dialect", request.param)
+    run_export("--model", original.path, *words, "--out", out)
+    return alm.load(out, "cpu")
+
+
+def test_every_family_is_compared_with_its_original() -> None:
+    assert {*wrappers.with_role("family")} == {"salmonn", *ORIGINALS}  # SALMONN in test_oracle.py
+
+
+def heard(model: Model, path: Path) -> np.ndarray:
+    """The recording, or as much of it as the model hears at a time."""
+    rules = model.manifest.audio
+    pcm = audio.read(path, RATE, rules["channel"]).pcm
+    return pcm if rules["long"] == "joined" else pcm[: rules["window_samples"]]
+
+
+def test_one_clip_is_answered_as_the_original_does(original: Original, loaded: Model) -> None:
+    clips = [heard(loaded, path) for path in RECORDINGS]
+    wanted = [original.answer([Turn("What is said?", [clip])]) for clip in clips]
+    batch = loaded.generate(clips, "What is said?", **GREEDY)
+    assert [said.token_ids for said in batch] == wanted
+    alone = loaded.generate(clips[0], "What is said?", **GREEDY)
+    assert alone.token_ids == wanted[0]
+
+
+def test_two_clips_and_later_turns_are_answered_as_the_original_does(
+    original: Original, loaded: Model
+) -> None:
+    a, b, c = (heard(loaded, path) for path in RECORDINGS)
+    turns = [Turn("Which is longer?", [a, c]), Turn("And this one?", [b]), Turn("Sure?", [])]
+    chat = loaded.chat(**GREEDY)
+    for i, turn in enumerate(turns):
+        wanted = original.answer(turns[: i + 1])
+        said = chat.ask(turn.words, *turn.clips)
+        assert said.token_ids == wanted
+        turn.answer = said.token_ids
+
+
+@pytest.mark.parametrize("seconds", [29, 30, 31, 61])
+def test_long_clips_are_heard_by_the_familys_own_rule(
+    original: Original, loaded: Model, seconds: int
+) -> None:
+    rules = loaded.manifest.audio
+    own = np.concatenate([heard(loaded, path) for path in RECORDINGS])
+    pcm = np.resize(own, seconds * RATE)
+    said = loaded.generate(pcm, "What is said?", **GREEDY)
+    if rules["long"] == "joined":
+        assert said.windows == 1
+        assert said.token_ids == original.answer([Turn("What is said?", [pcm])])
+        return
+    assert said.windows == -(-len(pcm) // rules["window_samples"])
+    first = loaded.generate(pcm, "What is said?", truncate=True, **GREEDY)
+    cut = pcm[: rules["window_samples"]]
+    assert first.token_ids == original.answer([Turn("What is said?", [cut])])
+
+
+@pytest.mark.parametrize("samples", [1, 321])
+def test_the_shortest_clips_are_heard(loaded: Model, samples: int) -> None:
+    said = loaded.generate(np.full(samples, 0.1, np.float32), "What is said?", **GREEDY)
+    assert said.audio_tokens and said.token_ids
+
+
+@pytest.mark.parametrize("target", ["trt-jetpack6", "trt-jetpack7", "trt-rtx"])
+def test_graphs_for_tensorrt_pass_the_lint(original: Original, target: str, tmp_path: Path) -> None:
+    run_export("--model", original.path, "--target", target, "--no-simplify", "--out", tmp_path)
+    verdict = lint.lint(tmp_path, target)
+    assert not verdict.refused, verdict.findings
+    assert set(verdict.parts) == {part.name for part in manifest.load(tmp_path).parts} - {"embed"}

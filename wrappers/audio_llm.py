@@ -1,0 +1,265 @@
+"""audio-llm (github.com/cdreetz/audio-llama): Whisper, two linear layers and a norm, Llama.
+
+Training saves a `checkpoint.pt` with the projector and a LoRA of its own layout; Whisper and Llama
+stay what they were. A `config.yaml` names the three as the original's command line does:
+
+    audio_llm:
+      llama_path: Llama-3.2-3B-Instruct
+      whisper_path: whisper-large-v3-turbo
+      checkpoint_path: checkpoints/final_checkpoint/checkpoint.pt
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from alm.errors import BadCheckpoint, MissingFile
+from wrappers import Checkpoint, Wrapper, _adapters, mel, whisper
+from wrappers._audio_llm_files import CLOSE, OPEN, PATHS, SECTION, TASKS, AudioFiles, around
+from wrappers._decoder import Decoder
+from wrappers._fit import faults
+from wrappers._lazy import attach, hollow
+from wrappers._salmonn_files import HEAD, RATE, TABLE
+from wrappers._weights import Weights, read_json
+from wrappers.projector import Projector
+
+ROLE = "family"
+LOOKS_LIKE = f"a config.yaml with a section `{SECTION}` ({', '.join(PATHS)})"
+
+LEAST_SAMPLES = 400  # one window of the mel; Whisper fills any clip with zeros to its own length
+PLACEHOLDER = "<AudioHere>"
+ROWS = 8192  # of the table summed at a time
+
+
+def recognises(path: Path) -> bool:
+    """Whether `path` is, or holds, a config.yaml with our section."""
+    file = _config_file(path)
+    if not file.is_file() or file.suffix not in (".yaml", ".yml"):
+        return False
+    text = file.read_bytes().decode("utf-8", "replace")
+    try:
+        plain = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return f"{SECTION}:" in text  # ours, and damaged: loading says where
+    return isinstance(plain, dict) and SECTION in plain
+
+
+def load(path: Path) -> Checkpoint:
+    """Take the checkpoint apart; nothing large is read before its part is asked for.
+
+    Raises:
+        MissingFile: files or folders that the config names, all of them at once.
+        BadCheckpoint: weights missing, misshapen or unknown (all named at once), or parts whose
+            widths do not fit each other.
+    """
+    return AudioLlm(_config_file(path)).checkpoint()
+
+
+def _config_file(path: Path) -> Path:
+    return path / "config.yaml" if path.is_dir() else path
+
+
+class AudioLlm(AudioFiles):
+    """The checkpoint taken apart."""
+
+    def mel(self, dialect: str) -> Wrapper:
+        return mel.Mel(int(self.whisper_config["num_mel_bins"]), self.window_samples)
+
+    def whisper(self, dialect: str) -> Wrapper:
+        part = hollow(lambda: whisper.build(self.whisper_config, dialect))
+        return attach(part, self.whisper_weights)
+
+    def projector(self, dialect: str) -> Wrapper:
+        return attach(self._bridge(), self.trained.under("projector."))
+
+    def _bridge(self) -> Projector:
+        frames = int(self.whisper_config["max_source_positions"])
+        return hollow(lambda: Projector(self.widths, frames=frames, norm=True))
+
+    def decoder(self, dialect: str) -> Wrapper:
+        weights = self.llm_weights
+        if self.spec.tied:
+            head = Weights(weights.where)
+            head.add(HEAD, weights.shapes[TABLE], lambda: weights[TABLE])
+            weights = weights.over(head)
+        if not self.adapter:
+            return attach(hollow(lambda: Decoder(self.spec, dialect)), weights)
+        before = hollow(lambda: Decoder(self.spec, dialect))
+        weights = _adapters.merged(before, weights, self.adapter, self.lora)
+        part = attach(hollow(lambda: Decoder(self.spec, dialect)), weights)
+        part.merge_error = _adapters.merge_error(before, part)
+        return part
+
+    def embedding(self) -> Tensor:
+        """The table [vocab + added, hidden] as the LLM uses it.
+
+        The original leaves the added rows to transformers' resize_token_embeddings, which since
+        4.46 draws them around the mean of the others with 1e-9 of their covariance: here they are
+        the mean. `lm_head` keeps the LLM's own rows. The original's has two more, never trained,
+        and an answer that held one of them would be read without it.
+        """
+        table = self.llm_weights[TABLE]
+        if self.added:
+            sums = torch.stack([piece.double().sum(0) for piece in table.split(ROWS)])
+            mean = (sums.sum(0) / len(table)).to(table.dtype)  # another would widen the whole table
+            table = torch.cat((table, mean.expand(self.added, -1)))
+        scale = self.spec.embedding_scale
+        return table if scale == 1.0 else table.float() * scale
+
+    # --- words
+
+    def _prompt(self) -> dict[str, Any]:
+        """The audio comes first, and the text behind it as the tokenizer gives it alone."""
+        before, after = around(self.tokenizer)
+        return {
+            "start": "",
+            "turn": f"{{clips}}{before}{{}}{after}",
+            "clip": OPEN + PLACEHOLDER + CLOSE,
+            "placeholder": PLACEHOLDER,
+            "end": self.tokenizer.id_to_token(self.tokens["eos"][0]) or "",
+            "tasks": TASKS,
+            "joined": [TASKS["transcribe"]],
+        }
+
+    def _generation(self) -> dict[str, Any]:
+        """The original's; what it does not say is the LLM's, and then transformers' own."""
+        file = self.path("llama_path") / "generation_config.json"
+        llms, said = read_json(file) if file.is_file() else {}, self.section("generate")
+        known = {
+            "max_new_tokens": 256,
+            "num_beams": 1,
+            "do_sample": True,
+            "min_length": 0,
+            "temperature": 0.7,
+            "top_p": 0.9,
+            "top_k": llms.get("top_k", 50),
+            "repetition_penalty": llms.get("repetition_penalty", 1.0),
+            "length_penalty": 1.0,
+        }
+        return {name: said.get(name, default) for name, default in known.items()}
+
+    # --- the whole
+
+    def check(self) -> None:
+        """Name everything that is missing, misshapen or does not fit, at once."""
+        _refuse(partial(self.path, key) for key in PATHS)
+        _refuse(
+            (
+                lambda: self.trained,
+                lambda: self.widths,
+                lambda: self.whisper_weights,
+                lambda: self.window_samples,
+                lambda: hollow(lambda: whisper.build(self.whisper_config)),
+                lambda: self.llm_weights,
+                lambda: self.tokens,
+                lambda: self.section("generate"),
+            )
+        )
+        if wrong := self._faults():
+            raise BadCheckpoint("; ".join(wrong))
+
+    def _faults(self) -> list[str]:
+        speech, where = hollow(lambda: whisper.build(self.whisper_config)), self.trained.where
+        wrong = faults(speech, self.whisper_weights.shapes, self.whisper_weights.where)
+        misfits = [
+            f"{self.path(key)} is {want} wide, but {where} was trained with {what} of {was}"
+            for key, want, what, was in (
+                ("whisper_path", self.whisper_config["d_model"], "a Whisper", self.widths[0]),
+                ("llama_path", self.spec.hidden, "an LLM", self.widths[-1]),
+            )
+            if want != was
+        ]
+        wrong += misfits
+        wrong += faults(self._bridge(), self.trained.under("projector.").shapes, where)
+        shapes, want = dict(self.llm_weights.shapes), (self.spec.vocab, self.spec.hidden)
+        if (table := shapes.get(TABLE, ())) != want:
+            is_now = f"{list(table)} and not {list(want)}" if table else "missing"
+            wrong.append(f"{self.llm_weights.where}: {TABLE} is {is_now}")
+        if self.spec.tied:
+            shapes[HEAD] = want
+        wrong += faults(self.decoder_on_meta(), shapes, self.llm_weights.where)
+        flat = [n for n, each in self.adapter.items() if each.ndim != 2]
+        wrong += [f"{where}: {name} is no matrix" for name in flat]
+        if self.adapter and not flat and not misfits:  # which say why it does not fit
+            found = _adapters.faults(self.decoder_on_meta(), self.adapter, self.lora)
+            wrong += [f"{where}: {each}" for each in found]
+        return wrong
+
+    def checkpoint(self) -> Checkpoint:
+        self.check()
+        parts: dict[str, Callable[[str], Wrapper]] = {
+            "mel": self.mel,
+            "whisper": self.whisper,
+            "projector": self.projector,
+            "decoder": self.decoder,
+        }
+        spec = self.spec
+        return Checkpoint(
+            family=SECTION,
+            parts=parts,
+            embedding=self.embedding,
+            tokenizer_json=self.tokenizer.to_str(),
+            prompt=self._prompt(),
+            tokens=self.tokens,
+            generation=self._generation(),
+            audio={
+                "rate": RATE,
+                "channel": "mean",
+                "least_samples": LEAST_SAMPLES,
+                "window_samples": self.window_samples,
+                "long": "each",
+            },
+            dimensions={
+                "hidden": spec.hidden,
+                "vocab": spec.vocab,
+                "table": spec.vocab + self.added,
+                "layers": spec.layers,
+                "heads": spec.heads,
+                "kv_heads": spec.kv_heads,
+                "head_dim": spec.head_dim,
+                "context": spec.context,
+                "audio_tokens": int(self.whisper_config["max_source_positions"]),
+            },
+            source={
+                "config": self.file.name,
+                "llm": spec.config.model_type,
+                "adapter": _adapters.kind(self.adapter) or "none",
+                "fingerprint": self.fingerprint,
+            },
+            licence=self.section("licence"),
+            notes=self._notes(),
+        )
+
+    def _notes(self) -> tuple[str, ...]:
+        """What was found and left out, for the person who exports."""
+        ours = {f"projector.{name}" for name in self._bridge().state_dict()}
+        extra = [
+            n for n in self.trained.shapes if n not in ours and not n.startswith("lora_layers.")
+        ]
+        notes = [f"unused in {self.trained.where}: {', '.join(extra)}"] if extra else []
+        if self.added:
+            notes.append(
+                f"the embeddings of {OPEN} and {CLOSE} are in no file: they were random in "
+                "training and never trained; exported is the mean of the LLM's table, which is "
+                "what transformers draws them around"
+            )
+        return tuple(notes)
+
+
+def _refuse(attempts: Iterable[Callable[[], Any]]) -> None:
+    """Raise what these complain of, all at once and as the first of them does."""
+    errors: list[BadCheckpoint | MissingFile] = []
+    for attempt in attempts:
+        try:
+            attempt()
+        except (BadCheckpoint, MissingFile) as error:
+            errors.append(error)
+    if errors:
+        raise type(errors[0])("; ".join(dict.fromkeys(map(str, errors))))
