@@ -12,11 +12,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from built import RTX, quiet
 from conftest import run_export
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from alm import _trt, build, manifest
+from alm._profiles import STEP
 from alm._trt import Limits
 from alm.manifest import Manifest, Part
 from alm.ports import Port, Span
@@ -27,7 +29,6 @@ from wrappers import Wrapper, randomised
 DEMO = Path(__file__).resolve().parents[1] / "demo" / "checkpoint" / "config.yaml"
 PRECISIONS = ("fp16", "int8dq", "int4dq")
 COSINE, OWN = 0.999, 1e-3
-RTX = "tensorrt-rtx"
 
 
 @pytest.fixture(scope="module")
@@ -264,10 +265,6 @@ def rtx() -> None:
     pytest.importorskip("tensorrt_rtx", reason="it is optional: pip install tensorrt-rtx")
 
 
-def quiet(_: str) -> None:
-    pass
-
-
 @pytest.mark.tensorrt
 @pytest.mark.parametrize(
     "precision, bits", [("fp32", 32), ("fp16", 16), ("int8dq", 8), ("int4dq", 4)]
@@ -278,9 +275,10 @@ def test_an_engine_holds_as_many_bits_a_weight_as_the_lever_says(
     part = randomised(Wide())
     model = graph.trace(part, dynamic_batch=False)
     graph.save(pull.pull(precision).rewrite(model, part.role), tmp_path / "w.onnx", part.role)
-    shape: Any = tuple((1, n, 2048) for n in (1, 6, 20))
+    spans = ((1, 6, 20), (1, 1, STEP))  # a prompt, and a step for which no weight is kept again
+    profiles: Any = [{"x": tuple((1, n, 2048) for n in span)} for span in spans]
     content = (tmp_path / "w.onnx").read_bytes()
-    made = _trt.build(RTX, content, tmp_path / "w.onnx", [{"x": shape}], Limits(), b"", quiet)
+    made = _trt.build(RTX, content, tmp_path / "w.onnx", profiles, Limits(), b"", quiet)
     weights_bytes = 2048 * 2048 * bits // 8
     assert weights_bytes < len(made.plan) < weights_bytes * 1.1 + 2**19
 

@@ -216,5 +216,6 @@ def prompt_tokens(said: Manifest, seconds: float) -> tuple[int, int]:
     prompt, tasks = said.prompt, said.prompt["tasks"]
     longest = max(tasks.values(), key=len, default="")
     words = prompt.get("start", "") + prompt["turn"] + prompt["clip"] + tasks.get(TASK, longest)
-    words = words.replace(prompt["placeholder"], "")
+    for place in (prompt["placeholder"], "{clips}", "{}", "{n}"):
+        words = words.replace(place, "")
     return audio, audio + 1 + -(-len(words) // LETTERS)

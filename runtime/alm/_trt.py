@@ -128,7 +128,7 @@ def maker(name: str) -> Maker:
 class Built(NamedTuple):
     """An engine in memory, and what its kernels took when they were tried."""
 
-    plan: bytes
+    plan: memoryview
     timings: bytes
 
 
@@ -171,7 +171,7 @@ def build(
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BadArtifacts(f"{name} {api.__version__} cannot build {graph}: {log.last}")
-    return Built(bytes(plan), bytes(kept.serialize()) if kept is not None else b"")
+    return Built(memoryview(plan).cast("B"), bytes(kept.serialize()) if kept is not None else b"")
 
 
 def _refusal(error: Any) -> str:

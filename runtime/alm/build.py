@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from alm import _machine, _remembered, _trt, graphfile, manifest, verify
-from alm._engines import Engine, Maker, Profile, fingerprint
+from alm import _machine, _trt, graphfile, manifest, verify
+from alm._engines import Engine, Maker, fingerprint
+from alm._job import Job, built, put
 from alm._profiles import Sizes, fit, words
-from alm._trtgraph import fitted
 from alm.errors import AlmError, BadArtifacts, BadOption, UnknownName
-from alm.manifest import File, Manifest, Part
+from alm.manifest import Manifest, Part
 
 Say = Callable[[str], None]
 
@@ -38,22 +36,6 @@ class Settings:
     workspace: int = 0  # bytes; 0: TensorRT's choice
     memory: int = 0  # bytes that the build may take; 0: what is free
     force: bool = False  # build what is up to date as well
-
-
-@dataclass(frozen=True)
-class Job:
-    """One part that is to be built."""
-
-    part: Part
-    graph: Path
-    target: str  # the engine's name in the folder
-    profiles: tuple[Profile, ...]
-    fixed: dict[str, int]  # axes with a name that get a size
-    memory: int  # bytes that the build is thought to take
-
-    def content(self) -> bytes:
-        """The graph as TensorRT wants it."""
-        return fitted(self.graph.read_bytes(), self.fixed, str(self.graph))
 
 
 def jobs(folder: Path, said: Manifest, settings: Settings) -> list[Job]:
@@ -127,6 +109,8 @@ def command(folder: Path, job: Job, settings: Settings) -> str:
 def build(folder: Path, settings: Settings, say: Say, show: Say) -> list[Engine]:
     """Build what is not up to date, one part after another; each counts as soon as it is done.
 
+    A part has a process of its own: if TensorRT crashes there, the engines that were made stay.
+
     Args:
         folder: artifacts whose graphs TensorRT can read.
         settings: what to build, and how.
@@ -139,7 +123,8 @@ def build(folder: Path, settings: Settings, say: Say, show: Say) -> list[Engine]
     Raises:
         MissingEngine: TensorRT is not installed, or it needs a GPU and there is none.
         BadOption: the memory does not suffice; nothing was built then.
-        BadArtifacts, MissingFile: a graph that is not what the manifest says, or not for TensorRT.
+        BadArtifacts, MissingFile: a graph that is not what the manifest says, or not for TensorRT,
+            or TensorRT crashed or was ended.
     """
     said = manifest.load(folder)
     todo = jobs(folder, said, settings)
@@ -155,9 +140,8 @@ def build(folder: Path, settings: Settings, say: Say, show: Say) -> list[Engine]
             show(f"{name}: up to date, {_size(old.file.bytes)}\n")
             engines.append(old)
             continue
-        made = _build(
-            folder, job, settings, maker, _prefixed(say, f"[{number}/{len(todo)}] {name}")
-        )
+        progress = _prefixed(say, f"[{number}/{len(todo)}] {name}")
+        made = built(folder, job, maker, _trt.Limits(settings.workspace), progress)
         kept = (e for e in said.engines if (e.part, e.maker.backend) != (name, settings.backend))
         said = replace(said, engines=(*kept, made))
         said.save(folder)
@@ -178,7 +162,7 @@ def dry_run(folder: Path, settings: Settings, show: Say, write: bool = False) ->
         show(text)
         changed = folder / _changed(job.graph.name)
         if str(changed) in text and write:
-            _put(changed, job.content())
+            put(changed, job.content())
         elif str(changed) in text:
             show(f"# {changed.name} is written by: alm build {folder} --graphs")
         show(f"{job.part.name}: a build takes about {_size(job.memory)} of memory\n")
@@ -231,52 +215,6 @@ def _up_to_date(folder: Path, said: Manifest, job: Job, maker: Maker) -> Engine 
     except AlmError:
         return None
     return engine
-
-
-def _build(folder: Path, job: Job, settings: Settings, maker: Maker, say: Say) -> Engine:
-    start = time.perf_counter()
-    say("verifying")
-    files = [verify.check_file(folder, f.name, f.bytes, f.sha256) for f in job.part.files]
-    listed = {file.name for file in job.part.files}
-    verify.check_external(folder, graphfile.read(files[0]), job.part.files[0].name, listed)
-    timings = _timings_file(maker)
-    known = timings.read_bytes() if timings.is_file() else b""
-    limits = _trt.Limits(settings.workspace)
-    content = job.content()
-    made = _trt.build(settings.backend, content, job.graph, job.profiles, limits, known, say)
-    if made.timings:
-        _put(timings, made.timings)
-    _put(folder / job.target, made.plan)
-    return Engine(
-        part=job.part.name,
-        file=File(job.target, len(made.plan), hashlib.sha256(made.plan).hexdigest()),
-        graph=fingerprint(job.part.files),
-        maker=maker,
-        profiles=job.profiles,
-        fixed=job.fixed,
-        seconds=round(time.perf_counter() - start, 1),
-    )
-
-
-def _timings_file(maker: Maker) -> Path:
-    """Of this TensorRT on this GPU, in the user's own folder: nobody else shall write it."""
-    name = f"{maker.backend}-{maker.version}-{maker.compute_capability or 'any'}.timings"
-    return _remembered.folder() / name
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Written beside, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    try:
-        with beside.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise BadArtifacts(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _prefixed(say: Say, prefix: str) -> Say:

@@ -1,4 +1,8 @@
-"""ONNX Runtime: graphs as they were exported, the KV cache kept where the graph runs."""
+"""ONNX Runtime: graphs as they were exported, the KV cache kept where the graph runs.
+
+Its own TensorRT providers build their engines when a graph is opened, which takes minutes the first
+time; `--provider tensorrt` is our own, whose engines `alm build` makes.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from alm.backends._session import EngineOptions, Feed, Kept, Session
+from alm._engines import Profile
+from alm._profiles import fits
+from alm.backends import _providers
+from alm.backends._session import EngineOptions, Feed, Kept, RowByRow, Session
 from alm.errors import BadArtifacts, MissingEngine, UnknownName
 from alm.ports import Port
 
 # alm's name of a provider -> ONNX Runtime's, the one preferred by `auto` first.
-PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+# Those that build engines come last: nobody waits for minutes who did not ask for it.
+PROVIDERS = {
+    "cuda": "CUDAExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+    "ort-tensorrt": "TensorrtExecutionProvider",
+    "ort-tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
+}
 
 DTYPES = {
     "tensor(float)": "float32",
@@ -53,18 +66,19 @@ def open_session(graph: Path, options: EngineOptions) -> Session:
     Raises:
         MissingEngine: onnxruntime is not installed.
         UnknownName: the provider is not in this installation.
-        BadArtifacts: ONNX Runtime cannot load the graph.
+        BadArtifacts: ONNX Runtime cannot load the graph, or the provider does not take it.
     """
     runtime = _runtime()
-    if options.provider not in available():
-        there = ", ".join(available())
-        raise UnknownName(f"provider {options.provider!r} is not installed; there is: {there}")
+    there = {name: PROVIDERS[name] for name in available()}
+    if options.provider not in there:
+        raise UnknownName(
+            f"provider {options.provider!r} is not installed; there is: {', '.join(there)}"
+        )
+    own, shapes, rows = _own(graph, options.provider)
     settings = _settings(runtime, options)
     late = options.halves and options.provider == "cpu"
     left_out = _widen_late(runtime, settings) if late else []
-    providers = [PROVIDERS[options.provider]]
-    if options.provider != "cpu":
-        providers.append(PROVIDERS["cpu"])
+    providers = _providers.chain(options.provider, there, own)
     try:
         session = runtime.InferenceSession(
             graph, settings, providers=providers, disabled_optimizers=left_out
@@ -82,7 +96,18 @@ def open_session(graph: Path, options: EngineOptions) -> Session:
             f"provider {options.provider!r} is installed but could not start on this machine; "
             "use --provider cpu"
         )
-    return OrtSession(session, options.provider)
+    opened = OrtSession(session, options.provider, shapes)
+    return RowByRow(opened) if rows else opened
+
+
+def _own(graph: Path, provider: str) -> tuple[dict[str, str], Profile, bool]:
+    """A provider's options for a graph, the shapes that it may be given, and whether row by row."""
+    if provider not in _providers.BUILDERS:
+        return (_providers.CUDA if provider == "cuda" else {}), {}, False
+    part = _providers.part_of(graph)[1]
+    shapes = _providers.profile(part, provider)
+    several = any("batch" in port.axes for port in part.inputs.values())
+    return _providers.tensorrt(part, provider, shapes), shapes, several
 
 
 def _settings(runtime: Any, options: EngineOptions) -> Any:
@@ -141,9 +166,10 @@ class Handle(Kept):
 class OrtSession(Session):
     """One graph in ONNX Runtime."""
 
-    def __init__(self, session: Any, provider: str) -> None:
-        self._session = session
-        self._device: str = "cuda" if provider == "cuda" else "cpu"
+    def __init__(self, session: Any, provider: str, shapes: Profile | None = None) -> None:
+        """`shapes`: what a provider that builds engines was told; none are any."""
+        self._session, self._shapes = session, shapes or {}
+        self._device: str = "cpu" if provider == "cpu" else "cuda"
         self.inputs = {i.name: _port(i) for i in session.get_inputs()}
         self.outputs = {o.name: _port(o) for o in session.get_outputs()}
         self.in_place = self._device == "cpu"  # there an OrtValue of a numpy array is that array
@@ -154,8 +180,12 @@ class OrtSession(Session):
         """See `Session.run`."""
         keep = keep or {}
         binding = self._session.io_binding()
-        for name, feed in feeds.items():
-            handle = feed if isinstance(feed, Handle) else self.hold(np.asarray(feed))
+        handles = {
+            name: feed if isinstance(feed, Handle) else self.hold(np.asarray(feed))
+            for name, feed in feeds.items()
+        }
+        self._refuse_outside(handles)
+        for name, handle in handles.items():
             binding.bind_ortvalue_input(name, handle.value)  # pyright: ignore
         for name in self.outputs:
             place = keep.get(name)
@@ -172,6 +202,17 @@ class OrtSession(Session):
             name: (keep[name] or Handle(value)) if name in keep else value.numpy()
             for name, value in values.items()
         }
+
+    def _refuse_outside(self, handles: Mapping[str, Handle]) -> None:
+        """Of other shapes ONNX Runtime would build another engine, for minutes and in silence."""
+        if not self._shapes:
+            return
+        wrong = fits({n: h.value.shape() for n, h in handles.items()}, self._shapes)  # pyright: ignore
+        if wrong:
+            raise BadArtifacts(
+                f"{wrong}; for more use --provider tensorrt, with: alm build DIR --context N "
+                "--prompt N"
+            )
 
     def hold(self, array: np.ndarray) -> Handle:
         """See `Session.hold`. On the CPU the engine works in the array's own memory."""

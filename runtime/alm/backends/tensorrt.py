@@ -21,6 +21,7 @@ from alm import _trt, build, manifest, verify
 from alm._engines import Engine
 from alm._profiles import ROOM, fits
 from alm.backends._cuda import Buffer, Cuda, Device
+from alm.backends._providers import part_of
 from alm.backends._session import EngineOptions, Feed, Kept, RowByRow, Session
 from alm.errors import BadArtifacts, MissingEngine
 from alm.manifest import Part
@@ -57,10 +58,7 @@ def open_session(graph: Path, options: EngineOptions) -> Session:
     """
     name = options.provider
     folder = graph.parent
-    said = manifest.load(folder)
-    part = next((p for p in said.parts if p.files[0].name == graph.name), None)
-    if part is None:
-        raise BadArtifacts(f"{folder} lists no part whose graph is {graph.name}")
+    said, part = part_of(graph)
     if _trt.gpu() is None:
         raise MissingEngine(f"{name} needs an NVIDIA GPU and its driver; use --provider cpu")
     engine, plan = read(folder, said, part, name)

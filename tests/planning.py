@@ -1,0 +1,110 @@
+"""What tests of `alm plan` share: decoders of published shapes, and manifests of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from alm import command, tools
+from alm.manifest import File, Manifest, Part
+from alm.plan import predict
+from alm.ports import Port
+
+NANO, NX, AGX = "orin-nano-8gb", "orin-nx-16gb", "agx-orin-64gb"
+SUPER, THOR = "orin-nano-8gb-super", "agx-thor"
+
+
+class Llm(NamedTuple):
+    """The shape of a decoder, from its published config."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    wide: int
+    vocab: int
+
+    @property
+    def weights(self) -> int:
+        """Of the layers."""
+        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden * self.wide)
+
+    @property
+    def head(self) -> int:
+        return self.hidden * self.vocab
+
+
+LLMS = {
+    "qwen3-0.6b": Llm(1024, 28, 16, 8, 128, 3072, 151936),
+    "qwen3-1.7b": Llm(2048, 28, 16, 8, 128, 6144, 151936),
+    "qwen3-4b": Llm(2560, 36, 32, 8, 128, 9728, 151936),
+    "qwen3-8b": Llm(4096, 36, 32, 8, 128, 12288, 151936),
+    "llama-1b": Llm(2048, 16, 32, 8, 64, 8192, 128256),
+    "llama-3b": Llm(3072, 28, 24, 8, 128, 8192, 128256),
+    "llama-8b": Llm(4096, 32, 32, 8, 128, 14336, 128256),
+    "qwen2.5-7b": Llm(3584, 28, 28, 4, 128, 18944, 152064),
+    "phi-3.5": Llm(3072, 32, 32, 32, 96, 8192, 32064),
+    "vicuna-7b": Llm(4096, 32, 32, 32, 128, 11008, 32000),
+}
+
+
+def part(name: str, role: str, size: int, **more: Any) -> Part:
+    return Part(name, role, (File(f"{name}.onnx", size, "0" * 64),), precision="fp16", **more)
+
+
+def image_encoder() -> tuple[Part, Part]:
+    """That of Qwen3-VL-2B, about an image of 512 x 512.
+
+    24 layers of width 1024 over 1024 patches (the 256 image tokens of a prompt of 292 are four
+    patches each), then four mergers of 4096 to 4096 to 2048.
+    """
+    patches = {"x": Port("float32", (1, 1024, 1536))}, {"y": Port("float32", (1, 1024, 1024))}
+    merged = {"y": Port("float32", (1, 256, 4096))}, {"z": Port("float32", (1, 256, 2048))}
+    layers, mergers = 24 * 12 * 1024**2, 4 * (4096 * 4096 + 4096 * 2048)
+    return (
+        part("vit", "encoder", 2 * layers, inputs=patches[0], outputs=patches[1]),
+        part("merger", "bridge", 2 * mergers, inputs=merged[0], outputs=merged[1]),
+    )
+
+
+def model(llm: Llm, tokens: int = 61, *front: Part) -> Manifest:
+    """A manifest in fp16 whose prompts have so many tokens."""
+    axes = ("batch", llm.kv_heads, "capacity", llm.head_dim)
+    cache = {
+        f"past_key_values.{i}.{kind}": Port("float16", axes)
+        for i in range(llm.layers)
+        for kind in ("key", "value")
+    }
+    embeds = Port("float32", ("batch", "seq", llm.hidden))
+    size = 2 * (llm.weights + llm.head)
+    return Manifest(
+        family="test",
+        parts=(*front, part("decoder", "decoder", size, inputs={"inputs_embeds": embeds} | cache)),
+        tokenizer=None,
+        # Letters of one token, whatever is counted of the places for clips and question.
+        prompt={"turn": "Q:", "clip": "<A>", "placeholder": "<A>", "tasks": {}},
+        tokens={"eos": [2]},
+        generation={"max_new_tokens": 64},
+        audio={"rate": 16000, "channel": "first", "least_samples": 400, "window_samples": 480000},
+        dimensions={
+            **{"hidden": llm.hidden, "vocab": llm.vocab, "layers": llm.layers},
+            **{"heads": llm.heads, "kv_heads": llm.kv_heads, "head_dim": llm.head_dim},
+            **{"context": 4096, "audio_tokens": tokens - 2},
+        },
+    )
+
+
+def planned(folder: Path, said: Manifest, device: str, **more: Any) -> dict[str, Any]:
+    """The plan for a folder that holds this manifest and nothing else."""
+    said.save(folder)
+    return predict(folder, device, **more)
+
+
+def row(found: dict[str, Any], precision: str) -> dict[str, Any]:
+    return next(each for each in found["choices"] if each["precision"] == precision)
+
+
+def alm_plan(*words: str | Path) -> int:
+    return command.run(tools.app, ["plan", *map(str, words)])
