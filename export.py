@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from alm import command, inspection, pick, targets
+from alm._engines import fingerprint
 from alm.errors import BadArtifacts, BadOption, UnknownName
 from alm.manifest import Manifest
 
@@ -177,7 +178,9 @@ def _joined(old: Manifest | None, new: Manifest, known: list[str], report: Any) 
         report.note(f"kept from before: {', '.join(p.name for p in kept)}")
     order = {name: i for i, name in enumerate(known)}
     parts = sorted([*kept, *new.parts], key=lambda p: order.get(p.name, len(order)))
-    return replace(new, parts=tuple(parts))
+    graphs = {part.name: fingerprint(part.files) for part in parts}
+    built = [e for e in old.engines if graphs.get(e.part) == e.graph] if old else []
+    return replace(new, parts=tuple(parts), engines=tuple(built))
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ class Voxtral(Original):
                 windows = self.heard(clip)
                 features.append(windows)
                 ids += [25] + [24] * (375 * len(windows))
-            # Bytes follow the special tokens, and these words are of no pieces.
+            # Bytes follow the special tokens; words must hold none of the few longer pieces.
             ids += [tiny_hf.TEKKEN_SPECIALS + byte for byte in turn.words.encode()] + [4]
         return _generated(self.tiny.truth, ids, input_features=torch.cat(features))
 

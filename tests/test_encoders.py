@@ -390,6 +390,63 @@ def test_the_whisper_graph_computes_what_the_module_does(dialect: str, tmp_path:
         np.testing.assert_allclose(graph.run(log_mel)[0], encoder(log_mel).numpy(), atol=1e-4)
 
 
+def pooled(dialect: str = "decomposed", **change: Any) -> whisper.Whisper:
+    """A Whisper that leaves padding out and averages pairs, with the weights of a plain one."""
+    torch.manual_seed(0)
+    plain = WhisperEncoder(WhisperConfig(**(TINY_WHISPER | change)))
+    encoder = whisper.build(TINY_WHISPER | change, dialect, pooled=True)
+    assert fill(encoder, plain.state_dict(), "whisper") == []
+    return encoder
+
+
+def test_a_pooled_whisper_does_not_hear_what_is_behind_a_clip() -> None:
+    encoder, log_mel = pooled(), noise(2, 20, 60)
+    samples = torch.tensor([32 * 160, 31 * 160 + 1])  # 32 frames of the spectrogram, both of them
+    speech, counts = encoder(log_mel, samples)
+    assert speech.shape == (2, 15, 32) and counts.tolist() == [8, 8]
+    changed = log_mel.clone()
+    changed[:, :, 34:] += 1  # beyond what the convolutions of frame 31 see
+    close(encoder(changed, samples)[0][:, :8], speech[:, :8])
+    assert (
+        encoder(changed, torch.tensor([60 * 160] * 2))[0][:, :8] - speech[:, :8]
+    ).abs().max() > 1e-2
+
+
+def test_a_whole_window_pooled_is_the_mean_of_pairs_before_the_norm() -> None:
+    encoder, plain = pooled(), whisper.build(TINY_WHISPER)
+    plain.load_state_dict(encoder.state_dict())
+    said: list[Tensor] = []
+    hook = plain.layer_norm.register_forward_pre_hook(lambda _, given: said.append(given[0]))
+    plain(noise(1, 20, 60))
+    hook.remove()
+    wanted = plain.layer_norm(F.avg_pool1d(said[0].transpose(1, 2), 2).transpose(1, 2))
+    speech, counts = encoder(noise(1, 20, 60), torch.tensor([60 * 160]))
+    close(speech, wanted)
+    assert counts.tolist() == [15]
+
+
+def test_an_odd_last_frame_is_left_out_of_the_pairs() -> None:
+    encoder = pooled(max_source_positions=31)
+    speech, counts = encoder(noise(1, 20, 62), torch.tensor([62 * 160]))
+    assert speech.shape[1] == 15 == int(counts) == encoder.outputs["speech"].axes[1]
+
+
+@pytest.mark.parametrize("dialect", FUSED)
+def test_the_graph_of_a_pooled_whisper_computes_what_the_module_does(
+    dialect: str, tmp_path: Path
+) -> None:
+    encoder = pooled(dialect)
+    graph = traced(encoder, (noise(2, 20, 60), torch.tensor([9_600, 500])), tmp_path, encoder.opset)
+    assert not graph.nodes.keys() & DATA_DEPENDENT
+    assert graph.nodes[FUSED[dialect]] == TINY_WHISPER["encoder_layers"]
+    for samples in ([9_600], [1, 321, 9_599], [0, 4_801]):
+        log_mel, lengths = noise(len(samples), 20, 60), torch.tensor(samples)
+        (speech, counts), wanted = graph.run(log_mel, lengths), encoder(log_mel, lengths)
+        np.testing.assert_allclose(speech, wanted[0].numpy(), atol=1e-4)
+        np.testing.assert_array_equal(counts, wanted[1].numpy())
+        assert np.isfinite(speech).all()
+
+
 @pytest.mark.parametrize("dialect", FUSED)
 @pytest.mark.parametrize("variant", ["as published", "no relative positions"])
 def test_the_beats_graph_computes_what_the_module_does(

@@ -157,6 +157,27 @@ def test_the_mel_graph_computes_what_the_module_does(opset: int, tmp_path: Path)
 
 
 @pytest.mark.parametrize("opset", [18, 24])
+def test_the_mel_graph_of_whole_clips_computes_what_the_module_does(
+    opset: int, tmp_path: Path
+) -> None:
+    mel = Mel(80, window_samples=2 * RATE, rows=25)
+    graph = traced(mel, (noise(2, 40_000), torch.tensor([40_000, 20_000])), tmp_path, opset)
+    assert not graph.nodes.keys() & DATA_DEPENDENT
+    for rows, samples in ((1, 1), (2, 31_999), (1, 32_000), (3, 32_001), (1, 131_072)):
+        pcm, lengths = noise(rows, samples), samples - torch.arange(rows).clamp(max=samples - 1)
+        (log_mel, counts), wanted = graph.run(pcm, lengths), mel(pcm, lengths)
+        assert log_mel.shape[2] == 200 * -(-samples // 32_000)
+        np.testing.assert_allclose(log_mel, wanted[0].numpy(), atol=1e-4)
+        np.testing.assert_array_equal(counts, wanted[1].numpy())
+
+
+def test_a_whole_clip_of_one_window_has_the_mel_of_a_window() -> None:
+    pcm = noise(1, 50_000)
+    log_mel, counts = Mel(80, rows=375)(pcm, torch.tensor([50_000]))
+    assert torch.equal(log_mel, Mel(80)(pcm)) and counts.tolist() == [375]
+
+
+@pytest.mark.parametrize("opset", [18, 24])
 def test_the_fbank_graph_computes_what_the_module_does(opset: int, tmp_path: Path) -> None:
     fbank = Fbank()
     graph = traced(fbank, (noise(2, 20_000), torch.tensor([20_000, 16_000])), tmp_path, opset)

@@ -14,6 +14,7 @@ import onnx
 import pytest
 from built import RTX, alm_build, decoder, quiet, some_engine
 from commands import Capture
+from conftest import run_export
 
 import alm
 from alm import _trt, build, manifest
@@ -48,6 +49,25 @@ def test_a_part_that_is_replaced_takes_its_own_engine_along_and_no_other(own: Pa
     assert said.replacing(replace(part, nodes=1)).engines == (fitting, other)  # the same graph
     anew = replace(part, files=(File("decoder.onnx", 3, "ef"),))
     assert said.replacing(anew).engines == (other,)
+
+
+def test_exporting_a_part_again_drops_its_engine_and_no_other(own: Path, checkpoint: Path) -> None:
+    said = manifest.load(own)
+    engines = []
+    for name in ("mel", "decoder"):
+        part = said.part(name)
+        assert part
+        (own / f"{name}.engine").write_bytes(name.encode())
+        file = File(f"{name}.engine", len(name), hashlib.sha256(name.encode()).hexdigest())
+        fresh = some_engine(name, graph=build.fingerprint(part.files))
+        engines.append(replace(fresh, file=file))
+    replace(said, engines=tuple(engines)).save(own)
+    words = ("--part", "decoder", "--dynamic-batch", "--dialect", "standard", "--out", own)
+    run_export("--model", checkpoint, *words)  # the same graph
+    assert manifest.load(own).engines == tuple(engines)
+    run_export("--model", checkpoint, *words, "--precision", "fp16")
+    assert manifest.load(own).engines == (engines[0],)
+    assert (own / "mel.engine").is_file() and not (own / "decoder.engine").exists()
 
 
 @pytest.mark.parametrize(

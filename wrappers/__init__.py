@@ -7,6 +7,7 @@ keeps a file out of the list.
 from __future__ import annotations
 
 import ast
+import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -115,6 +116,19 @@ def pick_role(role: str, name: str) -> Any:
     return pick(sys.modules[__name__], name)
 
 
+def model_type(path: Path) -> str:
+    """What the config.json at `path`, or in it, calls the model; "" where nothing does."""
+    file = path / "config.json" if path.is_dir() else path
+    if file.name != "config.json" or not file.is_file():
+        return ""
+    try:
+        said = json.loads(file.read_bytes())
+    except (ValueError, RecursionError):
+        return ""
+    found = said.get("model_type") if isinstance(said, dict) else None
+    return found if isinstance(found, str) else ""
+
+
 def open_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint at `path`, by whichever family recognises it.
 
@@ -129,4 +143,6 @@ def open_checkpoint(path: Path) -> Checkpoint:
         if family.recognises(path):
             return family.load(path)
     wanted = "; ".join(f"{name}: {family.LOOKS_LIKE}" for name, family in families.items())
-    raise UnknownName(f"{path} is no model that is known here; known are {wanted}")
+    named = model_type(path)
+    said = f" (its config.json says model_type: {named[:80]!r})" if named else ""
+    raise UnknownName(f"{path} is no model that is known here{said}; known are {wanted}")

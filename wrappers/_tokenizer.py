@@ -1,4 +1,4 @@
-"""The tokenizer of a folder as one tokenizer.json; sentencepiece is converted and checked."""
+"""The tokenizer of a folder as one tokenizer.json; others are converted, and checked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer, normalizers
 
 from alm.errors import BadCheckpoint, MissingFile
+from wrappers import _tekken
 from wrappers._weights import read_json
 
 # Texts on which a converted tokenizer must agree with sentencepiece, besides the model's prompts.
@@ -28,7 +29,7 @@ def tokenizer_json(folder: Path, prompts: Iterable[str]) -> str:
     """The text of a tokenizer.json that tokenizes as the folder's own tokenizer does.
 
     Raises:
-        MissingFile: neither tokenizer.json nor tokenizer.model.
+        MissingFile: neither tokenizer.json nor tokenizer.model nor tekken.json.
         BadCheckpoint: unreadable, or no conversion agrees with sentencepiece on the prompts.
     """
     ready = folder / "tokenizer.json"
@@ -39,9 +40,14 @@ def tokenizer_json(folder: Path, prompts: Iterable[str]) -> str:
         except Exception as error:  # tokenizers raises plain Exception
             raise BadCheckpoint(f"{ready} is no tokenizer: {error}") from error
         return text
+    tekken = folder / "tekken.json"
+    if tekken.is_file():
+        return _tekken.converted(tekken)
     pieces = folder / "tokenizer.model"
     if not pieces.is_file():
-        raise MissingFile(f"{folder} holds no tokenizer.json and no tokenizer.model")
+        raise MissingFile(
+            f"{folder} holds no tokenizer.json and no tokenizer.model, and no tekken.json"
+        )
     return _converted(pieces, [*PROBES, *prompts])
 
 

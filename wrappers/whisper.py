@@ -6,15 +6,18 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
-from alm.ports import Port
+from alm.ports import Port, Span
 from wrappers import Wrapper, randomised
-from wrappers._attend import attend, opset
+from wrappers._attend import attend, opset, padding
+from wrappers.mel import HOP, RATE
 
 ROLE = "encoder"
+LEAST_POOLED = 2 * HOP + 1  # samples of the shortest clip that is a row of pairs of frames
 
 _tanh_gelu = partial(F.gelu, approximate="tanh")
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -45,17 +48,23 @@ class Whisper(Wrapper):
     Args:
         config: Whisper's config.json. `scale_embedding` concerns the decoder alone.
         dialect: the form in which attention is written into a graph.
+        pooled: as Qwen2-Audio has it: no frame attends to the padding behind a clip's
+            `pcm_lengths` samples, every two frames become their mean before the last norm, and
+            `audio_lengths` says how many rows of these are the clip's.
     """
 
     role = ROLE
 
-    def __init__(self, config: Mapping[str, Any], dialect: str = "decomposed") -> None:
+    def __init__(
+        self, config: Mapping[str, Any], dialect: str = "decomposed", *, pooled: bool = False
+    ) -> None:
         super().__init__()
         self.opset = opset(dialect)
         known = {**DEFAULTS, **{k: v for k, v in config.items() if v is not None}}
         mels, frames, width = (
             known[key] for key in ("num_mel_bins", "max_source_positions", "d_model")
         )
+        self.dialect, self.frames = dialect, frames
         self.conv1 = nn.Conv1d(mels, width, kernel_size=3, padding=1)
         self.conv2 = nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1)
         self.embed_positions = nn.Embedding(frames, width)
@@ -63,17 +72,46 @@ class Whisper(Wrapper):
         self.layer_norm = nn.LayerNorm(width)
         # Positions are learned for the whole window, so nothing but the batch is dynamic.
         self.inputs = {"log_mel": Port("float32", ("batch", mels, 2 * frames))}
-        self.outputs = {"speech": Port("float32", ("batch", frames, width))}
+        rows = frames // 2 if pooled else frames
+        self.outputs = {"speech": Port("float32", ("batch", rows, width))}
         self.spans = {}
+        if pooled:
+            most = 2 * frames * HOP
+            self.inputs["pcm_lengths"] = Port("int64", ("batch",), counts="samples")
+            self.outputs["audio_lengths"] = Port("int64", ("batch",))
+            self.spans["samples"] = Span(LEAST_POOLED, min(10 * RATE, most), most)
 
-    def forward(self, log_mel: Tensor) -> Tensor:
-        """[batch, mels, 2 * frames] -> [batch, frames, width]."""
+    def forward(
+        self, log_mel: Tensor, pcm_lengths: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """[batch, mels, 2 * frames] -> [batch, frames, width].
+
+        Pooled: the same and [batch] -> [batch, frames / 2, width], [batch].
+        """
         x = F.gelu(self.conv1(log_mel))
         x = F.gelu(self.conv2(x))
         x = x.transpose(1, 2) + self.embed_positions.weight
+        if pcm_lengths is None:
+            for layer in self.layers:
+                x = layer(x)
+            return self.layer_norm(x)
+        heard = heard_frames(pcm_lengths)
+        real = torch.arange(self.frames) < heard[:, None]
+        padded = padding(real.float(), self.dialect)
         for layer in self.layers:
-            x = layer(x)
-        return self.layer_norm(x)
+            x = layer(x, padded)
+        rows = self.frames // 2
+        pairs = x[:, : 2 * rows].reshape(-1, rows, 2, x.shape[2])
+        return self.layer_norm(pairs.mean(2)), heard // 2
+
+
+def heard_frames(pcm_lengths: Tensor) -> Tensor:
+    """Samples of clips -> frames of the encoder (two of the spectrogram's) that they fill.
+
+    transformers counts in another order, with n - 1 and n - 2, which no graph divides as Python
+    does where they are below zero.
+    """
+    return ((pcm_lengths + (HOP - 1)) // HOP + 1) // 2
 
 
 class Layer(nn.Module):
@@ -89,13 +127,13 @@ class Layer(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
         self.final_layer_norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.self_attn(self.self_attn_layer_norm(x))
+    def forward(self, x: Tensor, padded: Tensor | None = None) -> Tensor:
+        x = x + self.self_attn(self.self_attn_layer_norm(x), padded)
         return x + self.fc2(self.activation(self.fc1(self.final_layer_norm(x))))
 
 
 class Attention(nn.Module):
-    """Every frame attends to every frame; silence is not masked."""
+    """Every frame attends to every frame, silence not left out, unless `padded` leaves some out."""
 
     def __init__(self, width: int, heads: int, dialect: str) -> None:
         super().__init__()
@@ -107,15 +145,17 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[batch, frames, width] -> the same."""
+    def forward(self, x: Tensor, padded: Tensor | None = None) -> Tensor:
+        """[batch, frames, width] and what `_attend.padding` gives -> [batch, frames, width]."""
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        return self.out_proj(attend(q, k, v, self.heads, self.dialect))
+        return self.out_proj(attend(q, k, v, self.heads, self.dialect, padded=padded))
 
 
-def build(config: Mapping[str, Any], dialect: str = "decomposed") -> Whisper:
+def build(
+    config: Mapping[str, Any], dialect: str = "decomposed", *, pooled: bool = False
+) -> Whisper:
     """The encoder that Whisper's config.json describes, its weights still to be filled in."""
-    return Whisper(config, dialect).eval().requires_grad_(False)
+    return Whisper(config, dialect, pooled=pooled).eval().requires_grad_(False)
 
 
 def _activation(name: str) -> Callable[[Tensor], Tensor]:

@@ -91,7 +91,7 @@ def answer(
     seed: Annotated[int | None, Whole(min=0, help="Of sampling: the same gives the same.")] = None,
     threads: Annotated[int, typer.Option(min=0, help="Of the engine; 0 leaves it the choice.")] = 0,
     provider: Annotated[
-        str, typer.Option(help="auto, or what runs the graphs: cpu, cuda.")
+        str, typer.Option(help="auto, or what runs the graphs: cpu, cuda, openvino, tensorrt.")
     ] = "auto",
     build_first: Annotated[
         bool, typer.Option("--build", help="Build TensorRT's engines that do not fit this machine.")

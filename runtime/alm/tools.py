@@ -146,7 +146,7 @@ def bench(
     ] = None,
     threads: Annotated[int, typer.Option(min=0, help="Of the engine; 0 leaves it the choice.")] = 0,
     provider: Annotated[
-        str, typer.Option(help="auto, or what runs the graphs: cpu, cuda.")
+        str, typer.Option(help="auto, or what runs the graphs: cpu, cuda, openvino, tensorrt.")
     ] = "auto",
     debug: Debug = False,
 ) -> None:

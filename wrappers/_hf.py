@@ -1,0 +1,188 @@
+"""A Hugging Face folder of a Whisper-like tower, a projector and an LLM, taken apart.
+
+What differs from family to family stands in the family's file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from alm.errors import BadCheckpoint
+from wrappers import Checkpoint, Wrapper, _tokenizer, whisper
+from wrappers._decoder import Decoder
+from wrappers._fit import faults
+from wrappers._hf_files import BRIDGE, LLM, TABLE, TOWER, Files
+from wrappers._lazy import attach, hollow
+from wrappers._weights import Weights
+from wrappers.mel import RATE
+from wrappers.projector import Projector
+
+
+class Folder(Files):
+    """The checkpoint taken apart; a family says what is not alike in all."""
+
+    pooled = False  # whether the tower masks padding and averages pairs of frames
+    bridge: dict[str, str]  # a projector's layer -> its name in the checkpoint
+
+    def build_projector(self) -> Projector:
+        """The projector that the config describes, without weights."""
+        raise NotImplementedError
+
+    def mel(self, dialect: str) -> Wrapper:
+        """The front end."""
+        raise NotImplementedError
+
+    def prompt(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        """What the manifest says of prompts."""
+        raise NotImplementedError
+
+    def whisper(self, dialect: str) -> Wrapper:
+        part = hollow(lambda: whisper.build(self.whisper_config, dialect, pooled=self.pooled))
+        return attach(part, self.weights.under(TOWER))
+
+    def projector(self, dialect: str) -> Wrapper:
+        ours = Weights(self.weights.where)
+        theirs = self.weights.under(BRIDGE)
+        part = hollow(self.build_projector)
+        for layer, name in self.bridge.items():
+            for kind in ("weight", "bias"):
+                if f"{name}.{kind}" in theirs:
+                    read = partial(theirs.__getitem__, f"{name}.{kind}")
+                    ours.add(f"{layer}.{kind}", theirs.shapes[f"{name}.{kind}"], read)
+        return attach(part, ours)
+
+    def decoder(self, dialect: str) -> Wrapper:
+        return attach(hollow(lambda: Decoder(self.spec, dialect)), self.weights.under(LLM))
+
+    def embedding(self) -> Tensor:
+        """The table [vocab, hidden] as the LLM uses it."""
+        table, scale = self.weights[LLM + TABLE], self.spec.embedding_scale
+        return table if scale == 1.0 else table.float() * scale
+
+    # --- the whole
+
+    def check(self) -> list[str]:
+        """Everything that is missing, misshapen or does not fit; and what is unused, for notes.
+
+        Raises:
+            BadCheckpoint: naming all of it at once.
+        """
+        wrong: list[str] = []
+
+        def tried(build: Callable[[], nn.Module]) -> nn.Module:
+            try:
+                with torch.device("meta"):
+                    return build()
+            except BadCheckpoint as error:
+                wrong.append(str(error))
+                return nn.Module()
+
+        whole = nn.ModuleDict(
+            {
+                TOWER[:-1]: tried(lambda: whisper.build(self.whisper_config)),
+                BRIDGE[:-1]: tried(self._named_projector),
+                LLM[:-1]: tried(self._llm),
+            }
+        )
+        try:
+            _ = self.window_samples
+        except BadCheckpoint as error:
+            wrong += [] if str(error) in wrong else [str(error)]
+        wrong += faults(whole, self.weights.shapes, self.weights.where)
+        if wrong:
+            raise BadCheckpoint("; ".join(dict.fromkeys(wrong)))
+        known = whole.state_dict()
+        return [n for n in self.weights.shapes if n not in known and "rotary_emb" not in n]
+
+    def _named_projector(self) -> nn.Module:
+        part = self.build_projector()
+        return nn.ModuleDict({name: part.get_submodule(our) for our, name in self.bridge.items()})
+
+    def _llm(self) -> nn.Module:
+        part = Decoder(self.spec, "decomposed")
+        part.model.embed_tokens = nn.Embedding(self.spec.vocab, self.spec.hidden)
+        return part
+
+    def checkpoint(
+        self, *, audio_tokens: Callable[[], int], least_samples: int, long: str
+    ) -> Checkpoint:
+        """The checkpoint taken apart; nothing large is read before its part is asked for.
+
+        Args:
+            audio_tokens: embeddings of a whole window, asked when the config is known to be right.
+            least_samples: to which shorter clips are padded with silence.
+            long: `each` or `joined`, as a clip of more than one window is heard.
+        """
+        unused = self.check()
+        text = _tokenizer.tokenizer_json(self.path, [])
+        tokenizer = Tokenizer.from_str(text)
+        spec, prompt = self.spec, self.prompt(tokenizer)
+        return Checkpoint(
+            family=self.family,
+            parts={
+                "mel": self.mel,
+                "whisper": self.whisper,
+                "projector": self.projector,
+                "decoder": self.decoder,
+            },
+            embedding=self.embedding,
+            tokenizer_json=text,
+            prompt=prompt,
+            tokens=self.tokens(tokenizer, prompt["start"]),
+            generation=self.generation(),
+            audio={
+                "rate": RATE,
+                "channel": "mean",
+                "least_samples": least_samples,
+                "window_samples": self.window_samples,
+                "long": long,
+            },
+            dimensions={
+                "hidden": spec.hidden,
+                "vocab": spec.vocab,
+                "layers": spec.layers,
+                "heads": spec.heads,
+                "kv_heads": spec.kv_heads,
+                "head_dim": spec.head_dim,
+                "context": spec.context,
+                "audio_tokens": audio_tokens(),
+            },
+            source={
+                "config": self.file.name,
+                "llm": spec.config.model_type,
+                "adapter": "none",
+                "fingerprint": self.fingerprint(),
+            },
+            notes=self._notes(unused),
+        )
+
+    def _notes(self, unused: list[str]) -> tuple[str, ...]:
+        """What was found and left out, for the person who exports."""
+        notes = [f"unused in {self.weights.where}: {', '.join(unused)}"] if unused else []
+        if kinds := self.kinds():
+            counts = " and ".join(f"{count} weights in {kind}" for kind, count in kinds.items())
+            notes.append(
+                f"{self.path} is quantized by bitsandbytes ({counts}): they are dequantized as "
+                "they are read, and exported in the precision asked for"
+            )
+        return tuple(notes)
+
+    def placeholder(self, tokenizer: Tokenizer, number: int | None) -> str:
+        """The token of the config that stands for a clip's embeddings, as text.
+
+        Raises:
+            BadCheckpoint: the tokenizer does not know it, or not as one token.
+        """
+        text = None if number is None else tokenizer.id_to_token(number)
+        if text is None or tokenizer.encode(text, add_special_tokens=False).ids != [number]:
+            raise BadCheckpoint(
+                f"{self.file} says that token {number} stands for audio, and the tokenizer beside "
+                f"it has {text!r} there, which is no special token"
+            )
+        return text

@@ -1,0 +1,225 @@
+"""What a Hugging Face folder of an audio LLM holds on disk: config, weights, processor, defaults.
+
+Names of weights are the published ones here, whichever transformers wrote them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import AutoConfig
+
+from alm.errors import BadCheckpoint, UnknownName
+from wrappers import _nf4, _tokenizer, pick_role, whisper
+from wrappers._spec import Spec
+from wrappers._weights import Weights, open_folder, read_json
+from wrappers.mel import HOP, RATE
+
+TOWER, BRIDGE, LLM = "audio_tower.", "multi_modal_projector.", "language_model."
+TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+FFT = 400  # samples of a frame, of every Whisper
+
+# What transformers' `generate` takes for a key that generation_config.json leaves out; the longest
+# answer is ours, its own being 20 tokens with the prompt.
+GENERATION: dict[str, Any] = {
+    "max_new_tokens": 512,
+    "num_beams": 1,
+    "do_sample": False,
+    "min_length": 0,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 50,
+    "repetition_penalty": 1.0,
+    "length_penalty": 1.0,
+}
+OTHER_NAMES = {"min_length": "min_new_tokens"}  # there min_length counts the prompt, too
+
+
+class Files:
+    """One checkpoint on disk; each property is read once, when it is asked for."""
+
+    family: str  # its config's model_type
+
+    def __init__(self, path: Path) -> None:
+        """`path` is the folder or its config.json."""
+        self.path = path if path.is_dir() else path.parent
+        self.file = self.path / "config.json"
+
+    @cached_property
+    def config(self) -> Any:
+        """transformers' config.
+
+        Raises:
+            BadCheckpoint: it is none, or describes weights that are quantized in an unknown way.
+        """
+        quantized = read_json(self.file).get("quantization_config")
+        if quantized and not _nf4.described(quantized):
+            raise BadCheckpoint(
+                f"{self.file} describes quantised weights, and of those only bitsandbytes' 4-bit "
+                "ones are read (quant_method: bitsandbytes, load_in_4bit: true); give the folder "
+                "of the plain ones, they are quantised again on export"
+            )
+        try:
+            return AutoConfig.from_pretrained(
+                self.path, local_files_only=True, trust_remote_code=False
+            )
+        except Exception as error:  # transformers raises what its dataclasses raise
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise BadCheckpoint(f"{self.file} describes no model: {reason}") from error
+
+    @cached_property
+    def whisper_config(self) -> dict[str, Any]:
+        """The tower's sizes under Whisper's names."""
+        audio = self.config.audio_config
+        if audio.model_type != f"{self.family}_encoder":
+            raise BadCheckpoint(
+                f"{self.file} says audio_config.model_type: {audio.model_type!r}; known is "
+                f"{self.family}_encoder"
+            )
+        return {name: getattr(audio, name) for name in whisper.DEFAULTS}
+
+    @cached_property
+    def spec(self) -> Spec:
+        """The LLM that the config describes."""
+        text = self.config.text_config
+        try:
+            return pick_role("llm", text.model_type).spec(text)
+        except UnknownName as error:
+            raise BadCheckpoint(f"{self.file} says text_config.model_type: {error}") from error
+        except BadCheckpoint as error:
+            raise BadCheckpoint(f"{self.file}: {error}") from error
+
+    @property
+    def frames(self) -> int:
+        """Frames that the tower gives for a window."""
+        return int(self.whisper_config["max_source_positions"])
+
+    @cached_property
+    def window_samples(self) -> int:
+        """Samples of the tower's window.
+
+        Raises:
+            BadCheckpoint: the processor's settings are of another spectrogram, all named.
+        """
+        file, said = self._extractor()
+        samples = 2 * self.frames * HOP
+        wanted = {
+            "feature_size": self.whisper_config["num_mel_bins"],
+            "sampling_rate": RATE,
+            "hop_length": HOP,
+            "n_fft": FFT,
+            "chunk_length": samples / RATE,
+        }
+        odd = [
+            f"{name} {said[name]!r} and not {want:g}"
+            for name, want in wanted.items()
+            if said.get(name, want) != want
+        ]
+        if odd:
+            raise BadCheckpoint(f"{file} says {', '.join(odd)}, as {self.file} wants it")
+        return samples
+
+    def _extractor(self) -> tuple[Path, dict[str, Any]]:
+        """The settings of the feature extractor and their file; empty where there is none."""
+        for name, section in (
+            ("preprocessor_config.json", None),
+            ("processor_config.json", "feature_extractor"),
+        ):
+            file = self.path / name
+            said = read_json(file) if file.is_file() else {}
+            said = said.get(section) if section else said
+            if isinstance(said, dict) and said:
+                return file, said
+        return self.path, {}
+
+    @cached_property
+    def _stored(self) -> Weights:
+        """What the folder holds, as it is named there and quantized where it is."""
+        return open_folder(self.path)
+
+    @cached_property
+    def weights(self) -> Weights:
+        """All weights of the folder, dequantized, under their published names.
+
+        An LLM that is tied, and without a head of its own, has its table for one.
+        """
+        found = _nf4.dequantized(self._stored)
+        named = Weights(found.where)
+        for name, shape in found.shapes.items():
+            named.add(_published(name), shape, partial(found.__getitem__, name))
+        table, head = LLM + TABLE, LLM + HEAD
+        tied = getattr(self.config.text_config, "tie_word_embeddings", False)
+        if tied and head not in named and table in named:
+            named.add(head, named.shapes[table], partial(named.__getitem__, table))
+        return named
+
+    def kinds(self) -> dict[str, int]:
+        """How many weights are quantized, by type: {"NF4": 224}."""
+        return _nf4.kinds(self._stored)
+
+    # --- what is beside them
+
+    @cached_property
+    def generation_config(self) -> dict[str, Any]:
+        """generation_config.json, or nothing."""
+        file = self.path / "generation_config.json"
+        return read_json(file) if file.is_file() else {}
+
+    def generation(self) -> dict[str, Any]:
+        """How the checkpoint wants to be decoded."""
+        said = {
+            name: self.generation_config.get(OTHER_NAMES.get(name, name)) for name in GENERATION
+        }
+        return GENERATION | {name: value for name, value in said.items() if value is not None}
+
+    def tokens(self, tokenizer: Tokenizer, start: str) -> dict[str, Any]:
+        """BOS, where the tokenizer puts one in front that `start` does not hold yet, and EOS.
+
+        Raises:
+            BadCheckpoint: no file says what ends an answer.
+        """
+        eos = self.generation_config.get("eos_token_id")
+        eos = self.config.text_config.eos_token_id if eos is None else eos
+        if eos is None:
+            eos = _tokenizer.special_id(self.path, tokenizer, "eos_token")
+        ends = [i for i in (eos if isinstance(eos, list) else [eos]) if isinstance(i, int)]
+        if not ends:
+            raise BadCheckpoint(f"{self.path} does not say eos_token_id")
+        front = tokenizer.encode("", add_special_tokens=True).ids[:1]
+        opened = tokenizer.encode(start, add_special_tokens=False).ids[:1]
+        bos = front[0] if front and front != opened and front[0] not in ends else None
+        # transformers is given these prompts as ids, and penalizes what it is given.
+        return {"bos": bos, "eos": ends, "stop_strings": [], "penalize_prompt": True}
+
+    def fingerprint(self) -> str:
+        """Tells this checkpoint from another: names, sizes, and both ends of every file."""
+        digest = hashlib.sha256()
+        for file in sorted(self.path.iterdir()):
+            if not file.is_file():
+                continue
+            size = file.stat().st_size
+            digest.update(f"{file.name} {size}".encode())
+            with file.open("rb") as stream:
+                digest.update(stream.read(2**20))
+                stream.seek(max(0, size - 2**20))
+                digest.update(stream.read())
+        return digest.hexdigest()
+
+
+def _published(name: str) -> str:
+    """A weight's name -> the one that published checkpoints have.
+
+    Since its version 5 transformers calls them model.audio_tower, model.language_model and lm_head,
+    though it still writes the older names.
+    """
+    plain = name.removeprefix("model.")
+    if plain == HEAD:
+        return LLM + HEAD
+    inner = plain.removeprefix(LLM)
+    if inner != plain and not inner.startswith(("model.", "lm_head.")):
+        return f"{LLM}model.{inner}"
+    return plain
