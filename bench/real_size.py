@@ -114,7 +114,7 @@ def write_llm(folder: Path, llm: Llm, shard_bytes: int) -> None:
     )
     _json(folder / "config.json", config)
     _json(folder / "generation_config.json", ids)
-    _shards(folder, llm_slots(llm), torch.bfloat16, shard_bytes)
+    shards(folder, llm_slots(llm), torch.bfloat16, shard_bytes)
     vocabulary.tokenizer(llm.vocab).save(str(folder / "tokenizer.json"))
     names = dict(bos_token=vocabulary.BOS, eos_token=vocabulary.EOS, pad_token=vocabulary.EOS)
     _json(
@@ -161,7 +161,7 @@ def write_whisper(folder: Path, ears: Ears, shard_bytes: int) -> None:
     )
     _json(folder / "config.json", config)
     _json(folder / "preprocessor_config.json", dict(feature_size=ears.mels, chunk_length=30))
-    _shards(folder, whisper_slots(ears), torch.float16, shard_bytes)
+    shards(folder, whisper_slots(ears), torch.float16, shard_bytes)
 
 
 def whisper_slots(ears: Ears) -> Iterator[Slot]:
@@ -249,7 +249,7 @@ def _norm(name: str, width: int) -> Iterator[Slot]:
     yield Slot(f"{name}.bias", (width,), "zero")
 
 
-def _shards(folder: Path, slots: Iterator[Slot], dtype: torch.dtype, most: int) -> None:
+def shards(folder: Path, slots: Iterator[Slot], dtype: torch.dtype, most: int) -> None:
     """safetensors of at most `most` bytes (or of one tensor) each, and their index."""
     pending: dict[str, Tensor] = {}
     names: list[list[str]] = []
