@@ -33,7 +33,8 @@ def roofline(
         and the bound's share of that.
     """
     rules = model.manifest.audio
-    alone = [clip for clip in clips if clip["windows"] == 1]
+    longest = rules["window_samples"] / rules["rate"]
+    alone = [clip for clip in clips if clip["windows"] == 1 and clip["seconds"] <= longest]
     if not alone:
         notes.append("every clip is longer than the model's window: there is no roofline")
         return []
