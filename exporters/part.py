@@ -179,9 +179,16 @@ def _leanest(traced: ir.Model, work: _Work, settings: Settings) -> _Saved:
         return work.save(traced, "no: nothing to take away")
     if saved.parity.good or saved.parity.worst_rel <= work.pulled.loss:
         return saved
+    aside = {file: file.rename(file.with_name(f".{file.name}.leaner")) for file in saved.files}
     plain = work.save(traced, "no: onnxsim made it less exact")
     # Where a lever loses much by itself, the simplified graph may not lose more.
     if plain.parity.good or saved.parity.worst_abs > 1.1 * plain.parity.worst_abs:
         work.say(f"kept unsimplified: off by {saved.parity.worst_abs:.1e} after onnxsim")
+        for leaner_file in aside.values():
+            leaner_file.unlink()
         return plain
-    return work.save(leaner, verdict)
+    for file in plain.files:
+        file.unlink()
+    for file, leaner_file in aside.items():
+        leaner_file.rename(file)
+    return saved

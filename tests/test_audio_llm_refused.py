@@ -81,6 +81,7 @@ def test_a_config_that_is_damaged_is_refused_with_its_line(copy: Tiny) -> None:
     copy.config.write_text("audio_llm:\n  llama_path: [llm\n  whisper_path: x\n")
     said = refused(copy)
     assert "config.yaml is no readable YAML" in said and "line 3" in said
+    assert not wrappers.pick_role("family", "salmonn").recognises(copy.config)
 
 
 # --- forms of the same checkpoint

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alm.errors import BadCheckpoint
 from wrappers import _tokenizer
-from wrappers._salmonn_files import Files
+from wrappers._named_folders import Folders
 from wrappers._weights import Weights, load_pickled
 
 SECTION, PATHS = "audio_llm", ("llama_path", "whisper_path", "checkpoint_path")
@@ -24,8 +24,8 @@ TASKS = {
 }
 
 
-class AudioFiles(Files):
-    """One checkpoint on disk. Whisper and LLM are read as those of a SALMONN are."""
+class AudioFiles(Folders):
+    """One checkpoint on disk; each property is read once, when it is asked for."""
 
     @cached_property
     def settings(self) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
-from wrappers import Checkpoint, Wrapper, _tokenizer, whisper
+from wrappers import Checkpoint, Wrapper, _llm_folder, _tokenizer, whisper
 from wrappers._decoder import Decoder
 from wrappers._fit import faults
-from wrappers._hf_files import BRIDGE, LLM, TABLE, TOWER, Files
+from wrappers._hf_files import BRIDGE, LLM, TOWER, Files
 from wrappers._lazy import attach, hollow
+from wrappers._llm_folder import TABLE
 from wrappers._weights import Weights
 from wrappers.mel import RATE
 from wrappers.projector import Projector
@@ -62,8 +63,7 @@ class Folder(Files):
 
     def embedding(self) -> Tensor:
         """The table [vocab, hidden] as the LLM uses it."""
-        table, scale = self.weights[LLM + TABLE], self.spec.embedding_scale
-        return table if scale == 1.0 else table.float() * scale
+        return _llm_folder.scaled(self.weights[LLM + TABLE], self.spec)
 
     # --- the whole
 
@@ -143,16 +143,7 @@ class Folder(Files):
                 "window_samples": self.window_samples,
                 "long": long,
             },
-            dimensions={
-                "hidden": spec.hidden,
-                "vocab": spec.vocab,
-                "layers": spec.layers,
-                "heads": spec.heads,
-                "kv_heads": spec.kv_heads,
-                "head_dim": spec.head_dim,
-                "context": spec.context,
-                "audio_tokens": audio_tokens(),
-            },
+            dimensions=_llm_folder.dimensions(spec) | {"audio_tokens": audio_tokens()},
             source={
                 "config": self.file.name,
                 "llm": spec.config.model_type,

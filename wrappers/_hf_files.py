@@ -15,12 +15,12 @@ from transformers import AutoConfig
 
 from alm.errors import BadCheckpoint, UnknownName
 from wrappers import _nf4, _tokenizer, pick_role, whisper
+from wrappers._llm_folder import HEAD, TABLE
 from wrappers._spec import Spec
 from wrappers._weights import Weights, open_folder, read_json
 from wrappers.mel import HOP, RATE
 
 TOWER, BRIDGE, LLM = "audio_tower.", "multi_modal_projector.", "language_model."
-TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 FFT = 400  # samples of a frame, of every Whisper
 
 # What transformers' `generate` takes for a key that generation_config.json leaves out; the longest

@@ -5,19 +5,15 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
-from transformers import AutoConfig
 
-import wrappers
-from alm.errors import BadCheckpoint, UnknownName
-from wrappers import _adapters, _nf4, beats, whisper
-from wrappers._decoder import Decoder, Spec
-from wrappers._salmonn_config import Config
-from wrappers._weights import Weights, load_pickled, open_folder, read_json
+from alm.errors import BadCheckpoint
+from wrappers import _adapters, beats
+from wrappers._llm_folder import HEAD, TABLE, named, on_meta
+from wrappers._named_folders import Folders
+from wrappers._weights import Weights, load_pickled
 from wrappers.qformer import Shape
 
-RATE = 16000  # Hz
 FRAME_RATE = 50  # encoder frames a second; the original hard-codes 1500 per 30 s
 BERT_HEAD_DIM = 64  # of bert-base-uncased, which the original's Q-Former always is
 SMALL_BERT_HEADS = 4  # of the reduced Q-Formers that are made for tests
@@ -32,10 +28,9 @@ IGNORED = (
     ".quant_state.",
     ".original_module.",
 )
-TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
-class Files(Config):
+class Files(Folders):
     """One SALMONN checkpoint on disk; each property is read once, when it is asked for."""
 
     @cached_property
@@ -61,16 +56,8 @@ class Files(Config):
         return bare if bare.shapes else weights
 
     @cached_property
-    def whisper_config(self) -> dict[str, Any]:
-        said = read_json(self.path("whisper_path") / "config.json")
-        return {**whisper.DEFAULTS, **{k: v for k, v in said.items() if v is not None}}
-
-    @cached_property
     def whisper_weights(self) -> Weights:
-        folder = open_folder(self.path("whisper_path"))
-        return folder.under("model.encoder.", "encoder.").over(
-            self.trained.under("speech_encoder.")
-        )
+        return self.whisper_folder.over(self.trained.under("speech_encoder."))
 
     @cached_property
     def beats_file(self) -> dict[str, Any] | None:
@@ -85,40 +72,9 @@ class Files(Config):
         return {"cfg": {**beats.DEFAULTS, **found["cfg"]}, "model": found["model"]}
 
     @cached_property
-    def spec(self) -> Spec:
-        folder = self.path("llama_path")
-        file = folder / "config.json"
-        said = read_json(file)
-        try:
-            family = wrappers.pick_role("llm", str(said.get("model_type", "")))
-        except UnknownName as error:
-            raise BadCheckpoint(f"{file} says model_type: {error}") from error
-        quantized = said.get("quantization_config")
-        if quantized and not _nf4.described(quantized):
-            raise BadCheckpoint(
-                f"{file} describes quantised weights, and of those only bitsandbytes' 4-bit ones "
-                "are read (quant_method: bitsandbytes, load_in_4bit: true); give the folder of the "
-                "plain ones, they are quantised again on export"
-            )
-        try:
-            return family.spec(AutoConfig.from_pretrained(folder, local_files_only=True))
-        except BadCheckpoint as error:
-            raise BadCheckpoint(f"{file}: {error}") from error
-        except Exception as error:  # transformers raises what its dataclasses raise
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise BadCheckpoint(f"{file} describes no model: {reason}") from error
-
-    @cached_property
-    def llm_folder(self) -> Weights:
-        """What the LLM's folder holds, as it is named there and quantized where it is."""
-        return open_folder(self.path("llama_path"))
-
-    @cached_property
     def llm_weights(self) -> Weights:
         """The LLM's own weights, with what the .pth changes of them; names as transformers'."""
-        own = _nf4.dequantized(self.llm_folder)  # first: its pieces go by the folder's names
-        if not any(name.startswith("model.") for name in own.shapes):
-            own = own.above("model.", but=HEAD)  # saved from the bare model
+        own = named(self.llm_folder)
         changed = Weights(self.trained.where)
         for name, tensor in self._llm_trained().items():
             plain = _base_name(name)
@@ -142,7 +98,7 @@ class Files(Config):
         Raises:
             BadCheckpoint: an unknown adapter, or `lora` and the weights say different things.
         """
-        own = {f"model.{n}" for n in self.decoder_on_meta().model.state_dict()}
+        own = {f"model.{n}" for n in on_meta(self.spec).model.state_dict()}
         own |= {TABLE, HEAD}
         trained = self._llm_trained()
         found = {n: t for n, t in trained.items() if _adapters.is_adapter(n)}
@@ -165,22 +121,6 @@ class Files(Config):
             )
         _adapters.kind(found)
         return found
-
-    @cached_property
-    def window_samples(self) -> int:
-        """Samples of the Whisper window: 30 s, or what its preprocessor says."""
-        file = self.path("whisper_path") / "preprocessor_config.json"
-        seconds = read_json(file).get("chunk_length", 30) if file.is_file() else 30
-        if not isinstance(seconds, int) or seconds < 1:
-            raise BadCheckpoint(f"{file} says chunk_length {seconds!r}; it counts seconds")
-        samples = seconds * RATE
-        frames = int(self.whisper_config["max_source_positions"])
-        if samples // 320 != frames:
-            raise BadCheckpoint(
-                f"{file} says chunk_length {seconds} (s), which are {samples // 320} frames, but "
-                f"Whisper's config.json beside it says max_source_positions {frames}"
-            )
-        return samples
 
     @cached_property
     def qformer_shape(self) -> Shape:
@@ -231,10 +171,6 @@ class Files(Config):
                 f"say `qformer_heads` in the model section of {self.file}"
             )
         return heads
-
-    def decoder_on_meta(self) -> Decoder:
-        with torch.device("meta"):
-            return Decoder(self.spec, "decomposed")
 
 
 def _base_name(name: str) -> str:

@@ -21,13 +21,13 @@ import yaml
 from torch import Tensor
 
 from alm.errors import BadCheckpoint, MissingFile
-from wrappers import Checkpoint, Wrapper, _adapters, mel, whisper
+from wrappers import Checkpoint, Wrapper, _adapters, _llm_folder, whisper
 from wrappers._audio_llm_files import CLOSE, OPEN, PATHS, SECTION, TASKS, AudioFiles, around
-from wrappers._decoder import Decoder
 from wrappers._fit import faults
 from wrappers._lazy import attach, hollow
-from wrappers._salmonn_files import HEAD, RATE, TABLE
-from wrappers._weights import Weights, read_json
+from wrappers._llm_folder import TABLE
+from wrappers._weights import read_json
+from wrappers.mel import RATE
 from wrappers.projector import Projector
 
 ROLE = "family"
@@ -69,13 +69,6 @@ def _config_file(path: Path) -> Path:
 class AudioLlm(AudioFiles):
     """The checkpoint taken apart."""
 
-    def mel(self, dialect: str) -> Wrapper:
-        return mel.Mel(int(self.whisper_config["num_mel_bins"]), self.window_samples)
-
-    def whisper(self, dialect: str) -> Wrapper:
-        part = hollow(lambda: whisper.build(self.whisper_config, dialect))
-        return attach(part, self.whisper_weights)
-
     def projector(self, dialect: str) -> Wrapper:
         return attach(self._bridge(), self.trained.under("projector."))
 
@@ -84,18 +77,8 @@ class AudioLlm(AudioFiles):
         return hollow(lambda: Projector(self.widths, frames=frames, norm=True))
 
     def decoder(self, dialect: str) -> Wrapper:
-        weights = self.llm_weights
-        if self.spec.tied:
-            head = Weights(weights.where)
-            head.add(HEAD, weights.shapes[TABLE], lambda: weights[TABLE])
-            weights = weights.over(head)
-        if not self.adapter:
-            return attach(hollow(lambda: Decoder(self.spec, dialect)), weights)
-        before = hollow(lambda: Decoder(self.spec, dialect))
-        weights = _adapters.merged(before, weights, self.adapter, self.lora)
-        part = attach(hollow(lambda: Decoder(self.spec, dialect)), weights)
-        part.merge_error = _adapters.merge_error(before, part)
-        return part
+        weights, adapter = self.llm_weights, self.adapter
+        return _llm_folder.decoder(self.spec, weights, dialect, adapter, self.lora)
 
     def embedding(self) -> Tensor:
         """The table [vocab + added, hidden] as the LLM uses it.
@@ -110,8 +93,7 @@ class AudioLlm(AudioFiles):
             sums = torch.stack([piece.double().sum(0) for piece in table.split(ROWS)])
             mean = (sums.sum(0) / len(table)).to(table.dtype)  # another would widen the whole table
             table = torch.cat((table, mean.expand(self.added, -1)))
-        scale = self.spec.embedding_scale
-        return table if scale == 1.0 else table.float() * scale
+        return _llm_folder.scaled(table, self.spec)
 
     # --- words
 
@@ -178,17 +160,11 @@ class AudioLlm(AudioFiles):
         ]
         wrong += misfits
         wrong += faults(self._bridge(), self.trained.under("projector.").shapes, where)
-        shapes, want = dict(self.llm_weights.shapes), (self.spec.vocab, self.spec.hidden)
-        if (table := shapes.get(TABLE, ())) != want:
-            is_now = f"{list(table)} and not {list(want)}" if table else "missing"
-            wrong.append(f"{self.llm_weights.where}: {TABLE} is {is_now}")
-        if self.spec.tied:
-            shapes[HEAD] = want
-        wrong += faults(self.decoder_on_meta(), shapes, self.llm_weights.where)
+        wrong += _llm_folder.faults(self.spec, self.llm_weights)
         flat = [n for n, each in self.adapter.items() if each.ndim != 2]
         wrong += [f"{where}: {name} is no matrix" for name in flat]
         if self.adapter and not flat and not misfits:  # which say why it does not fit
-            found = _adapters.faults(self.decoder_on_meta(), self.adapter, self.lora)
+            found = _adapters.faults(_llm_folder.on_meta(self.spec), self.adapter, self.lora)
             wrong += [f"{where}: {each}" for each in found]
         return wrong
 
@@ -217,14 +193,8 @@ class AudioLlm(AudioFiles):
                 "long": "each",
             },
             dimensions={
-                "hidden": spec.hidden,
-                "vocab": spec.vocab,
+                **_llm_folder.dimensions(spec),
                 "table": spec.vocab + self.added,
-                "layers": spec.layers,
-                "heads": spec.heads,
-                "kv_heads": spec.kv_heads,
-                "head_dim": spec.head_dim,
-                "context": spec.context,
                 "audio_tokens": int(self.whisper_config["max_source_positions"]),
             },
             source={

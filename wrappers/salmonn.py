@@ -20,19 +20,20 @@ from wrappers import (
     Checkpoint,
     Wrapper,
     _adapters,
+    _llm_folder,
     _nf4,
     _prompts,
     _tokenizer,
     beats,
     fbank,
-    mel,
     whisper,
 )
-from wrappers._decoder import Decoder
 from wrappers._fit import faults, fill
-from wrappers._lazy import attach, hollow
-from wrappers._salmonn_files import BERT_HEAD_DIM, HEAD, RATE, TABLE, Files
-from wrappers._weights import Weights, read_json
+from wrappers._lazy import hollow
+from wrappers._llm_folder import TABLE
+from wrappers._salmonn_files import BERT_HEAD_DIM, Files
+from wrappers._weights import read_json
+from wrappers.mel import RATE
 from wrappers.qformer import QFormer
 
 ROLE = "family"
@@ -51,7 +52,7 @@ def recognises(path: Path) -> bool:
     try:
         plain = yaml.safe_load(text)
     except yaml.YAMLError:
-        return "llama_path" in text  # ours, and damaged: loading says where
+        return "model:" in text and "llama_path" in text  # ours, and damaged: loading says where
     model = plain.get("model") if isinstance(plain, dict) else None
     return isinstance(model, dict) and bool(OWN_KEYS & set(model))
 
@@ -74,15 +75,8 @@ def _config_file(path: Path) -> Path:
 class Salmonn(Files):
     """The checkpoint taken apart."""
 
-    def mel(self, dialect: str) -> Wrapper:
-        return mel.Mel(int(self.whisper_config["num_mel_bins"]), self.window_samples)
-
     def fbank(self, dialect: str) -> Wrapper:
         return fbank.Fbank(most_samples=max(self.window_samples, LEAST_SAMPLES))
-
-    def whisper(self, dialect: str) -> Wrapper:
-        part = hollow(lambda: whisper.build(self.whisper_config, dialect))
-        return attach(part, self.whisper_weights)
 
     def beats(self, dialect: str) -> Wrapper:
         assert self.beats_file is not None
@@ -106,24 +100,13 @@ class Salmonn(Files):
         return part
 
     def decoder(self, dialect: str) -> Wrapper:
-        weights = self.llm_weights
-        if self.spec.tied:
-            head = Weights(weights.where)
-            head.add(HEAD, weights.shapes[TABLE], lambda: weights[TABLE])
-            weights = weights.over(head)
-        if not self.adapter:
-            return attach(hollow(lambda: Decoder(self.spec, dialect)), weights)
-        before = hollow(lambda: Decoder(self.spec, dialect))
-        weights = _adapters.merged(before, weights, self.adapter, self.settings)
-        part = attach(hollow(lambda: Decoder(self.spec, dialect)), weights)
-        part.merge_error = _adapters.merge_error(before, part)
-        return part
+        weights, adapter = self.llm_weights, self.adapter
+        return _llm_folder.decoder(self.spec, weights, dialect, adapter, self.settings)
 
     def embedding(self) -> Tensor:
         """The table [vocab, hidden] as the LLM uses it, without the [PAD] row."""
         table = self.llm_weights[TABLE]
-        scale = self.spec.embedding_scale
-        return table if scale == 1.0 else table.float() * scale
+        return _llm_folder.scaled(table, self.spec)
 
     @property
     def audio_scale(self) -> float:
@@ -146,19 +129,12 @@ class Salmonn(Files):
         if misfits:  # they say why weights are misshapen; what is missing is still to be named
             found = {n: tuple(v.shape) for n, v in bridge.state_dict().items() if n in found}
         wrong += misfits + faults(bridge, found, self.trained.where)
-        shapes = dict(self.llm_weights.shapes)
-        table, want = shapes.get(TABLE, ()), (self.spec.vocab, self.spec.hidden)
-        if table != want:
-            is_now = f"{list(table)} and not {list(want)}" if table else "missing"
-            wrong.append(f"{self.llm_weights.where}: {TABLE} is {is_now}")
-        if self.spec.tied:
-            shapes[HEAD] = want
-        wrong += faults(self.decoder_on_meta(), shapes, self.llm_weights.where)
+        wrong += _llm_folder.faults(self.spec, self.llm_weights)
         if self.beats_file:
             wrong += self._said_by(lambda: self.beats("decomposed"))
         wrong += self._said_by(lambda: self.adapter)
         if not wrong and self.adapter:
-            found = _adapters.faults(self.decoder_on_meta(), self.adapter, self.settings)
+            found = _adapters.faults(_llm_folder.on_meta(self.spec), self.adapter, self.settings)
             wrong += [f"{self.trained.where}: {each}" for each in found]
         if wrong:
             raise BadCheckpoint("; ".join(wrong))
@@ -229,13 +205,7 @@ class Salmonn(Files):
                 "window_samples": self.window_samples,
             },
             dimensions={
-                "hidden": spec.hidden,
-                "vocab": spec.vocab,
-                "layers": spec.layers,
-                "heads": spec.heads,
-                "kv_heads": spec.kv_heads,
-                "head_dim": spec.head_dim,
-                "context": spec.context,
+                **_llm_folder.dimensions(spec),
                 "audio_tokens": shape.tokens,
             },
             source={

@@ -1,4 +1,4 @@
-"""The original's config.yaml: its sections, numbers and paths, each looked at before it is used."""
+"""A checkpoint's config.yaml: sections, numbers and paths, each looked at before it is used."""
 
 from __future__ import annotations
 

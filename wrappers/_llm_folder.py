@@ -1,0 +1,116 @@
+"""The Hugging Face folder of an LLM: its spec, weights and decoder, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig
+
+from alm.errors import BadCheckpoint, UnknownName
+from wrappers import _adapters, _fit, _nf4, pick_role
+from wrappers._decoder import Decoder
+from wrappers._lazy import attach, hollow
+from wrappers._spec import Spec
+from wrappers._weights import Weights, read_json
+
+TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+def read_spec(folder: Path) -> Spec:
+    """The LLM that the folder's config.json describes.
+
+    Raises:
+        BadCheckpoint: a family nobody knows, or weights that are quantized in an unknown way.
+    """
+    file = folder / "config.json"
+    said = read_json(file)
+    try:
+        family = pick_role("llm", str(said.get("model_type", "")))
+    except UnknownName as error:
+        raise BadCheckpoint(f"{file} says model_type: {error}") from error
+    quantized = said.get("quantization_config")
+    if quantized and not _nf4.described(quantized):
+        raise BadCheckpoint(
+            f"{file} describes quantised weights, and of those only bitsandbytes' 4-bit ones "
+            "are read (quant_method: bitsandbytes, load_in_4bit: true); give the folder of the "
+            "plain ones, they are quantised again on export"
+        )
+    try:
+        return family.spec(AutoConfig.from_pretrained(folder, local_files_only=True))
+    except BadCheckpoint as error:
+        raise BadCheckpoint(f"{file}: {error}") from error
+    except Exception as error:  # transformers raises what its dataclasses raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadCheckpoint(f"{file} describes no model: {reason}") from error
+
+
+def named(stored: Weights) -> Weights:
+    """What a folder holds, dequantized and under transformers' names."""
+    own = _nf4.dequantized(stored)  # first: its pieces go by the folder's names
+    if not any(name.startswith("model.") for name in own.shapes):
+        own = own.above("model.", but=HEAD)  # saved from the bare model
+    return own
+
+
+def on_meta(spec: Spec) -> Decoder:
+    """The decoder without memory, for names and shapes."""
+    with torch.device("meta"):
+        return Decoder(spec, "decomposed")
+
+
+def faults(spec: Spec, weights: Weights) -> list[str]:
+    """All that is missing or misshapen: of the table, and of the decoder."""
+    shapes, want, wrong = dict(weights.shapes), (spec.vocab, spec.hidden), []
+    if (table := shapes.get(TABLE, ())) != want:
+        is_now = f"{list(table)} and not {list(want)}" if table else "missing"
+        wrong.append(f"{weights.where}: {TABLE} is {is_now}")
+    if spec.tied:
+        shapes[HEAD] = want
+    return wrong + _fit.faults(on_meta(spec), shapes, weights.where)
+
+
+def decoder(
+    spec: Spec,
+    weights: Weights,
+    dialect: str,
+    adapter: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
+) -> Decoder:
+    """The decoder, its head tied where the spec says so and the adapter, if any, merged in.
+
+    Raises:
+        BadCheckpoint: the adapter does not fit, or merging it changes more than rounding does.
+    """
+    if spec.tied:
+        head = Weights(weights.where)
+        head.add(HEAD, weights.shapes[TABLE], lambda plain=weights: plain[TABLE])
+        weights = weights.over(head)
+    if not adapter:
+        return attach(hollow(lambda: Decoder(spec, dialect)), weights)
+    before = hollow(lambda: Decoder(spec, dialect))
+    weights = _adapters.merged(before, weights, adapter, settings)
+    part = attach(hollow(lambda: Decoder(spec, dialect)), weights)
+    part.merge_error = _adapters.merge_error(before, part)
+    return part
+
+
+def scaled(table: Tensor, spec: Spec) -> Tensor:
+    """The table [rows, hidden] as the LLM uses it."""
+    return table if spec.embedding_scale == 1.0 else table.float() * spec.embedding_scale
+
+
+def dimensions(spec: Spec) -> dict[str, int]:
+    """What the manifest says of the LLM's sizes."""
+    return {
+        "hidden": spec.hidden,
+        "vocab": spec.vocab,
+        "layers": spec.layers,
+        "heads": spec.heads,
+        "kv_heads": spec.kv_heads,
+        "head_dim": spec.head_dim,
+        "context": spec.context,
+    }
