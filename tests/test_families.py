@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,8 @@ RECORDINGS = [
     *sorted((SHARED / "data" / "fsdd" / "recordings").glob("7_*_0.wav"))[:1],
 ]
 RATE = 16_000
+# target -> those whose lint its graphs must pass
+TARGETS = {"cpu": (), "trt-jetpack6": ("trt-jetpack6",), "trt-rtx": ("trt-rtx", "trt-jetpack7")}
 pytestmark = pytest.mark.skipif(len(RECORDINGS) < 3, reason=f"no recordings below {SHARED}")
 
 
@@ -28,27 +29,20 @@ def original(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return ORIGINALS[request.param](tmp_path_factory.mktemp("original") / "tiny")
 
 
-@pytest.fixture(scope="module")
-def exported(original: Original, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All parts, the decoder for ONNX Runtime."""
-    out = tmp_path_factory.mktemp("exported") / "ort"
-    run_export("--model", original.path, "--dynamic-batch", "--no-simplify", "--out", out)
+@pytest.fixture(scope="module", params=TARGETS)
+def exported(
+    request: pytest.FixtureRequest, original: Original, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """All parts in float32 as the target wants them: each has a dialect of its own."""
+    out = tmp_path_factory.mktemp("exported") / request.param
+    words = ("--precision", "fp32", "--dynamic-batch", "--no-simplify", "--out", out)
+    run_export("--model", original.path, "--target", request.param, *words)
     return out
 
 
-@pytest.fixture(scope="module", params=["ort", "standard", "decomposed"])
-def loaded(
-    request: pytest.FixtureRequest,
-    original: Original,
-    exported: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Model:
-    if request.param == "ort":
-        return alm.load(exported, "cpu")
-    out = shutil.copytree(exported, tmp_path_factory.mktemp("exported") / request.param)
-    words = ("--part", "decoder", "--dynamic-batch", "--no-simplify", "--dialect", request.param)
-    run_export("--model", original.path, *words, "--out", out)
-    return alm.load(out, "cpu")
+@pytest.fixture(scope="module")
+def loaded(exported: Path) -> Model:
+    return alm.load(exported, "cpu")
 
 
 def test_every_family_is_compared_with_its_original() -> None:
@@ -108,23 +102,13 @@ def test_the_shortest_clips_are_heard(loaded: Model, samples: int) -> None:
     assert said.audio_tokens and said.token_ids
 
 
-def test_graphs_for_jetpack_6_pass_the_lint(original: Original, tmp_path: Path) -> None:
-    target = "trt-jetpack6"
-    run_export("--model", original.path, "--target", target, "--no-simplify", "--out", tmp_path)
-    verdict = lint.lint(tmp_path, target)
-    assert not verdict.refused, verdict.findings
-    assert set(verdict.parts) == {part.name for part in manifest.load(tmp_path).parts} - {"embed"}
-
-
-def test_graphs_for_jetpack_7_pass_the_lint_and_tensorrt_rtx_builds_them(
-    original: Original, tmp_path: Path
-) -> None:
-    words = ("--target", "trt-rtx", "--dynamic-batch", "--no-simplify", "--out", tmp_path)
-    run_export("--model", original.path, *words)
-    for target in ("trt-jetpack7", "trt-rtx"):
-        verdict = lint.lint(tmp_path, target)
+def test_graphs_pass_the_lint_and_tensorrt_rtx_builds_its_own(exported: Path) -> None:
+    goals = TARGETS[exported.name]
+    for target in goals:
+        verdict = lint.lint(exported, target)
         assert not verdict.refused, verdict.findings
-    pytest.importorskip("tensorrt_rtx")
-    build.build(tmp_path, build.Settings("tensorrt-rtx"), print, print)
-    said = manifest.load(tmp_path)
-    assert {engine.part for engine in said.engines} == {p.name for p in said.parts} - {"embed"}
+    if "trt-rtx" in goals:
+        pytest.importorskip("tensorrt_rtx")
+        build.build(exported, build.Settings("tensorrt-rtx"), print, print)
+        said = manifest.load(exported)
+        assert {engine.part for engine in said.engines} == {p.name for p in said.parts} - {"embed"}

@@ -201,17 +201,6 @@ def test_tensorrt_rtx_reads_what_passes(demo: Demo, rtx: Any) -> None:
         assert read, (name, [parser.get_error(i).desc() for i in range(parser.num_errors)])
 
 
-@pytest.mark.parametrize(
-    ("fixture", "target"),
-    [("oracle_decomposed", JETPACK6), ("oracle_standard", JETPACK7), ("oracle_standard", RTX)],
-)
-def test_every_part_of_the_oracle_passes(
-    request: pytest.FixtureRequest, fixture: str, target: str
-) -> None:
-    verdict = lint.lint(request.getfixturevalue(fixture), target)
-    assert len(verdict.parts) == 6 and not verdict.refused, verdict.findings
-
-
 # --- the commands
 
 

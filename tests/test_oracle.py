@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import alm
-from alm import audio
+from alm import audio, lint
 from alm.model import Model
 from alm.pipeline import Decoder, assemble, woven
 
@@ -107,3 +107,18 @@ def test_a_prompt_in_chunks_is_the_prompt(model: Model, oracle: Path, truth: Any
     pieces = [inputs[:, at : at + 40] for at in range(0, inputs.shape[1], 40)]
     *_, logits = [decoder.feed(piece, np.array([piece.shape[1]])) for piece in pieces]
     assert np.abs(logits[0] - truth["a.logits_last"]).max() <= 1e-3
+
+
+@pytest.mark.parametrize(
+    ("fixture", "target"),
+    [
+        ("oracle_decomposed", "trt-jetpack6"),
+        ("oracle_standard", "trt-jetpack7"),
+        ("oracle_standard", "trt-rtx"),
+    ],
+)
+def test_every_part_passes_the_lint(
+    request: pytest.FixtureRequest, fixture: str, target: str
+) -> None:
+    verdict = lint.lint(request.getfixturevalue(fixture), target)
+    assert len(verdict.parts) == 6 and not verdict.refused, verdict.findings

@@ -153,7 +153,9 @@ def test_the_graphs_hear_and_answer_as_transformers_does(
     log_mel = run["mel"].run({"pcm": pcm.numpy()})["log_mel"]
     speech = run["whisper"].run({"log_mel": log_mel, "pcm_lengths": lengths.numpy()})
     rows = run["projector"].run({"speech": speech["speech"]})["audio_embeds"]
-    got = [torch.from_numpy(r[:n]) for r, n in zip(rows, speech["audio_lengths"], strict=True)]
+    got = [
+        torch.from_numpy(r[:n]) for r, n in zip(rows, speech["audio_embeds_lengths"], strict=True)
+    ]
     want = heard(middling, clips)
     alike(got, want)
 

@@ -173,7 +173,7 @@ def test_the_graphs_hear_and_answer_as_transformers_does(
         rows = [run["projector"].run({"speech": each})["audio_embeds"] for each in speech]
         got = [torch.from_numpy(row) for row in np.concatenate(rows, 1)]
         want = heard(brief, clips)
-        assert front["audio_lengths"].tolist() == [len(each) for each in want]
+        assert front["audio_embeds_lengths"].tolist() == [len(each) for each in want]
         alike(got, want)
         embeds = torch.stack(want)
         with torch.no_grad():

@@ -28,8 +28,8 @@ class Mel(Wrapper):
         window_samples: samples of the window that every clip is padded to; a multiple of `hop`.
         rows: of embeddings that a window becomes, where a clip of any length is heard as one. Then
             zeros go up to a multiple of the window, the loudest value is that of the whole clip,
-            and `audio_lengths` says for `pcm_lengths` how many embeddings a row has. 0: a clip is
-            one window.
+            and `audio_embeds_lengths` says for `pcm_lengths` how many embeddings a row has. 0: a
+            clip is one window.
 
     Where clips are heard whole, those of a batch must have as many windows each: what is mirrored
     at the end of a clip is otherwise not what it is alone. No clip may be empty.
@@ -76,7 +76,7 @@ class Mel(Wrapper):
         self.spans = {"samples": Span(n_fft, min(10 * RATE, window_samples), window_samples)}
         if rows:
             self.inputs["pcm_lengths"] = Port("int64", ("batch",), counts="samples")
-            self.outputs["audio_lengths"] = Port("int64", ("batch",))
+            self.outputs["audio_embeds_lengths"] = Port("int64", ("batch",))
             usual = (
                 window_samples + window_samples // 3
             )  # so that what is compared has two and four

@@ -50,7 +50,7 @@ class Whisper(Wrapper):
         dialect: the form in which attention is written into a graph.
         pooled: as Qwen2-Audio has it: no frame attends to the padding behind a clip's
             `pcm_lengths` samples, every two frames become their mean before the last norm, and
-            `audio_lengths` says how many rows of these are the clip's.
+            `audio_embeds_lengths` says how many rows of these are the clip's.
     """
 
     role = ROLE
@@ -78,7 +78,7 @@ class Whisper(Wrapper):
         if pooled:
             most = 2 * frames * HOP
             self.inputs["pcm_lengths"] = Port("int64", ("batch",), counts="samples")
-            self.outputs["audio_lengths"] = Port("int64", ("batch",))
+            self.outputs["audio_embeds_lengths"] = Port("int64", ("batch",))
             self.spans["samples"] = Span(LEAST_POOLED, min(10 * RATE, most), most)
 
     def forward(

@@ -83,7 +83,7 @@ class Ear:
         for places in self._batches(clips):
             made = self.pipeline.forward(batch([clips[i] for i in places]), stages)
             embeds = made["audio_embeds"]
-            lengths = made.get("audio_lengths", [embeds.shape[1]] * len(embeds))
+            lengths = made.get("audio_embeds_lengths", [embeds.shape[1]] * len(embeds))
             found |= {i: row[: int(n)] for i, row, n in zip(places, embeds, lengths, strict=True)}
         return [found[i] for i in range(len(clips))]
 
