@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import warnings
@@ -29,6 +30,25 @@ def _own_hash_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Hashes are remembered here, not in the home folder of whoever runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ALM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_table_of_operators() -> Iterator[None]:
+    """torch makes its table of operators anew for every export: half a second, hundreds of times.
+
+    An export only reads it.
+    """
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        made = ONNXRegistry.from_torchlib
+    except (ImportError, AttributeError):  # another torch: slower, and as right
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        once = staticmethod(functools.cache(made))
+        patch.setattr(ONNXRegistry, "from_torchlib", once)
         yield
 
 
