@@ -21,8 +21,19 @@ from demo.random_checkpoint import Recipe, make
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 ORACLE = SHARED / "oracle" / "salmonn-lora"
 TINY = Recipe(window_seconds=4)
+OURS = {"alm", "wrappers", "exporters", "export", "demo", "bench", "tests"}
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A warning that our own code causes is an error; other people's are listed (pyproject.toml).
+
+    Python attributes a warning to the module that caused it, and a test's module is its bare name.
+    """
+    tests = {path.stem for path in Path(__file__).parent.rglob("*.py")}
+    ours = "|".join(sorted(OURS | tests))
+    config.addinivalue_line("filterwarnings", rf"error:::({ours})(\.|$)")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -136,7 +136,8 @@ def test_prompt_chunks_and_steps_equal_transformers(name: str, dialect: str) -> 
         past, rows, done = transformers.DynamicCache(config=config), [], 0
         for chunk in chunks:
             piece = embeds[:, done : done + chunk]
-            out = truth(inputs_embeds=piece, past_key_values=past, use_cache=True)
+            # By place: later versions of transformers call `past_key_values` just `cache`.
+            out = truth(None, None, None, past, piece, use_cache=True)
             rows.append(out.logits[:, -1:])
             done += chunk
         wanted = torch.cat(rows, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import importlib.util
 import re
 import subprocess
 import sys
@@ -14,13 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli
 
 import alm
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    tomllib = None
 
 ROOT = Path(__file__).resolve().parents[1]
 DEVICE = {"numpy", "soundfile", "soxr", "tokenizers", "typer"}  # all besides one engine
@@ -30,8 +25,6 @@ EXTRAS = {"ort", "ort-gpu", "trt", "openvino", "netron", "export"}
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """The wheel, built without a network."""
-    if importlib.util.find_spec("hatchling") is None:
-        pytest.skip("no hatchling to build the wheel with; try: pip install hatchling")
     out = tmp_path_factory.mktemp("wheel")
     words = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -44,9 +37,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 @pytest.fixture(scope="module")
 def project() -> dict[str, Any]:
     """pyproject.toml's [project]."""
-    if tomllib is None:
-        pytest.skip("reading pyproject.toml wants Python 3.11")
-    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return tomli.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 
 def metadata(wheel: zipfile.ZipFile) -> Message:

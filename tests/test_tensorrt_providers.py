@@ -180,7 +180,7 @@ def test_a_provider_answers_on_a_gpu_as_the_processor_does(
     provider: str, checkpoint: Path, clip: Path, tmp_path: Path, capfd: Capture
 ) -> None:
     if provider not in ort.available():
-        pytest.skip(f"ONNX Runtime has no {provider} here")
+        pytest.skip(f"no GPU: ONNX Runtime has no {provider} here")
     out = tmp_path / "decomposed"
     run_export("--model", checkpoint, "--out", out, "--target", "portable", "--dynamic-batch")
     models = (alm.load(out, name) for name in (provider, "cpu"))

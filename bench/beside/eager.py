@@ -45,13 +45,17 @@ class DecoderFp32(_Eager, Decoder):
         with self.torch.inference_mode():
             ids = self.torch.from_numpy(prompt_ids(self.place, count))[None]
             embeds = self.model.get_input_embeddings()(ids)
-            said = self.model(inputs_embeds=embeds, use_cache=True, logits_to_keep=1)
-            self.cache, self.last = said.past_key_values, said.logits[:, -1:].argmax(-1)
+            self.cache = self.transformers.DynamicCache(config=self.model.config)
+            self.last = self._next(None, embeds, logits_to_keep=1)
 
     def step(self) -> None:
         with self.torch.inference_mode():
-            said = self.model(input_ids=self.last, past_key_values=self.cache, use_cache=True)
-            self.last = said.logits[:, -1:].argmax(-1)
+            self.last = self._next(self.last, None)
+
+    def _next(self, ids: Any, embeds: Any, **options: Any) -> Any:
+        """The likeliest token; the cache stands at its place since its name has changed."""
+        said = self.model(ids, None, None, self.cache, embeds, use_cache=True, **options)
+        return said.logits[:, -1:].argmax(-1)
 
     def files(self) -> list[Path]:
         return sorted((self.place.model / "llm").glob("*.safetensors"))
