@@ -64,12 +64,11 @@ def test_asking_for_a_temperature_asks_for_sampling(
     ("said", "words"),
     [
         ({"beams": 4}, "unknown option 'beams'; there is: do_sample, early_stopping, "),
-        ({"num_beams": 2, "temperature": 0.5}, "exclude each other"),
         ({"num_beams": 0}, "num_beams must be"),
         ({"max_new_tokens": "many"}, "max_new_tokens must be a whole number"),
         ({"max_new_tokens": 0}, "max_new_tokens must be"),
         ({"temperature": "warm"}, "temperature must be"),
-        ({"min_length": 9, "max_new_tokens": 8}, "min_length 9 is more"),
+        ({"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens 9 is more"),
     ],
     ids=str,
 )
@@ -80,11 +79,11 @@ def test_wrong_options_are_one_sentence(loaded: Model, said: dict[str, Any], wor
 
 def test_a_default_never_forbids_what_was_asked_for(own: Path) -> None:
     said = manifest.load(own)
-    odd = {"max_new_tokens": 20, "min_length": 10, "num_beams": 4, "do_sample": True}
+    odd = {"max_new_tokens": 20, "min_new_tokens": 10, "num_beams": 4, "do_sample": True}
     dataclasses.replace(said, generation=odd).save(own)
     opened = alm.load(own)
-    assert opened.options(max_new_tokens=5).min_length == 5
-    assert (opened.options().num_beams, opened.options().do_sample) == (1, True)
+    assert opened.options(max_new_tokens=5).min_new_tokens == 5
+    assert (opened.options().num_beams, opened.options().do_sample) == (4, True)
     assert (opened.options(num_beams=3).num_beams, opened.options(num_beams=3).do_sample) == (
         3,
         False,
@@ -104,7 +103,7 @@ def test_a_prompt_longer_than_the_context_is_refused_with_both_lengths(loaded: M
 def test_an_answer_that_fills_the_context_says_so(loaded: Model) -> None:
     used = loaded.generate(noise(9), "describe", **GREEDY).prompt_tokens
     room = loaded.manifest.dimensions["context"] - used
-    steps = {"num_beams": 1, "min_length": room}
+    steps = {"num_beams": 1, "min_new_tokens": room}
     full = loaded.generate(noise(9), "describe", max_new_tokens=room + 50, **steps)
     fits = loaded.generate(noise(9), "describe", max_new_tokens=room, **steps)
     assert (full.stop_reason, fits.stop_reason) == ("context", "length")
@@ -125,7 +124,7 @@ def test_an_answer_ends_at_an_end_token_but_not_before_its_least_length(own: Pat
     answer = ended.generate(noise(9000), "describe", num_beams=1, max_new_tokens=12)
     assert answer.token_ids == free.token_ids[:first] and answer.stop_reason == "eos"
     longer = ended.generate(
-        noise(9000), "describe", num_beams=1, max_new_tokens=12, min_length=first + 2
+        noise(9000), "describe", num_beams=1, max_new_tokens=12, min_new_tokens=first + 2
     )
     assert len(longer.token_ids) > first + 2 and end not in longer.token_ids[: first + 2]
 

@@ -120,8 +120,8 @@ def theirs(seed: int, batch: int, options: Options, eos: frozenset[int]) -> tupl
         "eos_token_id": sorted(eos) or None,
         "pad_token_id": VOCAB - 1,
     }
-    if options.min_length and eos:
-        said["min_new_tokens"] = options.min_length
+    if options.min_new_tokens and eos:
+        said["min_new_tokens"] = options.min_new_tokens
     if options.num_beams > 1:
         names = ("num_beams", "length_penalty", "early_stopping")
         said |= {name: getattr(options, name) for name in names}
@@ -157,7 +157,7 @@ def reason(tokens: list[int], eos: frozenset[int]) -> str:
 @pytest.mark.parametrize("penalty", [1.0, 1.3, 0.7])
 def test_greedy_tokens_are_those_of_transformers(penalty: float, eos: frozenset[int]) -> None:
     for seed, batch, least in itertools.product(range(3), (1, 3), (0, 4)):
-        options = Options(max_new_tokens=14, repetition_penalty=penalty, min_length=least)
+        options = Options(max_new_tokens=14, repetition_penalty=penalty, min_new_tokens=least)
         rows, _ = theirs(seed, batch, options, eos)
         answers = ours(seed, batch, options, eos)
         assert [answer.token_ids for answer in answers] == rows
@@ -177,7 +177,7 @@ def test_beams_find_the_tokens_and_scores_of_transformers(beams: int, early: Any
             length_penalty=length_penalty,
             early_stopping=early,
             repetition_penalty=(1.0, 1.2, 1.0, 0.8)[case % 4],
-            min_length=(0, 0, 3)[case // 2 % 3],
+            min_new_tokens=(0, 0, 3)[case // 2 % 3],
         )
         rows, scores = theirs(case % 7, batch, options, eos)
         answers = ours(case % 7, batch, options, eos)
@@ -402,8 +402,8 @@ def test_the_logits_of_the_decoder_are_left_as_they_were() -> None:
     decoder = Torch(0, 2)
     before = decoder.logits.copy()
     for options in (
-        Options(max_new_tokens=2, min_length=2, repetition_penalty=2.0),
-        Options(max_new_tokens=2, min_length=2, num_beams=3),
+        Options(max_new_tokens=2, min_new_tokens=2, repetition_penalty=2.0),
+        Options(max_new_tokens=2, min_new_tokens=2, num_beams=3),
         Options(max_new_tokens=2, do_sample=True, top_k=3, top_p=0.5, temperature=0.5),
     ):
         decoder = Torch(0, 2)
@@ -427,7 +427,7 @@ def test_no_rows_have_no_answers() -> None:
         ({"num_beams": True}, "num_beams must be a whole number of at least 1, not True"),
         ({"top_k": -1}, "top_k must be a whole number of at least 0, not -1"),
         ({"min_length": -1}, "min_length must be a whole number of at least 0, not -1"),
-        ({"min_length": 300}, "min_length 300 is more than max_new_tokens 200"),
+        ({"min_new_tokens": 300}, "min_new_tokens 300 is more than max_new_tokens 200"),
         ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
         ({"do_sample": True, "num_beams": 2}, "sampling and 2 beams exclude each other"),
         ({"do_sample": True, "temperature": 0.0}, "temperature 0; ask for greedy"),

@@ -23,7 +23,7 @@ GREEDY: dict[str, Any] = {"num_beams": 1, "max_new_tokens": 8}
 WAYS: dict[str, dict[str, Any]] = {
     "greedy": GREEDY,
     "beams": {"num_beams": 3, "max_new_tokens": 8},
-    "penalty": GREEDY | {"repetition_penalty": 1.5, "min_length": 4},
+    "penalty": GREEDY | {"repetition_penalty": 1.5, "min_new_tokens": 4},
 }
 
 

@@ -28,7 +28,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_exports_and_answers(config: Path, clip: Path, tmp_path: Path) -> None:
     run_export("--model", config, "--no-simplify", "--out", tmp_path / "out")
     answer = alm.load(tmp_path / "out").generate(
-        clip, "transcribe", max_new_tokens=3, min_length=3, num_beams=1
+        clip, "transcribe", max_new_tokens=3, min_new_tokens=3, num_beams=1
     )
     assert len(answer.token_ids) == 3
 

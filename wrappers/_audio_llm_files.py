@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer
 from torch import Tensor
 
 from alm.errors import BadCheckpoint
-from wrappers import _tokenizer
+from wrappers import _generation, _tokenizer
 from wrappers._named_folders import Folders
 from wrappers._weights import Weights, load_pickled
 
@@ -108,7 +108,9 @@ class AudioFiles(Folders):
         ends = [int(i) for i in (given if isinstance(given, list) else [given]) if i is not None]
         if not ends:
             raise BadCheckpoint(f"{folder} does not say eos_token_id")
-        return {"bos": None, "eos": ends, "stop_strings": []}
+        file, plain = _generation.in_folder(folder)
+        stops = _generation.stop_strings(plain, file)
+        return {"bos": None, "eos": ends, "stop_strings": stops}
 
 
 def _flat(held: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig
 
 from alm.errors import BadCheckpoint, UnknownName
-from wrappers import _nf4, _tokenizer, pick_role, whisper
+from wrappers import _generation, _nf4, _tokenizer, pick_role, whisper
 from wrappers._llm_folder import HEAD, TABLE
 from wrappers._spec import Spec
 from wrappers._weights import Weights, open_folder, read_json
@@ -23,20 +23,7 @@ from wrappers.mel import HOP, RATE
 TOWER, BRIDGE, LLM = "audio_tower.", "multi_modal_projector.", "language_model."
 FFT = 400  # samples of a frame, of every Whisper
 
-# What transformers' `generate` takes for a key that generation_config.json leaves out; the longest
-# answer is ours, its own being 20 tokens with the prompt.
-GENERATION: dict[str, Any] = {
-    "max_new_tokens": 512,
-    "num_beams": 1,
-    "do_sample": False,
-    "min_length": 0,
-    "temperature": 1.0,
-    "top_p": 1.0,
-    "top_k": 50,
-    "repetition_penalty": 1.0,
-    "length_penalty": 1.0,
-}
-OTHER_NAMES = {"min_length": "min_new_tokens"}  # there min_length counts the prompt, too
+LONGEST = 512  # new tokens, where nothing says; transformers would stop at 20
 
 
 class Files:
@@ -164,17 +151,21 @@ class Files:
     # --- what is beside them
 
     @cached_property
-    def generation_config(self) -> dict[str, Any]:
-        """generation_config.json, or nothing."""
-        file = self.path / "generation_config.json"
-        return read_json(file) if file.is_file() else {}
+    def generation_config(self) -> tuple[Path, dict[str, Any]]:
+        """The settings that `generate` finds, and the file that has them."""
+        return _generation.in_folder(self.path)
 
     def generation(self) -> dict[str, Any]:
-        """How the checkpoint wants to be decoded."""
-        said = {
-            name: self.generation_config.get(OTHER_NAMES.get(name, name)) for name in GENERATION
-        }
-        return GENERATION | {name: value for name, value in said.items() if value is not None}
+        """How the checkpoint wants to be decoded.
+
+        Raises:
+            BadCheckpoint: in a way that is not done here, named.
+        """
+        file, plain = self.generation_config
+        options = _generation.settings(plain, file)
+        return _generation.defaults(
+            options, where=file, vocab=self.spec.vocab, max_new_tokens=LONGEST
+        )
 
     def tokens(self, tokenizer: Tokenizer, start: str) -> dict[str, Any]:
         """BOS, where the tokenizer puts one in front that `start` does not hold yet, and EOS.
@@ -182,7 +173,8 @@ class Files:
         Raises:
             BadCheckpoint: no file says what ends an answer.
         """
-        eos = self.generation_config.get("eos_token_id")
+        file, plain = self.generation_config
+        eos = plain.get("eos_token_id")
         eos = self.config.text_config.eos_token_id if eos is None else eos
         if eos is None:
             eos = _tokenizer.special_id(self.path, tokenizer, "eos_token")
@@ -193,7 +185,8 @@ class Files:
         opened = tokenizer.encode(start, add_special_tokens=False).ids[:1]
         bos = front[0] if front and front != opened and front[0] not in ends else None
         # transformers is given these prompts as ids, and penalizes what it is given.
-        return {"bos": bos, "eos": ends, "stop_strings": [], "penalize_prompt": True}
+        stops = _generation.stop_strings(plain, file)
+        return {"bos": bos, "eos": ends, "stop_strings": stops, "penalize_prompt": True}
 
     def fingerprint(self) -> str:
         """Tells this checkpoint from another: names, sizes, and both ends of every file."""

@@ -21,12 +21,11 @@ import yaml
 from torch import Tensor
 
 from alm.errors import BadCheckpoint, MissingFile
-from wrappers import Checkpoint, Wrapper, _adapters, _llm_folder, whisper
+from wrappers import Checkpoint, Wrapper, _adapters, _generation, _llm_folder, whisper
 from wrappers._audio_llm_files import CLOSE, OPEN, PATHS, SECTION, TASKS, AudioFiles, around
 from wrappers._fit import faults
 from wrappers._lazy import attach, hollow
 from wrappers._llm_folder import TABLE
-from wrappers._weights import read_json
 from wrappers.mel import RATE
 from wrappers.projector import Projector
 
@@ -35,6 +34,8 @@ LOOKS_LIKE = f"a config.yaml with a section `{SECTION}` ({', '.join(PATHS)})"
 
 LEAST_SAMPLES = 400  # one window of the mel; Whisper fills any clip with zeros to its own length
 PLACEHOLDER = "<AudioHere>"
+# What the original gives to `generate`.
+ORIGINAL = {"max_new_tokens": 256, "do_sample": True, "temperature": 0.7, "top_p": 0.9}
 ROWS = 8192  # of the table summed at a time
 
 
@@ -111,21 +112,16 @@ class AudioLlm(AudioFiles):
         }
 
     def _generation(self) -> dict[str, Any]:
-        """The original's; what it does not say is the LLM's, and then transformers' own."""
-        file = self.path("llama_path") / "generation_config.json"
-        llms, said = read_json(file) if file.is_file() else {}, self.section("generate")
-        known = {
-            "max_new_tokens": 256,
-            "num_beams": 1,
-            "do_sample": True,
-            "min_length": 0,
-            "temperature": 0.7,
-            "top_p": 0.9,
-            "top_k": llms.get("top_k", 50),
-            "repetition_penalty": llms.get("repetition_penalty", 1.0),
-            "length_penalty": 1.0,
-        }
-        return {name: said.get(name, default) for name, default in known.items()}
+        """What the original gives to `generate`; for the rest its LLM's folder is asked."""
+        file, plain = _generation.in_folder(self.path("llama_path"))
+        return _generation.defaults(
+            _generation.settings(plain, file),
+            ORIGINAL,
+            _generation.settings(self.section("generate"), f"{self.file}, section generate,"),
+            where=self.file,
+            vocab=self.spec.vocab,
+            max_new_tokens=256,
+        )
 
     # --- the whole
 
@@ -141,7 +137,7 @@ class AudioLlm(AudioFiles):
                 lambda: hollow(lambda: whisper.build(self.whisper_config)),
                 lambda: self.llm_weights,
                 lambda: self.tokens,
-                lambda: self.section("generate"),
+                self._generation,
             )
         )
         if wrong := self._faults():

@@ -20,6 +20,7 @@ from wrappers import (
     Checkpoint,
     Wrapper,
     _adapters,
+    _generation,
     _llm_folder,
     _nf4,
     _prompts,
@@ -40,6 +41,17 @@ ROLE = "family"
 LOOKS_LIKE = "the original's config.yaml with a `model` section (llama_path, whisper_path, ckpt)"
 
 LEAST_SAMPLES = RATE  # shorter clips are padded to one second, as the original does
+# What the original gives to `generate` unless its config says otherwise.
+ORIGINAL = {
+    "max_new_tokens": 200,
+    "num_beams": 4,
+    "do_sample": False,
+    "min_new_tokens": 1,
+    "temperature": 1.0,
+    "top_p": 0.9,
+    "repetition_penalty": 1.0,
+    "length_penalty": 1.0,
+}
 OWN_KEYS = {"llama_path", "whisper_path", "beats_path", "use_speech_Qformer"}
 
 
@@ -232,32 +244,39 @@ class Salmonn(Files):
     def _tokens(self, tokenizer: Tokenizer) -> dict[str, Any]:
         folder, config = self.path("llama_path"), self.spec.config
         bos = _tokenizer.special_id(folder, tokenizer, "bos_token")
-        file = folder / "generation_config.json"
-        eos = read_json(file).get("eos_token_id") if file.is_file() else None
+        file, plain = _generation.in_folder(folder)
+        eos = plain.get("eos_token_id")
         eos = config.eos_token_id if eos is None else eos
         ends = [int(i) for i in (eos if isinstance(eos, list) else [eos]) if i is not None]
         if not ends:
             raise BadCheckpoint(f"{folder} does not say eos_token_id")
-        end = str(self.settings.get("end_sym") or "")
+        stops = [self.settings.get("end_sym"), self.section("generate").get("end_sym")]
+        stops = [str(end) for end in stops if end] + _generation.stop_strings(plain, file)
         return {
             "bos": config.bos_token_id if bos is None else bos,
             "eos": ends,
-            "stop_strings": [end] if end else [],
+            "stop_strings": list(dict.fromkeys(stops)),
         }
 
     def _generation(self) -> dict[str, Any]:
-        said = self.section("generate")
-        known = {
-            "max_new_tokens": 200,
-            "num_beams": 4,
-            "do_sample": False,
-            "min_length": 1,
-            "temperature": 1.0,
-            "top_p": 0.9,
-            "repetition_penalty": 1.0,
-            "length_penalty": 1.0,
-        }
-        return {name: said.get(name, default) for name, default in known.items()}
+        """What the original gives to `generate`; for the rest its LLM's folder is asked.
+
+        Its `min_length` counts new tokens: the original runs with transformers 4.28, which does
+        not count a prompt of embeddings.
+        """
+        file, plain = _generation.in_folder(self.path("llama_path"))
+        given = dict(self.section("generate"))
+        given.pop("end_sym", None)
+        if "min_length" in given:
+            given.setdefault("min_new_tokens", given.pop("min_length"))
+        return _generation.defaults(
+            _generation.settings(plain, file),
+            ORIGINAL,
+            _generation.settings(given, f"{self.file}, section generate,"),
+            where=self.file,
+            vocab=self.spec.vocab,
+            max_new_tokens=200,
+        )
 
     def _notes(self) -> tuple[str, ...]:
         """What was found and left out, for the person who exports."""

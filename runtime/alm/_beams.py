@@ -6,16 +6,21 @@ and its -1e9 for "not there": what ended leaves the batch, a hypothesis or a who
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from alm import _scores
+from alm._processors import History, Processors, Prompt
 
 if TYPE_CHECKING:  # decoding imports this file
-    from alm.decoding import Decoder, Options, StopReason
+    from alm._options import Options
+    from alm.decoding import Decoder, StopReason
+
+
+NOT_THERE = -1e38  # a score that `remove_invalid_values` gave to what is forbidden, or -inf
 
 
 class Hypothesis(NamedTuple):
@@ -37,11 +42,16 @@ class Rules:
     options: Options
     eos_ids: frozenset[int]
     stopped: Callable[[int, list[int]], bool] | None
-    prompts: Sequence[Sequence[int]] = ()  # of each row, the ids that the penalty is for
+    prompts: Sequence[Prompt]  # of each row
+    processors: Processors
 
-    def prompts_of(self, rows: Iterable[int]) -> list[Sequence[int]]:
-        """The prompts of these rows, for `_scores.process`."""
-        return [self.prompts[row] for row in rows] if self.prompts else []
+    def checked(self, logits: np.ndarray, rows: int) -> np.ndarray:
+        """See `_scores.checked`; what `remove_invalid_values` is for is let through."""
+        return _scores.checked(logits, rows, not self.options.remove_invalid_values)
+
+    def scores(self, scores: np.ndarray, pasts: Sequence[tuple[int, Sequence[int]]]) -> np.ndarray:
+        """Processed scores [n, vocab]; `pasts` are the prompt row and the new tokens of each."""
+        return self.processors(scores, [History(self.prompts[row], new) for row, new in pasts])
 
     @property
     def candidates(self) -> int:
@@ -57,7 +67,11 @@ class Rules:
             return "eos"
         if self.stopped is not None and self.stopped(row, token_ids):
             return "stop_string"
-        return "length" if len(token_ids) >= self.options.max_new_tokens else None
+        return "length" if len(token_ids) >= self.most(row) else None
+
+    def most(self, row: int) -> int:
+        """New tokens of an answer to prompt row `row`, at most."""
+        return self.options.most(self.prompts[row].length)
 
     def average(self, score: np.float32, length: int) -> np.float32:
         """A sum of log probabilities, weighed against its length in tokens."""
@@ -67,9 +81,8 @@ class Rules:
 class Row:
     """The search of one prompt row."""
 
-    def __init__(self, row: int, rules: Rules) -> None:
-        self.row = row
-        self.rules = rules
+    def __init__(self, row: int, rules: Rules, random: np.random.Generator) -> None:
+        self.row, self.rules, self.random = row, rules, random
         self.beams = [Hypothesis([], np.float32(0))]  # one until the first step: all would be equal
         self.finished: list[Hypothesis] = []  # the best `num_beams`, best first
         self.done = False
@@ -78,7 +91,7 @@ class Row:
         """Take a step with processed log_probs [beams, vocab]; gives each new beam's parent."""
         width = self.rules.options.num_beams
         sums = log_probs + np.array([beam.score for beam in self.beams], np.float32)[:, None]
-        places = _scores.best(sums.ravel(), self.rules.candidates)
+        places = self._continuations(sums.ravel())
         beams: list[Hypothesis] = []
         parents: list[int] = []
         for rank, place in enumerate(places):
@@ -97,6 +110,14 @@ class Row:
         self.done = not self._may_improve()
         return parents[:width]
 
+    def _continuations(self, sums: np.ndarray) -> np.ndarray:
+        """The places of sums [beams * vocab] to look at, best first; what is forbidden is none."""
+        count = self.rules.candidates
+        if self.rules.options.do_sample:
+            return _scores.draw_several(sums, count, self.random)
+        places = _scores.best(sums, count)
+        return places[sums[places] > NOT_THERE]
+
     def _may_improve(self) -> bool:
         """Whether another step could bring a better answer; see transformers' PR 20901."""
         options = self.rules.options
@@ -108,7 +129,7 @@ class Row:
             return False
         length = len(self.beams[0].token_ids)
         if options.early_stopping == "never" and options.length_penalty > 0:
-            length = options.max_new_tokens  # the length that would flatter the beam most
+            length = self.rules.most(self.row)  # the length that would flatter the beam most
         return bool(self.rules.average(self.beams[0].score, length) > self.finished[-1].score)
 
 
@@ -123,17 +144,14 @@ def search(logits: np.ndarray, decoder: Decoder, rules: Rules) -> list[Hypothesi
     Raises:
         BadArtifacts: logits that are not numbers.
     """
-    rows = [Row(row, rules) for row in range(len(logits))]
+    random = dice(rules.options.seed, len(logits))
+    rows = [Row(row, rules, random[row]) for row in range(len(logits))]
     live = rows
     while live:
         beams = [beam for row in live for beam in row.beams]
-        log_probs = _scores.process(
-            _scores.log_softmax(_scores.checked(logits, len(beams))),
-            [beam.token_ids for beam in beams],
-            repetition_penalty=rules.options.repetition_penalty,
-            min_length=rules.options.min_length,
-            eos_ids=rules.eos_ids,
-            prompts=rules.prompts_of(row.row for row in live for _ in row.beams),
+        log_probs = rules.scores(
+            _scores.log_softmax(rules.checked(logits, len(beams))),
+            [(row.row, beam.token_ids) for row in live for beam in row.beams],
         )
         sources = _advance(live, log_probs)
         live = [row for row in live if not row.done]
@@ -142,7 +160,14 @@ def search(logits: np.ndarray, decoder: Decoder, rules: Rules) -> list[Hypothesi
                 decoder.reorder(np.array(sources, np.int64))
             tokens = [beam.token_ids[-1] for row in live for beam in row.beams]
             logits = decoder.step(np.array(tokens, np.int64))
+    if not all(row.finished for row in rows):
+        raise _scores.nothing_left()
     return [row.finished[0] for row in rows]
+
+
+def dice(seed: int | None, rows: int) -> list[np.random.Generator]:
+    """A generator for each row, so that a row draws in a batch what it draws alone."""
+    return [np.random.default_rng(seed) for _ in range(rows)]
 
 
 def _advance(rows: list[Row], log_probs: np.ndarray) -> list[int]:

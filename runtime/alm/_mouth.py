@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,10 +51,9 @@ class Mouth:
                 f"the prompt is {prompt} tokens long with its audio, "
                 f"and the model's context is {context}"
             )
-        if options.max_new_tokens <= room:
+        if options.most(prompt) <= room:
             return options, False
-        least = min(options.min_length, room)
-        return dataclasses.replace(options, max_new_tokens=room, min_length=least), True
+        return options.within(room, prompt), True
 
     def speak(
         self,
@@ -63,16 +61,18 @@ class Mouth:
         embeds: np.ndarray,
         lengths: np.ndarray,
         options: decoding.Options,
-        seen: Sequence[Set[int]],
+        prompts: Sequence[Sequence[int]] = (),
     ) -> tuple[list[decoding.Sequence], list[str]]:
         """Feed prompts [rows, longest, hidden] after what the decoder holds, and answer them.
 
-        `seen` are the tokens of each row that a repetition penalty is for, besides its answer's.
+        `prompts` are all token ids of each row, for models that were given them as ids.
         """
         start = time.perf_counter()
+        held = decoder.lengths
         logits = decoder.feed(embeds, lengths)
         self.stages.add("prefill", start)
-        sequences = self._decode(logits, decoder, options, seen)
+        whole = [int(length) for length in held + lengths]
+        sequences = self._decode(logits, decoder, options, prompts, whole)
         start = time.perf_counter()
         texts = [self.model.stops.cut(sequence.token_ids) for sequence in sequences]
         self.stages.add("detokenise", start)
@@ -83,7 +83,8 @@ class Mouth:
         logits: np.ndarray,
         decoder: Decoder,
         options: decoding.Options,
-        seen: Sequence[Set[int]],
+        prompts: Sequence[Sequence[int]],
+        lengths: Sequence[int],
     ) -> list[decoding.Sequence]:
         model, stops = self.model, self.model.stops
         stream = text.TextStream(model.tokenizer, stops.strings)  # of the one row, if it is told
@@ -110,7 +111,8 @@ class Mouth:
             eos_ids=frozenset() if self.forced else model.eos,
             stopped=stopped if ends else None,
             on_token=on_token,
-            prompts=seen,
+            prompts=prompts,
+            lengths=lengths,
         )
         self.chosen()
         whole = (time.perf_counter() - start) * 1e3

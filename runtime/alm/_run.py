@@ -105,10 +105,14 @@ class Run(Mouth):
             return [s for i in alone for s in self._speak(rows[i], embeds[i], known[i])]
         start = time.perf_counter()
         decoder = Decoder(model.decoder_session, model.decoder_part, model.table)
-        decoder.start(len(rows), inputs.shape[1] + options.max_new_tokens)
+        most = max(int(length) + options.most(int(length)) for length in lengths)
+        decoder.start(len(rows), max(most, inputs.shape[1]))
         self.stages.add("prefill", start)
-        seen = [model.prompter.seen(row.prompt) for row in rows]
-        sequences, texts = self.speak(decoder, inputs, lengths, options, seen)
+        ids = model.prompter.ids
+        prompts = [ids(row.prompt, embeds[i]) for i, row in enumerate(rows)]
+        sequences, texts = self.speak(
+            decoder, inputs, lengths, options, prompts if model.prompter.by_ids else ()
+        )
         return [
             Said(
                 asked=row.asked,

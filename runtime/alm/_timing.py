@@ -35,7 +35,7 @@ class Plan:
 
 def forced_options(model: Model, new_tokens: int) -> decoding.Options:
     """Greedy, so that a step is a step of one row, and so many tokens; see `Run`'s `forced`."""
-    return model.options(num_beams=1, do_sample=False, min_length=0, max_new_tokens=new_tokens)
+    return model.options(num_beams=1, do_sample=False, min_new_tokens=0, max_new_tokens=new_tokens)
 
 
 def timed(model: Model, options: decoding.Options, source: Any, prompt: str) -> dict[str, Any]:

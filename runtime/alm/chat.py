@@ -32,7 +32,7 @@ class Chat:
         self.turns = self.clips = 0
         self._held = 0  # positions in the cache
         self._unfed: list[int] = []  # ids of the answer before that are not in the cache
-        self._seen: set[int] = set()  # ids of all turns that a repetition penalty is for
+        self._ids: list[int] = []  # of the positions in the cache
 
     def ask(
         self,
@@ -71,10 +71,9 @@ class Chat:
         mouth.stages.add("prompt", start)
         held, whole = self._held, self._held + int(lengths[0])
         options_now, cut = mouth.fitted(whole)
-        seen = self._seen | self.model.prompter.seen(built)
-        sequence, answered = self._speak(mouth, inputs, lengths, options_now, seen)
-        self._remember(sequence, whole, options_now.num_beams)
-        self._seen = seen.union(sequence.token_ids if self.model.prompter.penalized else ())
+        ids = [*self._ids, *self._unfed, *self.model.prompter.ids(built, embeds)]
+        sequence, answered = self._speak(mouth, inputs, lengths, options_now, ids)
+        self._remember(sequence, whole, ids, options_now.num_beams)
         self.turns, self.clips = self.turns + 1, self.clips + len(clips)
         said = Said(
             asked=0,
@@ -95,9 +94,10 @@ class Chat:
         inputs: np.ndarray,
         lengths: np.ndarray,
         options: decoding.Options,
-        seen: set[int],
+        ids: list[int],
     ) -> tuple[decoding.Sequence, str]:
-        most = self._held + inputs.shape[1] + options.max_new_tokens
+        whole = self._held + inputs.shape[1]
+        most = whole + options.most(whole)
         start = time.perf_counter()
         if self._held:
             self.decoder.room(most)
@@ -105,19 +105,22 @@ class Chat:
             self.decoder.start(1, most)
         mouth.stages.add("prefill", start)
         try:
-            sequences, texts = mouth.speak(self.decoder, inputs, lengths, options, [seen])
+            prompts = [ids] if self.model.prompter.by_ids else []
+            sequences, texts = mouth.speak(self.decoder, inputs, lengths, options, prompts)
         except BaseException:  # whoever stopped it may ask again
             if self._held:
                 self.decoder.cut(self._held)
             raise
         return sequences[0], texts[0]
 
-    def _remember(self, sequence: decoding.Sequence, prompt: int, beams: int) -> None:
+    def _remember(
+        self, sequence: decoding.Sequence, whole: int, prompt: list[int], beams: int
+    ) -> None:
         """Leave the cache as the next turn wants it, and note what must still go in."""
         ids = self.model.stops.before(list(map(int, sequence.token_ids)))
         # With beams the first row is of another hypothesis; all share the prompt.
         fed = 0 if beams > 1 else min(len(ids), len(sequence.token_ids) - 1)
-        self._held = prompt + fed
+        self._held, self._ids = whole + fed, [*prompt, *ids[:fed]]
         self.decoder.cut(self._held)
         unfed = ids[fed:]
         self._unfed = unfed[:-1] if unfed and unfed[-1] in self.model.eos else unfed

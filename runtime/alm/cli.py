@@ -75,7 +75,10 @@ def answer(
     length_penalty: Annotated[
         float | None, Whole(help="Of beams: above 0 favours long answers.")
     ] = None,
-    min_length: Annotated[int | None, Whole(min=0, help="The shortest answer.")] = None,
+    min_new_tokens: Annotated[int | None, Whole(min=0, help="The shortest answer.")] = None,
+    no_repeat_ngram_size: Annotated[
+        int | None, Whole(min=0, help="No run of so many tokens comes twice; 0 is off.")
+    ] = None,
     sample: Annotated[
         bool | None, typer.Option("--sample/--greedy", help="Draw tokens, or take the likeliest.")
     ] = None,
@@ -88,7 +91,20 @@ def answer(
     top_k: Annotated[
         int | None, Whole(min=0, help="Of sampling: only so many tokens; 0 is all.")
     ] = None,
+    min_p: Annotated[
+        float | None,
+        Whole(min=0, max=1, help="Of sampling: only tokens of so much of the likeliest's chance."),
+    ] = None,
     seed: Annotated[int | None, Whole(min=0, help="Of sampling: the same gives the same.")] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            metavar="NAME=VALUE",
+            help="Any other of transformers' GenerationConfig, its value in JSON: "
+            "early_stopping=true, 'suppress_tokens=[7, 9]'; may be repeated.",
+        ),
+    ] = None,
     threads: Annotated[int, typer.Option(min=0, help="Of the engine; 0 leaves it the choice.")] = 0,
     provider: Annotated[
         str, typer.Option(help="auto, or what runs the graphs: cpu, cuda, openvino, tensorrt.")
@@ -113,13 +129,15 @@ def answer(
         "num_beams": num_beams,
         "repetition_penalty": repetition_penalty,
         "length_penalty": length_penalty,
-        "min_length": min_length,
+        "min_new_tokens": min_new_tokens,
+        "no_repeat_ngram_size": no_repeat_ngram_size,
         "do_sample": sample,
         "temperature": temperature,
         "top_p": top_p,
         "top_k": top_k,
+        "min_p": min_p,
         "seed": seed,
-    }
+    } | _more(more or [])
     import alm
     from alm import decoding, manifest
 
@@ -144,6 +162,20 @@ def answer(
     print(json.dumps(said.to_json(), ensure_ascii=False) if as_json else "", flush=True)
     for note in () if as_json else said.notes:
         print(f"note: {note}", file=sys.stderr)
+
+
+def _more(pairs: list[str]) -> dict[str, Any]:
+    """Options given as NAME=VALUE, the value in JSON or a plain word."""
+    made: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise BadOption(f"wanted --option NAME=VALUE, not {pair!r:.80}")
+        try:
+            made[name.strip().replace("-", "_")] = json.loads(value)
+        except (ValueError, RecursionError):
+            made[name.strip().replace("-", "_")] = value
+    return made
 
 
 def _split(words: list[str], chat: bool, engine: Path) -> tuple[list[str], str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from alm.errors import BadArtifacts, BadPrompt
@@ -45,7 +46,8 @@ class Prompter:
         self.tasks: dict[str, str] = prompt["tasks"]
         self.joined = frozenset(each.strip() for each in prompt.get("joined", ()))
         self.bos = tokens.get("bos")
-        self.penalized: bool = tokens.get("penalize_prompt", False)
+        # transformers' `generate` was given ids, so that penalties and n-grams see the prompt.
+        self.by_ids: bool = tokens.get("penalize_prompt", False)
         for turn in (self.turn, *self.turns.values()):
             if turn.count(CLIPS) != 1 or turn.count(WORDS) != 1:
                 raise BadArtifacts(
@@ -89,15 +91,16 @@ class Prompter:
             pieces[0].insert(0, int(self.bos))
         return Prompt(pieces, words in self.joined)
 
-    def seen(self, prompt: Prompt) -> set[int]:
-        """The tokens of a turn that a repetition penalty is for; none unless the manifest says so.
+    def ids(self, prompt: Prompt, clips: Sequence[np.ndarray]) -> list[int]:
+        """All ids of a turn with clips [n, hidden], a placeholder for each of their embeddings.
 
-        transformers penalizes what it is given as ids, the clips' placeholders among them.
+        Only models that are `by_ids` have a placeholder that is one token.
         """
-        if not self.penalized:
-            return set()
-        clips = self._ids(self.placeholder) if len(prompt.pieces) > 1 else []
-        return set(clips).union(*prompt.pieces)
+        held = self._ids(self.placeholder)[:1]
+        made = list(prompt.pieces[0])
+        for clip, piece in zip(clips, prompt.pieces[1:], strict=True):
+            made += held * len(clip) + list(piece)
+        return made
 
     def _check(self, words: str, clips: int) -> None:
         marks = words.count(MARK)
