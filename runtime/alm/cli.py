@@ -175,6 +175,9 @@ def _print_tasks(engine: Path, as_json: bool) -> None:
 
 
 def say(piece: str) -> None:
+    # A terminal obeys control characters, which a model's tokens may hold.
+    if sys.stdout.isatty():
+        piece = "\n".join(map(printable, piece.split("\n")))
     sys.stdout.write(piece)
     sys.stdout.flush()
 

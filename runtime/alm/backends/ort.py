@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from alm._engines import Profile
+from alm._plain import printable
 from alm._profiles import fits
 from alm.backends import _providers
 from alm.backends._session import EngineOptions, Feed, Kept, RowByRow, Session
@@ -239,4 +240,4 @@ def _port(value: Any) -> Port:
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip().split("\n")[0]
-    return text.removeprefix("[ONNXRuntimeError] : ")
+    return printable(text.removeprefix("[ONNXRuntimeError] : "), 500)
