@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from alm import manifest as manifests
-from alm import verify
+from alm import atomic, verify
 from alm.errors import AlmError, BadArtifacts
 from alm.manifest import File, Manifest
 
@@ -34,12 +34,12 @@ class Bundle:
     def __init__(self, out: Path) -> None:
         self.out = out.resolve()
         self.old = _existing(self.out)
-        self.folder = self.out.with_name(f".{self.out.name}.new")
+        self.folder: Path  # there is one within the block
 
     def __enter__(self) -> Bundle:
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir()
+        for left in atomic.leftovers(self.out):
+            shutil.rmtree(left, ignore_errors=True)
+        self.folder = atomic.new_folder(self.out)
         return self
 
     def __exit__(

@@ -133,3 +133,11 @@ def oracle_ort(oracle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own(artifacts: Path, tmp_path: Path) -> Path:
     """A copy of the artifacts that a test may spoil."""
     return Path(shutil.copytree(artifacts, tmp_path / "artifacts"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long and from which seed tests/fuzz looks for inputs that break something."""
+    group = parser.getgroup("fuzz")
+    group.addoption("--fuzz-seconds", type=float, default=90, help="of all fuzzers together")
+    group.addoption("--fuzz-seed", type=int, default=0, help="another one makes other inputs")
+    group.addoption("--fuzz-inputs", type=int, default=10**9, help="of each kind, at most")

@@ -15,7 +15,7 @@ from conftest import TINY, run_export
 
 import alm
 import export
-from alm import command, manifest
+from alm import atomic, command, manifest
 from demo.random_checkpoint import make
 
 ROOT = Path(export.__file__).parent
@@ -136,8 +136,8 @@ def test_an_export_killed_half_way_leaves_the_artifacts_whole(own: Path, checkpo
             if line.startswith("[3/7]"):
                 break
         os.kill(process.pid, signal.SIGKILL)
-    site = own.with_name(f".{own.name}.new")
-    assert site.is_dir()  # what was begun lies beside
+    (site,) = atomic.leftovers(own)  # what was begun lies beside
+    assert site.is_dir()
     assert contents(own) == before
     assert alm.load(own, provider="cpu").manifest.parts
     run_export("--model", checkpoint, "--out", own, "--part", "mel", "--dynamic-batch")

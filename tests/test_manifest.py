@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -120,12 +121,19 @@ def test_a_manifest_that_cannot_be_written_leaves_the_old_one(
     assert manifest.load(tmp_path) == FULL
 
 
-def test_a_place_that_cannot_be_written_leaves_the_old_manifest(tmp_path: Path) -> None:
-    FULL.save(tmp_path)
-    (tmp_path / f".{manifest.NAME}.new").mkdir()
-    with pytest.raises(OSError):
-        dataclasses.replace(FULL, family="other").save(tmp_path)
-    assert manifest.load(tmp_path) == FULL
+@pytest.mark.skipif(os.name == "nt", reason="Windows lets only some make links")
+def test_a_prepared_folder_makes_nobody_overwrite_another_file(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("precious")
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    for name in (manifest.NAME, f".{manifest.NAME}.new"):
+        (folder / name).symlink_to(own)
+    FULL.save(folder)
+    assert own.read_text() == "precious"
+    assert manifest.load(folder) == FULL
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == [f".{manifest.NAME}.new", manifest.NAME]
 
 
 def test_a_newer_format_is_refused_with_both_versions_and_what_to_type(tmp_path: Path) -> None:
@@ -262,7 +270,7 @@ def test_a_part_twice_or_without_files_is_refused(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("axes", [[True], [1.5], [None], [["a"]], [-1], [2**63], "batch"])
+@pytest.mark.parametrize("axes", [[True], [1.5], [None], [["a"]], [-1], [2**62], "batch"])
 def test_axes_that_are_no_numbers_and_names_are_refused(axes: Any, tmp_path: Path) -> None:
     said = sentence(
         spoil(tmp_path, lambda m: m["parts"][0]["inputs"]["pcm"].update(axes=axes)),

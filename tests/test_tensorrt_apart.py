@@ -169,7 +169,7 @@ def test_what_a_crash_left_half_written_is_removed(own: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="it is optional: pip install tensorrt-rtx")
     said = manifest.load(own)
     (job,) = build.jobs(own, said, build.Settings(RTX, ("mel",)))
-    half = _job.beside(own / job.target)
+    half = own / f".{job.target}.0123456789abcdef.new"
     half.write_bytes(b"half")
     missing = replace(job, part=replace(job.part, files=()))  # fails before it writes
     with pytest.raises(BadArtifacts):

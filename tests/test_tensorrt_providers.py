@@ -101,7 +101,7 @@ def test_engines_are_kept_in_a_folder_of_this_graph_and_these_shapes(cache: Path
     options = told(DECODER)
     folder = Path(options["trt_engine_cache_path"])
     assert folder.is_dir() and folder.parent == cache / TRT
-    assert options["trt_timing_cache_path"] == str(folder.parent)
+    assert options["trt_timing_cache_path"] == str(folder)  # both are sealed
     assert options["trt_engine_cache_enable"] == options["trt_timing_cache_enable"] == "1"
     assert told(DECODER) == options
     other = (File("decoder.onnx", 10, "ab"), File("decoder.onnx.data", 20, "ce"))

@@ -86,7 +86,7 @@ def _range(plain: Any, where: str) -> Range:
         isinstance(plain, list)
         and len(plain) == 3
         and all(isinstance(shape, list) and len(shape) == len(plain[0]) for shape in plain)
-        and all(is_a(n, int) and n >= 0 for shape in plain for n in shape)
+        and all(is_a(n, int) and 0 <= n < 2**31 for shape in plain for n in shape)
     )
     if not fits:
         raise Misshapen(f"a range of {where} is {plain!r:.80}, not three shapes")

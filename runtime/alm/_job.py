@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alm import _engines, _remembered, _trt, graphfile, verify
+from alm import _engines, _remembered, _trt, atomic, graphfile, verify
 from alm._apart import apart
 from alm._engines import Engine, Maker, Profile, fingerprint
 from alm._trtgraph import fitted
-from alm.errors import BadArtifacts
 from alm.manifest import File, Part
 
 Say = Callable[[str], None]
-Bytes = bytes | memoryview
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,9 @@ def built(folder: Path, job: Job, maker: Maker, limits: _trt.Limits, say: Say) -
     subject = f"building part {job.part.name}"
     try:
         plain = apart(build_here, folder, job, maker, limits, say=say, subject=subject)
-    finally:
-        beside(folder / job.target).unlink(missing_ok=True)
+    finally:  # a process that was killed removes nothing
+        for left in atomic.leftovers(folder / job.target):
+            left.unlink(missing_ok=True)
     return _engines.from_json(plain, 0)
 
 
@@ -60,14 +58,14 @@ def build_here(
     say("verifying")
     files = [verify.check_file(folder, f.name, f.bytes, f.sha256) for f in job.part.files]
     listed = {file.name for file in job.part.files}
-    verify.check_external(folder, graphfile.read(files[0]), job.part.files[0].name, listed)
-    timings = _timings_file(maker)
-    known = timings.read_bytes() if timings.is_file() else b""
+    verify.check_graph(folder, graphfile.read(files[0]), job.part.files[0].name, listed)
+    timings = _timings_name(maker)
+    known = _remembered.read(timings, _remembered.MOST_TIMINGS)
     made = _trt.build(maker.backend, job.content(), job.graph, job.profiles, limits, known, say)
     if made.timings:
-        put(timings, made.timings)
+        _remembered.write(timings, made.timings)
     say("writing the engine")
-    put(folder / job.target, made.plan)
+    atomic.write(folder, job.target, made.plan)
     return Engine(
         part=job.part.name,
         file=File(job.target, len(made.plan), hashlib.sha256(made.plan).hexdigest()),
@@ -79,30 +77,6 @@ def build_here(
     ).to_json()
 
 
-def _timings_file(maker: Maker) -> Path:
+def _timings_name(maker: Maker) -> str:
     """Of this TensorRT on this GPU, in the user's own folder: nobody else shall write it."""
-    name = f"{maker.backend}-{maker.version}-{maker.compute_capability or 'any'}.timings"
-    return _remembered.folder() / name
-
-
-def beside(path: Path) -> Path:
-    """Where a file lies until it is whole."""
-    return path.with_name(f".{path.name}.new")
-
-
-def put(path: Path, content: Bytes) -> None:
-    """Write a file beside, then rename it.
-
-    Raises:
-        BadArtifacts: the system does not let it be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with beside(path).open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside(path).replace(path)
-    except OSError as error:
-        beside(path).unlink(missing_ok=True)
-        raise BadArtifacts(f"{path} cannot be written: {error.strerror or error}") from error
+    return f"{maker.backend}-{maker.version}-{maker.compute_capability or 'any'}.timings"

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from alm import _machine, _trt, graphfile, manifest, verify
+from alm import _machine, _trt, atomic, graphfile, manifest, verify
 from alm._engines import Engine, Maker, fingerprint
-from alm._job import Job, built, put
+from alm._job import Job, built
 from alm._profiles import Sizes, fit, words
 from alm.errors import AlmError, BadArtifacts, BadOption, UnknownName
 from alm.manifest import Manifest, Part
@@ -162,7 +162,7 @@ def dry_run(folder: Path, settings: Settings, show: Say, write: bool = False) ->
         show(text)
         changed = folder / _changed(job.graph.name)
         if str(changed) in text and write:
-            put(changed, job.content())
+            atomic.write(folder, _changed(job.graph.name), job.content())
         elif str(changed) in text:
             show(f"# {changed.name} is written by: alm build {folder} --graphs")
         show(f"{job.part.name}: a build takes about {_size(job.memory)} of memory\n")

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from alm import __version__, command
+from alm._plain import printable
 from alm.errors import BadAudio, BadOption, MissingFile
 
 STDIN = "-"
@@ -195,17 +196,20 @@ def _split(words: list[str], chat: bool, engine: Path) -> tuple[list[str], str]:
 def _print_tasks(engine: Path, as_json: bool) -> None:
     from alm import manifest
 
-    tasks: dict[str, str] = manifest.load(engine).prompt["tasks"]
+    tasks = manifest.load(engine).tasks
     speak_utf8()
     if as_json:
         print(json.dumps(tasks, ensure_ascii=False))
         return
     widest = max(map(len, tasks), default=0)
     for name, prompt in tasks.items():
-        print(f"{name:{widest}}  {prompt}")
+        print(printable(f"{name:{widest}}  {prompt}"))
 
 
 def say(piece: str) -> None:
+    # A terminal obeys control characters, which a model's tokens may hold.
+    if sys.stdout.isatty():
+        piece = "\n".join(map(printable, piece.split("\n")))
     sys.stdout.write(piece)
     sys.stdout.flush()
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
+from alm._plain import LONGEST, is_panic, printable
 from alm.errors import AlmError
 
 # typer brings click under one name or another, depending on its version: take it from typer.
@@ -35,8 +36,8 @@ def run(app: typer.Typer, words: Sequence[str] | None = None) -> int:
         return FAILED
     except MemoryError:
         return _say("out of memory", FAILED)
-    except Exception as error:
-        if "--debug" in words:
+    except BaseException as error:
+        if "--debug" in words or not (isinstance(error, Exception) or is_panic(error)):
             raise
         what = f"{type(error).__name__}: {error}".split("\n")[0]
         return _say(f"unexpected {what}; run again with --debug for the traceback", FAILED)
@@ -44,5 +45,6 @@ def run(app: typer.Typer, words: Sequence[str] | None = None) -> int:
 
 
 def _say(sentence: str, status: int) -> int:
-    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    # What is quoted may come from a file of anyone's: no control characters, no end.
+    print(f"error: {printable(' '.join(sentence.split()), LONGEST)}", file=sys.stderr)
     return status

@@ -70,6 +70,7 @@ class GraphFile:
     initializers: int = 0
     inline_bytes: int = 0
     tensors: frozenset[External] = frozenset()
+    functions: frozenset[str] = frozenset()  # operators that the file itself defines
 
     @property
     def external(self) -> set[str]:
@@ -105,6 +106,7 @@ class Walk(Wire):
         self.path = path
         self.nodes: Counter[str] = Counter()
         self.tensors: set[External] = set()
+        self.functions: set[str] = set()
         self.initializers = self.inline_bytes = 0
 
     def model(self) -> GraphFile:
@@ -132,6 +134,7 @@ class Walk(Wire):
         return GraphFile(
             self.path, version, " ".join(producer).strip(), opsets, self.nodes, inputs, outputs,
             self.initializers, self.inline_bytes, frozenset(self.tensors),
+            frozenset(self.functions),
         )  # fmt: skip
 
     def opset(self, span: Span) -> tuple[str, int]:
@@ -162,19 +165,26 @@ class Walk(Wire):
         return {name: inputs[name] for name in inputs if name not in constants}, outputs
 
     def function(self, span: Span) -> None:
-        for number, value, end in self.only(span, 7, 11):
-            self.node((value, end), 1) if number == 7 else self.attribute((value, end), 1)
+        said = {1: "", 10: ""}
+        for number, value, end in self.only(span, 1, 7, 10, 11):
+            if number in said:
+                said[number] = self.text((value, end))
+            else:
+                self.node((value, end), 1) if number == 7 else self.attribute((value, end), 1)
+        self.functions.add(operator(said[10], said[1]))
 
     def node(self, span: Span, depth: int) -> None:
         kind = domain = ""
-        for number, value, end in self.only(span, 4, 5, 7):
+        for number, value, end in self.only(span, 1, 2, 3, 4, 5, 7):
             if number == 5:
                 self.attribute((value, end), depth)
             elif number == 4:
                 kind = self.text((value, end))
-            else:
+            elif number == 7:
                 domain = self.text((value, end))
-        self.nodes[kind if domain in ("", "ai.onnx") else f"{domain}::{kind}"] += 1
+            else:  # names that are no text bring engines down
+                self.text((value, end))
+        self.nodes[operator(domain, kind)] += 1
 
     def attribute(self, span: Span, depth: int) -> None:
         for number, value, end in self.fields(span, once=(5, 6, 22)):
@@ -267,6 +277,11 @@ class Walk(Wire):
             elif number == 2:
                 axis = self.text((value, end))
         return axis
+
+
+def operator(domain: str, kind: str) -> str:
+    """An operator's name in `GraphFile.nodes`: "MatMul", or "domain::Op" outside the default."""
+    return kind if domain in ("", "ai.onnx") else f"{domain}::{kind}"
 
 
 def dtype(number: int) -> str:

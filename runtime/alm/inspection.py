@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alm import graphfile, manifest, verify
+from alm._plain import LONGEST, printable
 from alm.errors import AlmError, BadArtifacts, UnknownName
 from alm.manifest import File, Manifest, Part
 from alm.ports import Port, Span, differences
@@ -18,7 +19,7 @@ from alm.ports import Port, Span, differences
 PORT = 8080  # where Netron is served
 GRAPH = ".onnx"
 WIDE = 1000  # columns of a pipe or a file: nothing is folded there
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a manifest may come from anywhere
+WIDEST = 20_000  # characters of a cell
 
 
 @dataclass
@@ -61,7 +62,7 @@ def show(
     else:
         _print(folder, said, parts, found, whole=not part)
     for sentence in found.wrong:
-        print(f"error: {sentence}", file=sys.stderr)
+        print(f"error: {printable(sentence, LONGEST)}", file=sys.stderr)
     return 1 if found.wrong else 0
 
 
@@ -73,7 +74,7 @@ def serve(folder: Path, part: str, port: int = PORT, browse: bool = False) -> in
     files = {file.name: _checked(folder, file) for file in chosen.files}
     name = chosen.files[0].name
     if name.endswith(GRAPH):
-        verify.check_external(folder, graphfile.read(files[name]), name, files)
+        verify.check_graph(folder, graphfile.read(files[name]), name, files)
     with Viewer(name, files, port) as server:
         if port not in (0, server.server_port):
             print(f"note: port {port} is taken", file=sys.stderr)
@@ -138,7 +139,7 @@ def _checked(folder: Path, file: File) -> Path:
 
 def _check_graph(folder: Path, part: Part, graph: graphfile.GraphFile) -> None:
     name = part.files[0].name
-    verify.check_external(folder, graph, name, {file.name for file in part.files})
+    verify.check_graph(folder, graph, name, {file.name for file in part.files})
     for side in ("input", "output"):
         wrong = differences(getattr(part, f"{side}s"), getattr(graph, f"{side}s"), side)
         if wrong:
@@ -180,7 +181,11 @@ def _print(
     table("ports, dynamic axes with least/usual/most", "part||name|type|axes", rows)
     table("operators", "part|", ((n, _counts(nodes)) for n, nodes in found.nodes.items()))
     if whole:
-        table("tasks", "task|prompt", ((str(n), str(t)) for n, t in _tasks(said).items()))
+        table(
+            "tasks",
+            "task|prompt",
+            ((str(n), str(t)) for n, t in said.prompt.get("tasks", {}).items()),
+        )
 
 
 def printer() -> Callable[[str, str, Iterable[Sequence[str]]], None]:
@@ -217,7 +222,7 @@ def _table(console: Any, title: str, columns: Sequence[str], rows: list[Sequence
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*(Text(CONTROL.sub("\N{REPLACEMENT CHARACTER}", cell)) for cell in row))
+        table.add_row(*(Text(printable(cell, WIDEST)) for cell in row))
     with console.capture() as shown:
         console.print(table)
     for line in shown.get().splitlines():
@@ -275,8 +280,3 @@ def _axis(axis: int | str, spans: Mapping[str, Span]) -> str:
 
 def _counts(nodes: Mapping[str, int]) -> str:
     return ", ".join(f"{name}:{count}" for name, count in nodes.items())
-
-
-def _tasks(said: Manifest) -> Mapping[str, Any]:
-    tasks = said.prompt.get("tasks")
-    return tasks if isinstance(tasks, Mapping) else {}

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from alm import _engines, verify
+from alm import _engines, atomic, verify
 from alm._engines import Engine as Engine
+from alm._manifest_fields import (
+    MOST_AXIS,
+    check_decoder,
+    check_fields,
+    check_port,
+    check_run_fields,
+)
 from alm._plain import File as File
-from alm._plain import Misshapen, count, file, is_a, need
+from alm._plain import Misshapen, count, file, is_a, need, parse, printable
 from alm.errors import BadArtifacts, MissingFile
 from alm.ports import Port, Span
 
 NAME = "manifest.json"
 FORMAT = "alm-edge"
 FORMAT_VERSION = 2
-MOST_BYTES = 64 * 2**20  # a manifest is kilobytes; more is no manifest
+MOST_BYTES = 8 * 2**20  # a manifest is kilobytes; more is no manifest
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,15 @@ class Manifest:
         """The part of this name, if it was exported."""
         return next((part for part in self.parts if part.name == name), None)
 
+    @property
+    def tasks(self) -> dict[str, str]:
+        """Names that stand for a prompt.
+
+        Raises:
+            Misshapen: the manifest has none.
+        """
+        return dict(need(self.prompt, "tasks", dict, where="the manifest's 'prompt'"))
+
     def with_role(self, *roles: str) -> list[Part]:
         """The parts that play one of these roles, in the order of a run."""
         return [part for part in self.parts if part.role in roles]
@@ -101,13 +116,11 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         """Write it beside, then rename: a failure leaves the old one."""
-        beside = folder / f".{NAME}.new"
         try:
             text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
         except ValueError as error:
             raise BadArtifacts(f"a number for {NAME} is not finite: {error}") from error
-        beside.write_text(text + "\n", "utf-8")
-        beside.replace(folder / NAME)
+        atomic.write(folder, NAME, (text + "\n").encode())
 
     def replacing(self, part: Part) -> Manifest:
         """The same with this part new, or in the place of the one of its name.
@@ -137,13 +150,19 @@ def load(folder: Path) -> Manifest:
             f"{folder} is no artifact folder: it holds no {NAME}; "
             "make one with: python export.py --out DIR"
         )
-    size = verify.contained(folder, NAME).stat().st_size
-    if size > MOST_BYTES:
-        raise BadArtifacts(f"{path} has {size} bytes, too many for a manifest")
+    verify.contained(folder, NAME)
     try:
-        plain = json.loads(path.read_text("utf-8"), parse_constant=_no_number, parse_float=_finite)
+        with path.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size > MOST_BYTES:
+                raise BadArtifacts(f"{path} has {size} bytes, too many for a manifest")
+            plain = parse(stream.read(MOST_BYTES).decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise BadArtifacts(f"{path} is not JSON: {error}") from error
+        if isinstance(error, Misshapen):
+            raise BadArtifacts(f"{path} is misshapen: {error}") from error
+        if isinstance(error, BadArtifacts):
+            raise
+        raise BadArtifacts(f"{path} is not JSON: {printable(error, 300)}") from error
     except OSError as error:
         raise BadArtifacts(f"{path} cannot be read: {error.strerror or error}") from error
     try:
@@ -155,48 +174,11 @@ def load(folder: Path) -> Manifest:
 def check_run(said: Manifest, folder: Path) -> None:
     """Refuse, with BadArtifacts, a manifest that lacks what a run needs besides its parts."""
     try:
-        _check_run(said)
+        check_run_fields(said.prompt, said.tokens, said.audio, said.dimensions)
+        for part in said.with_role("decoder"):
+            check_decoder(part.inputs, part.outputs, f"part {part.name:.80}")
     except Misshapen as error:
         raise BadArtifacts(f"{folder / NAME} is misshapen: {error}") from error
-
-
-def _check_run(said: Manifest) -> None:
-    for name in ("turn", "clip", "placeholder"):
-        need(said.prompt, name, str, where="'prompt'")
-    for name in ("start", "end"):
-        need(said.prompt, name, str, "", "'prompt'")
-    turns = need(said.prompt, "turns", dict, {}, "'prompt'")
-    tasks = need(said.prompt, "tasks", dict, where="'prompt'")
-    need(said.audio, "channel", str, where="'audio'")
-    for name in ("rate", "least_samples", "window_samples"):
-        count(said.audio, name, 1, where="'audio'")
-    for name in ("hidden", "vocab", "context"):
-        count(said.dimensions, name, 1, where="'dimensions'")
-    vocab = said.dimensions["vocab"]
-    count(said.dimensions, "table", vocab, vocab, "'dimensions'")
-    if not isinstance(penalized := said.tokens.get("penalize_prompt", False), bool):
-        raise Misshapen(
-            f"'penalize_prompt' of 'tokens' is {penalized!r:.80}, neither true nor false"
-        )
-    if said.tokens.get("bos") is not None:
-        count(said.tokens, "bos", 0, where="'tokens'")
-    for values, kind, name in (
-        (need(said.tokens, "eos", list, where="'tokens'"), int, "eos"),
-        (said.tokens.get("stop_strings", []), str, "stop_strings"),
-        (said.prompt.get("joined", []), str, "joined"),
-        (list(tasks.values()), str, "tasks"),
-        (list(turns.values()), str, "turns"),
-    ):
-        if not isinstance(values, list) or not all(is_a(value, kind) for value in values):
-            raise Misshapen(f"{name!r} is {values!r:.80}, not all {kind.__name__}")
-
-
-def _no_number(word: str) -> float:
-    raise ValueError(f"{word:.40} is no finite number")
-
-
-def _finite(word: str) -> float:
-    return value if math.isfinite(value := float(word)) else _no_number(word)
 
 
 def _from_json(plain: Any, path: Path) -> Manifest:
@@ -218,10 +200,11 @@ def _from_json(plain: Any, path: Path) -> Manifest:
     parts = tuple(_part_from_json(part, i) for i, part in enumerate(need(plain, "parts", list)))
     names = [part.name for part in parts]
     if len(set(names)) != len(names):
-        raise BadArtifacts(f"{path} lists a part twice: {', '.join(names)}")
+        raise BadArtifacts(f"{path} lists a part twice: {printable(', '.join(names), 300)}")
     if "tokenizer" not in plain:
         raise Misshapen("it lacks 'tokenizer'")
     tools = need(plain, "tools", dict, {})
+    check_fields(plain)
     return Manifest(
         family=need(plain, "family", str),
         parts=parts,
@@ -243,15 +226,16 @@ def _from_json(plain: Any, path: Path) -> Manifest:
 
 def _port(plain: Any, where: str) -> Port:
     axes = tuple(need(plain, "axes", list, where=where))
-    if not all(is_a(a, str) or (is_a(a, int) and 0 <= a < 2**63) for a in axes):
-        raise Misshapen(f"'axes' of {where} are {axes!r:.80}, not numbers and names")
     dtype, counts = need(plain, "dtype", str, where=where), need(plain, "counts", str, "", where)
+    check_port(dtype, axes, where)
     return Port(dtype, axes, counts)
 
 
 def _span(plain: Any, where: str) -> Span:
     if not isinstance(plain, list) or len(plain) != 3 or not all(is_a(n, int) for n in plain):
         raise Misshapen(f"{where} is {plain!r:.80}, not three whole numbers")
+    if not 0 <= plain[0] <= plain[1] <= plain[2] <= MOST_AXIS:
+        raise Misshapen(f"{where} is {plain!r:.80}, not least, usual and most of a length")
     return Span(*plain)
 
 
@@ -278,7 +262,7 @@ def _part_from_json(plain: Any, number: int) -> Part:
         opset=count(plain, "opset", 0, 0, where),
         dialect=need(plain, "dialect", str, "", where),
         nodes=count(plain, "nodes", 0, 0, where),
-        chunk_rows=need(plain, "chunk_rows", int, 0, where),
+        chunk_rows=count(plain, "chunk_rows", 0, 0, where),
         simplified=need(plain, "simplified", str, "", where),
         measured=need(plain, "measured", dict, {}, where),
     )

@@ -22,7 +22,7 @@ from alm.chat import Chat
 from alm.errors import BadArtifacts, BadOption, BadPrompt
 from alm.pipeline import Pipeline, at_once, check_table, open_part
 from alm.prompt import Prompter
-from alm.table import Table
+from alm.table import open_table
 
 Audio = str | Path | np.ndarray | tuple[np.ndarray, int]
 
@@ -46,8 +46,8 @@ class Model:
         self.provider = backends.choose(provider, Fastest(folder, self.manifest, threads))
         tokenizer = self.manifest.tokenizer
         assert tokenizer is not None
-        path = verify.check_file(folder, tokenizer.name, tokenizer.bytes, tokenizer.sha256)
-        self.tokenizer = text.load_tokenizer(path)
+        content = verify.content(folder, tokenizer, text.MOST_BYTES)
+        self.tokenizer = text.load_tokenizer(folder / tokenizer.name, content)
         self.prompter = Prompter(self.tokenizer, self.manifest.prompt, self.manifest.tokens)
         options = EngineOptions(self.provider, threads)
         graphs = [part for part in self.manifest.parts if part.role != "table"]
@@ -83,11 +83,7 @@ class Model:
     def _connect(self, sessions: dict[str, Session], audio_cache: int, at_once: int) -> None:
         said = self.manifest
         table, decoder = said.with_role("table")[0], said.with_role("decoder")[0]
-        paths = [
-            verify.check_file(self.folder, file.name, file.bytes, file.sha256)
-            for file in table.files[:2]  # the second holds the scales of an int8 table
-        ]
-        self.table = Table(*paths)
+        self.table = open_table(self.folder, table.files)
         check_table(self.table, said)
         front = [part for part in said.parts if part.role not in ("table", "decoder")]
         self.pipeline = Pipeline(front, sessions, at_once)
@@ -100,7 +96,7 @@ class Model:
     @property
     def tasks(self) -> dict[str, str]:
         """Task names that stand for a prompt."""
-        return dict(self.manifest.prompt["tasks"])
+        return self.manifest.tasks
 
     # --- asking
 

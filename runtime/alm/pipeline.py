@@ -28,16 +28,17 @@ def open_part(
     """Verify a part's files and open its graph.
 
     Raises:
-        MissingFile, BadArtifacts: a file that is not what the manifest says, external data outside
-            the folder, or a graph with other ports than the manifest's.
+        MissingFile, BadArtifacts: a file that is not what the manifest says or is changed while it
+            is opened, external data outside the folder, operators that are code from outside, or a
+            graph with other ports than the manifest's.
     """
-    paths = [verify.check_file(folder, file.name, file.bytes, file.sha256) for file in part.files]
     listed = {file.name for file in part.files}
-    verify.check_external(folder, graphfile.read(paths[0]), part.files[0].name, listed)
     # An encoder runs once for a window of audio and takes much; a decoder runs for every token.
     seldom = part.role != "decoder"
     halves = seldom and not {"fp16", "bf16"}.isdisjoint(part.precision.split("+"))
-    session = opener(paths[0], replace(options, lean=seldom, halves=halves))
+    with verify.unchanged(folder, part.files) as paths:
+        verify.check_graph(folder, graphfile.read(paths[0]), part.files[0].name, listed)
+        session = opener(paths[0], replace(options, lean=seldom, halves=halves))
     for side, ours, theirs in (
         ("input", part.inputs, session.inputs),
         ("output", part.outputs, session.outputs),

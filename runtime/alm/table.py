@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
+from collections.abc import Sequence
+from math import prod
 from pathlib import Path
-from typing import IO
+from threading import Lock
+from typing import IO, Any
 
 import numpy as np
 
+from alm import verify
+from alm._plain import File, printable
 from alm.errors import BadArtifacts, BadPrompt
 
 
@@ -19,36 +25,28 @@ class Table:
     111 tokens made 111 MB of a table of 525 resident.
     """
 
-    def __init__(self, path: Path, scales: Path | None = None) -> None:
-        """Open the table.
+    def __init__(self, table: Path | IO[bytes], scales: Path | IO[bytes] | None = None) -> None:
+        """Open the table, or take over files that are open: those are what is read, and closed.
 
         Args:
-            path: floats [vocab, hidden]; int8 where there are scales.
+            table: floats [vocab, hidden]; int8 where there are scales.
             scales: float32 [vocab], what each row is multiplied by.
 
         Raises:
-            BadArtifacts: a file is no array, or one of another type or shape.
+            BadArtifacts: a file is no array, or one of another type, shape or length.
         """
-        head = _mapped(path)
-        kinds, wanted = ("i", "int8") if scales else ("f", "floats")
-        right = head.dtype.kind in kinds and (not scales or head.dtype.itemsize == 1)
-        if head.ndim != 2 or not right or not head.flags.c_contiguous:
-            raise BadArtifacts(
-                f"{path} is no table of {wanted} [vocab, hidden] "
-                f"but {head.dtype} {list(head.shape)}"
-            )
-        self.shape = (head.shape[0], head.shape[1])
-        self._dtype, self._start = head.dtype, head.offset
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 -- read from as long as we live
+        self._file, self._lock = _open(table), Lock()
         weakref.finalize(self, self._file.close)
-        self._scales = None if scales is None else np.array(_mapped(scales))
-        if self._scales is None:
-            return
-        if self._scales.dtype != np.float32 or self._scales.shape != self.shape[:1]:
+        shape, self._dtype, self._start = _header(self._file)
+        kind, wanted = ("i", "int8") if scales else ("f", "floats")
+        right = self._dtype.kind == kind and self._dtype.itemsize in ((1,) if scales else (2, 4, 8))
+        if len(shape) != 2 or not right:
             raise BadArtifacts(
-                f"{scales} holds no scales, float32 [{self.shape[0]}], "
-                f"but {self._scales.dtype} {list(self._scales.shape)}"
+                f"{self._file.name} is no table of {wanted} [vocab, hidden] "
+                f"but {self._dtype} {list(shape)}"
             )
+        self.shape = (shape[0], shape[1])
+        self._scales = None if scales is None else _whole(scales, self.shape[:1])
 
     def __call__(self, token_ids: np.ndarray) -> np.ndarray:
         """Embeddings float32 [..., hidden] of ids [...].
@@ -75,25 +73,68 @@ class Table:
 
     def _read(self, token: int, row: np.ndarray) -> None:
         at = self._start + token * row.nbytes
-        if row.nbytes != _read_at(self._file, at, row):
+        if row.nbytes != self._read_at(at, row.data.cast("B")):
             raise BadArtifacts(f"{self._file.name} ends before the row of token {token}")
 
-
-def _read_at(file: IO[bytes], at: int, into: np.ndarray) -> int:
-    """Fill an array from a place in a file; the number of bytes read."""
-    buffer = into.data.cast("B")
-    if hasattr(os, "preadv"):  # moves no position that several threads would share
-        return os.preadv(file.fileno(), [buffer], at)
-    with open(file.name, "rb", buffering=0) as own:
-        own.seek(at)
-        return own.readinto(buffer) or 0
+    def _read_at(self, at: int, into: memoryview) -> int:
+        """Fill a buffer from a place in the file; the number of bytes read."""
+        if hasattr(os, "preadv"):  # moves no position that several threads would share
+            return os.preadv(self._file.fileno(), [into], at)
+        with self._lock:
+            self._file.seek(at)
+            return self._file.readinto(into)  # pyright: ignore
 
 
-def _mapped(path: Path) -> np.memmap:
+def open_table(folder: Path, files: Sequence[File]) -> Table:
+    """The table of a part's verified files, of which a second one holds the scales of int8.
+
+    Raises:
+        MissingFile, BadArtifacts: a file that is not what the manifest says, or no table.
+    """
+    with contextlib.ExitStack() as stack:
+        made = Table(*(stack.enter_context(verify.opened(folder, file)) for file in files[:2]))
+        stack.pop_all()  # the table closes them
+        return made
+
+
+def _open(file: Path | IO[bytes]) -> IO[bytes]:
+    if not isinstance(file, Path):
+        return file
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise BadArtifacts(f"{path} is no readable table: {error}") from error
-    if not isinstance(array, np.memmap):
-        raise BadArtifacts(f"{path} is no table but an archive")
-    return array
+        return file.open("rb")
+    except OSError as error:
+        raise BadArtifacts(f"{file} is no readable table: {error}") from error
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Shape, type and start of the values of an .npy file that is as long as these say."""
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    try:
+        version = np.lib.format.read_magic(file)
+        if version not in read:
+            raise ValueError(f"it is .npy of version {version}, wanted 1.0 or 2.0")
+        shape, fortran, dtype = read[version](file)
+        start, there = file.tell(), os.fstat(file.fileno()).st_size
+    except Exception as error:  # numpy parses a Python expression: errors of many kinds
+        raise BadArtifacts(f"{file.name} is no readable table: {printable(error, 200)}") from error
+    if fortran and len(shape) > 1 or dtype.hasobject:
+        raise BadArtifacts(f"{file.name} is no table: its rows do not lie one after the other")
+    if min(shape, default=1) < 0 or start + prod(shape) * dtype.itemsize > there:
+        raise BadArtifacts(
+            f"{file.name} is no readable table: {there} bytes hold no {dtype} {list(shape)}"
+        )
+    return shape, dtype, start
+
+
+def _whole(file: Path | IO[bytes], shape: tuple[int, ...]) -> np.ndarray:
+    """The scales, of which there are as many as rows."""
+    with _open(file) as opened:
+        there, dtype, _ = _header(opened)
+        if dtype != np.float32 or there != shape:
+            raise BadArtifacts(
+                f"{opened.name} holds no scales, float32 {list(shape)}, but {dtype} {list(there)}"
+            )
+        return np.frombuffer(opened.read(4 * prod(shape)), np.float32)

@@ -5,24 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from os.path import commonprefix
 from pathlib import Path
+from typing import cast
 
 from tokenizers import Tokenizer
 
+from alm._rust import Guarded, calm
 from alm.errors import BadArtifacts
 
+MOST_BYTES = 256 * 2**20  # of a tokenizer.json; those of the largest vocabularies have 35
 REPLACEMENT = "\ufffd"  # what a tokenizer decodes half a character to
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
-    """Read a tokenizer.json.
+def load_tokenizer(path: Path, content: bytes | None = None) -> Tokenizer:
+    """Read a tokenizer.json and try it.
+
+    Args:
+        path: the file, for the messages; it is read where there is no content.
+        content: its bytes, where they are read and verified already.
+
+    Returns:
+        What encodes and decodes as a Tokenizer does. Where that would end in a panic of Rust, which
+        is no Exception, it raises BadArtifacts.
 
     Raises:
-        BadArtifacts: it is none.
+        BadArtifacts: it is none, or its parts do not fit together.
     """
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise BadArtifacts(f"{path} is no tokenizer.json: {error}") from error
+    if content is None:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BadArtifacts(f"{path} cannot be read: {error.strerror or error}") from error
+    with calm(f"{path} is no tokenizer.json"):
+        made = Tokenizer.from_buffer(content)
+    return cast(Tokenizer, Guarded(made, str(path)))
 
 
 class TextStream:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import stat
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO
 
 from alm import _remembered
+from alm._plain import File, printable
+from alm._plain import check_name as check_name
 from alm.errors import BadArtifacts, MissingFile
 from alm.graphfile import GraphFile
 
@@ -20,25 +23,9 @@ TICK = 50_000_000  # ns; within a clock's tick a file can change twice and keep 
 MOST_CACHED = 4096  # files whose hash is remembered
 # {resolved path: [device, inode, size, mtime, ctime, sha256]}
 HASHES = "sha256.json"
-
-
-def check_name(name: str) -> None:
-    """Refuse, with BadArtifacts, a name that could mean a file outside its folder.
-
-    A name is parts joined by "/", the same on every system: relative, and no part "", "." or "..".
-    """
-    rules = (
-        (not name, "a name must not be empty"),
-        ("\0" in name, "a name must not hold NUL"),
-        ("\\" in name, "a name must not hold a backslash; parts are joined by '/'"),
-        (name.startswith("/"), "a path must not be absolute"),
-        (":" in name, "a name must not hold a colon (a drive or a stream on Windows)"),
-        (".." in name.split("/"), "a path must not go up with '..'"),
-        (not {"", "."}.isdisjoint(name.split("/")), "a path must not have empty or '.' parts"),
-    )
-    for broken, rule in rules:
-        if broken:
-            raise BadArtifacts(f"the file name {name[:200]!r} is refused: {rule}")
+GRAPH = ".onnx"
+DOMAINS = ("", "ai.onnx.ml", "com.microsoft")
+EXECUTED = ("EPContext", "PythonOp", "PythonOpGrad")
 
 
 def contained(root: Path, name: str) -> Path:
@@ -85,20 +72,110 @@ def check_file(
 
     Raises MissingFile, or BadArtifacts with what was expected and what there is.
     """
-    path = contained(root, name)
-    there = path.stat().st_size
-    if there != size:
+    opened(root, File(name, size, digest), progress).close()
+    return Path(root) / name
+
+
+def opened(root: Path, file: File, progress: Callable[[int], None] | None = None) -> IO[bytes]:
+    """The contained file, open at its beginning: what was hashed is what will be read.
+
+    Raises MissingFile, or BadArtifacts with what was expected and what there is.
+    """
+    path = contained(root, file.name)
+    try:
+        stream = open(path, "rb", opener=_unfollowed)  # noqa: SIM115 -- handed on, or closed below
+    except FileNotFoundError:
+        raise MissingFile(f"there is no {file.name!r} in {root}; copy or export it again") from None
+    except OSError as error:
+        raise BadArtifacts(f"{path} cannot be read: {error.strerror or error}") from None
+    try:
+        there = os.fstat(stream.fileno()).st_size
+        if there != file.bytes:
+            raise BadArtifacts(
+                f"{file.name!r} in {root} has {there} bytes and the manifest says {file.bytes}; "
+                "copy or export it again"
+            )
+        found = _sha256(stream, path, progress)
+        if found != file.sha256.lower():
+            raise BadArtifacts(
+                f"{file.name!r} in {root} has sha256 {found} and the manifest says "
+                f"{file.sha256:.80}; copy or export it again"
+            )
+        stream.seek(0)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def content(root: Path, file: File, most: int) -> bytes:
+    """The bytes of a contained file, read once: they are what was hashed.
+
+    Raises MissingFile, or BadArtifacts; a file of more than `most` bytes is not read.
+    """
+    if file.bytes > most:
+        raise BadArtifacts(f"{file.name!r} has {file.bytes} bytes in the manifest, {most} at most")
+    with opened(root, file) as stream:
+        found = stream.read(file.bytes + 1)
+    if hashlib.sha256(found).hexdigest() != file.sha256.lower():
+        raise BadArtifacts(f"{file.name!r} in {root} changed while it was read; try again")
+    return found
+
+
+@contextlib.contextmanager
+def unchanged(root: Path, files: Sequence[File]) -> Iterator[list[Path]]:
+    """Paths of verified files for an engine that opens them itself, and nobody changed them since.
+
+    ONNX Runtime and OpenVINO take the path of a graph and find its weights beside it; handing them
+    bytes or /proc/self/fd would break that, or hold gigabytes twice. So the files are looked at
+    again when the block ends, when all has been read: whoever wrote to one or exchanged it, also if
+    he put the old one back, has changed its time of change (ctime), which no program can set. What
+    is left open: a folder that is exchanged as a whole and put back within the block, by someone
+    who may write to the folder above it.
+
+    Raises MissingFile, BadArtifacts: before, as `check_file`; after, a file that was changed.
+    """
+    paths: list[Path] = []
+    keys: list[list[int]] = []
+    for file in files:
+        with opened(root, file) as stream:
+            paths.append(Path(root) / file.name)
+            keys.append(_key(os.fstat(stream.fileno())))
+    yield paths
+    for file, path, key in zip(files, paths, keys, strict=True):
+        if _key(contained(root, file.name).stat()) != key:
+            raise BadArtifacts(f"{path} changed while it was opened; nothing of it is used")
+
+
+def check_graph(root: Path, graph: GraphFile, graph_name: str, listed: Collection[str]) -> None:
+    """Refuse a graph that an engine must not be given: see `check_operators`, `check_external`."""
+    if not graph_name.endswith(GRAPH):  # by other endings ONNX Runtime reads other formats
         raise BadArtifacts(
-            f"{name!r} in {root} has {there} bytes and the manifest says {size}; copy or export "
-            "it again"
+            f"{graph_name!r:.200} in {root} is refused: a graph's name ends in .onnx"
         )
-    found = sha256(path, progress)
-    if found != digest.lower():
+    check_operators(root, graph, graph_name)
+    check_external(root, graph, graph_name, listed)
+
+
+def check_operators(root: Path, graph: GraphFile, graph_name: str) -> None:
+    """Refuse, with BadArtifacts, a graph with operators that are code from outside.
+
+    An EPContext node holds, or names a file with, an engine that a provider executes unread. An
+    operator of a domain that neither ONNX nor ONNX Runtime defines, nor a function of the graph
+    itself, wants a library of its own. Nodes of subgraphs and functions are looked at too.
+    """
+    for name in sorted(graph.nodes):
+        domain, _, kind = name.rpartition("::")
+        if kind in EXECUTED:
+            why = "it holds code for one engine, which cannot be looked into"
+        elif domain not in DOMAINS and name not in graph.functions:
+            why = "it needs a library of operators, and none is loaded"
+        else:
+            continue
         raise BadArtifacts(
-            f"{name!r} in {root} has sha256 {found} and the manifest says {digest}; copy or "
+            f"{graph_name!r} in {root} is refused for its operator {printable(name, 100)}: {why}; "
             "export it again"
         )
-    return path
 
 
 def check_external(root: Path, graph: GraphFile, graph_name: str, listed: Collection[str]) -> None:
@@ -137,19 +214,27 @@ def sha256(path: Path, progress: Callable[[int], None] | None = None) -> str:
     """
     try:
         with open(path, "rb") as file:
-            now, before = time.time_ns(), os.fstat(file.fileno())
-            key, place = _key(before), str(Path(path).resolve())
-            remembered = _remembered.recall(HASHES).get(place)
-            if isinstance(remembered, list) and remembered[:-1] == key:
-                found = str(remembered[-1])
-                if re.fullmatch("[0-9a-f]{64}", found):
-                    (progress or _quiet)(before.st_size)
-                    return found
-            found = digest(file, progress)
-            if _key(os.fstat(file.fileno())) != key:
-                raise BadArtifacts(f"{path} changed while it was read; try again")
+            return _sha256(file, path, progress)
     except FileNotFoundError:
         raise MissingFile(f"there is no file {path}") from None
+    except OSError as error:
+        raise BadArtifacts(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _sha256(file: IO[bytes], path: Path, progress: Callable[[int], None] | None) -> str:
+    """Of an open file: the one that was opened, whatever the path leads to by now."""
+    try:
+        now, before = time.time_ns(), os.fstat(file.fileno())
+        key, place = _key(before), str(Path(path).resolve())
+        remembered = _remembered.recall(HASHES).get(place)
+        if isinstance(remembered, list) and remembered[:-1] == key:
+            found = str(remembered[-1])
+            if re.fullmatch("[0-9a-f]{64}", found):
+                (progress or _quiet)(before.st_size)
+                return found
+        found = digest(file, progress)
+        if _key(os.fstat(file.fileno())) != key:
+            raise BadArtifacts(f"{path} changed while it was read; try again")
     except OSError as error:
         raise BadArtifacts(f"{path} cannot be read: {error.strerror or error}") from None
     if max(before.st_mtime_ns, before.st_ctime_ns) < now - TICK:
@@ -157,7 +242,11 @@ def sha256(path: Path, progress: Callable[[int], None] | None = None) -> str:
     return found
 
 
-def digest(file: BinaryIO, progress: Callable[[int], None] | None = None) -> str:
+def _unfollowed(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+
+
+def digest(file: IO[bytes], progress: Callable[[int], None] | None = None) -> str:
     """sha256, in hexadecimal, of what is left to read of an open file; nothing is remembered."""
     made = hashlib.sha256()
     while chunk := file.read(CHUNK):

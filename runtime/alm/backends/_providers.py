@@ -30,6 +30,7 @@ CUDA = {
     "arena_extend_strategy": "kSameAsRequested",
 }
 # The prefix of a provider's options: it has engines, and wants to know shapes before it builds one.
+CACHE = "trt_engine_cache_path"
 BUILDERS = {"ort-tensorrt": "trt_", "ort-tensorrt-rtx": "nv_"}
 HALVES = ("fp16", "int8dq", "int4dq")  # precisions whose graphs hold float16
 
@@ -114,25 +115,33 @@ def _precision(part: Part) -> Options:
 def _kept(folder: Path) -> Options:
     return {
         "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(folder),
+        CACHE: str(folder),
         "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": str(folder.parent),
+        "trt_timing_cache_path": str(folder),
     }
 
 
+def keep(own: Options) -> None:
+    """Note what ONNX Runtime wrote when it built an engine: only that is loaded the next time.
+
+    Its TensorRT-RTX provider writes kernels when the process ends, after our last word: there the
+    folder's owner and mode are all that guards them.
+    """
+    if CACHE in own:
+        _remembered.seal(Path(own[CACHE]))
+
+
 def _folder(part: Part, provider: str, shapes: Profile) -> Path | None:
-    """Where the engines of this part lie; None where the system knows no home.
+    """Where the engines of this part lie; None where no folder is the user's alone.
 
     ONNX Runtime finds an engine by the names in its graph, whatever the weights, the shapes or the
     versions are: all of these are in the folder's name.
     """
     known = [fingerprint(part.files), *words(shapes), *_versions()]
     key = hashlib.sha256("\n".join(known).encode()).hexdigest()[:20]
-    try:
-        folder = _remembered.folder() / provider / key
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):
-        return None
+    folder = _remembered.private(provider, key)
+    if folder is not None and provider != "ort-tensorrt-rtx":
+        _remembered.sealed(folder)  # an engine is code: what is not as it was left is removed
     return folder
 
 

@@ -9,7 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from alm import _machine
+from alm.errors import BadOption
 from alm.ports import Port
+
+LEAST_LIMIT, THREADS_A_CORE = 64, 4  # of threads: more only wait for each other
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,14 @@ class EngineOptions:
     threads: int = 0  # 0: the engine's own choice
     lean: bool = False  # a graph that is run now and then: little is kept between two runs
     halves: bool = False  # weights of 16 bits: on a CPU they are widened when they are needed
+
+    def __post_init__(self) -> None:
+        """Refuse, with BadOption, more threads than could help: each takes memory at once."""
+        most = max(LEAST_LIMIT, THREADS_A_CORE * _machine.usable_cores())
+        if not 0 <= self.threads <= most:
+            raise BadOption(
+                f"threads are 0 (the engine's choice) to {most} on this machine, not {self.threads}"
+            )
 
 
 class Kept:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from alm import graphfile
+from alm._plain import printable
 from alm.backends._session import EngineOptions, Feed, Kept, Session
 from alm.errors import BadArtifacts, MissingEngine, UnknownName
 from alm.graphfile import GraphFile
@@ -205,4 +206,4 @@ def _reason(error: Exception) -> str:
     """The first line of OpenVINO's message that is about the matter, not about its own sources."""
     lines = [line.strip() for line in str(error).splitlines()]
     told = [x for x in lines if x and not x.startswith(("Exception from src/", "Check '"))]
-    return (told or lines or [""])[0]
+    return printable((told or lines or [""])[0], 500)

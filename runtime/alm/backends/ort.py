@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from alm._engines import Profile
+from alm._plain import printable
 from alm._profiles import fits
 from alm.backends import _providers
 from alm.backends._session import EngineOptions, Feed, Kept, RowByRow, Session
@@ -50,7 +51,8 @@ def _runtime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise MissingEngine("no engine is installed; try: pip install 'alm-edge[ort]'") from error
-    onnxruntime.set_default_logger_severity(3)  # errors only: stderr is for our sentences
+    # Only what ends the process: every error is raised too, and stderr is for our sentences.
+    onnxruntime.set_default_logger_severity(4)
     return onnxruntime
 
 
@@ -80,8 +82,9 @@ def open_session(graph: Path, options: EngineOptions) -> Session:
     left_out = _widen_late(runtime, settings) if late else []
     providers = _providers.chain(options.provider, there, own)
     try:
+        # With its fallback ONNX Runtime prints to stdout and goes on with another provider.
         session = runtime.InferenceSession(
-            graph, settings, providers=providers, disabled_optimizers=left_out
+            graph, settings, providers, disabled_optimizers=left_out, enable_fallback=0
         )
     except Exception as error:  # onnxruntime's own exceptions share no base of theirs
         if "is under development" in str(error):  # what it says of an opset newer than itself
@@ -96,6 +99,8 @@ def open_session(graph: Path, options: EngineOptions) -> Session:
             f"provider {options.provider!r} is installed but could not start on this machine; "
             "use --provider cpu"
         )
+    if options.provider in _providers.BUILDERS:
+        _providers.keep(own)
     opened = OrtSession(session, options.provider, shapes)
     return RowByRow(opened) if rows else opened
 
@@ -126,7 +131,7 @@ def _settings(runtime: Any, options: EngineOptions) -> Any:
     # may not be ours.
     if options.threads:
         settings.intra_op_num_threads = options.threads
-    settings.log_severity_level = 3
+    settings.log_severity_level = 4
     # Threads of a part that is done must not spin beside those of the next: 5 times the latency.
     # Where others keep a core busy, spinning within a run harms too (with allow_spinning of 0, 400
     # MiB of products by one row took 27 instead of 57 ms and 24 instead of 40 ms of CPU). On a
@@ -235,4 +240,4 @@ def _port(value: Any) -> Port:
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip().split("\n")[0]
-    return text.removeprefix("[ONNXRuntimeError] : ")
+    return printable(text.removeprefix("[ONNXRuntimeError] : "), 500)

@@ -1,0 +1,53 @@
+"""Whatever is in a file or on a command line, the answer is one of our errors or a result.
+
+For hours, and with other inputs: pytest tests/fuzz --fuzz-seconds 3600 --fuzz-seed 1
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+# kind -> its share of the seconds
+SHARES = {
+    "manifests": 3, "tokenizers": 2, "graphs": 3, "audio": 2, "yaml": 2, "configs": 3,
+    "safetensors": 2, "pickles": 2, "words": 3,
+}  # fmt: skip
+STARTING = 180  # seconds for imports on a busy machine, and for the last input
+
+
+@pytest.fixture(scope="session")
+def sources(
+    artifacts: Path, checkpoint: Path, clip: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("fuzz")
+    shutil.copytree(artifacts, folder / "artifacts")
+    shutil.copytree(checkpoint.parent, folder / "checkpoint")
+    shutil.copy(clip, folder / "clip.wav")
+    return folder
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded as Linux does it")
+@pytest.mark.parametrize("kind", SHARES)
+def test_no_input_ends_in_anything_but_our_errors(
+    kind: str, sources: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    seconds = request.config.getoption("--fuzz-seconds") * SHARES[kind] / sum(SHARES.values())
+    seed, inputs = (request.config.getoption(name) for name in ("--fuzz-seed", "--fuzz-inputs"))
+    words = [kind, sources, tmp_path, f"{seconds:.1f}", seed, inputs]
+    path = [str(HERE), str(ROOT / "runtime"), str(ROOT), str(HERE.parent)]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(HERE / "worker.py"), *map(str, words)],
+        capture_output=True, text=True, errors="replace", env=env, timeout=seconds + STARTING,
+    )  # fmt: skip
+    said = done.stderr.strip()
+    assert done.returncode == 0, f"{said[-4000:]}\ninputs: {tmp_path}"
+    assert int(said.splitlines()[-1].split()[0]) > 0
