@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from reference import SALMONN
 
 import export
 from alm import command
 from demo.random_checkpoint import Recipe, make
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-ORACLE = SHARED / "oracle" / "salmonn-lora"
 TINY = Recipe(window_seconds=4)
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
@@ -85,10 +84,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def oracle() -> Path:
-    """The folder of reference outputs."""
-    if not ORACLE.is_dir():
-        pytest.skip(f"no reference outputs at {ORACLE}")
-    return ORACLE
+    """The folder of SALMONN's reference outputs."""
+    return SALMONN
 
 
 @pytest.fixture(scope="session")
