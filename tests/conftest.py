@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from reference import SALMONN
 
 import export
 from alm import command
 from demo.random_checkpoint import Recipe, make
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-ORACLE = SHARED / "oracle" / "salmonn-lora"
 TINY = Recipe(window_seconds=4)
 OURS = {"alm", "wrappers", "exporters", "export", "demo", "bench", "tests"}
 
@@ -96,10 +95,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def oracle() -> Path:
-    """The folder of reference outputs."""
-    if not ORACLE.is_dir():
-        pytest.skip(f"no reference outputs at {ORACLE}")
-    return ORACLE
+    """The folder of SALMONN's reference outputs."""
+    return SALMONN
 
 
 @pytest.fixture(scope="session")

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from reference import DIGITS, LIBRISPEECH
 
 from alm import audio
 from alm.errors import BadAudio, BadOption, MissingFile
-
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def tone(rate: int, seconds: float = 0.5, channels: int = 1, hertz: float = 440.0) -> np.ndarray:
@@ -31,12 +30,6 @@ def refused(source: Any, **options: Any) -> str:
         audio.read(source, 16000, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-def shared(name: str) -> Path:
-    if not (SHARED / name).exists():
-        pytest.skip(f"no {name} beside the checkout")
-    return SHARED / name
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
@@ -93,9 +86,9 @@ def test_a_tone_of_30_seconds_at_44100_hz_is_the_same_tone_at_16000_hz(tmp_path:
 
 
 def test_real_speech_is_read() -> None:
-    clip = audio.read(shared("librispeech/librispeech_1263-139804-0001.flac"), 16000)
+    clip = audio.read(LIBRISPEECH[0], 16000)
     assert 10 < clip.seconds < 20 and 0.1 < np.abs(clip.pcm).max() <= 1
-    digit = audio.read(shared("fsdd/recordings/0_george_0.wav"), 16000)
+    digit = audio.read(DIGITS[0], 16000)
     assert 0.2 < digit.seconds < 2
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from reference import SALMONN
 from safetensors.torch import load_file
 from torch import Tensor
 from tracing import traced
@@ -24,11 +25,9 @@ from wrappers._beats_layers import buckets
 from wrappers._fit import fill
 from wrappers.beats import Beats, load_beats
 
-ORACLE = Path(__file__).resolve().parents[2] / "shared" / "oracle" / "salmonn-lora"
 DATA_DEPENDENT = {"STFT", "DFT", "NonZero", "Loop", "If", "Scan", "ScatterND", "ScatterElements"}
 ATTENTIONS = {"Softmax", "Attention", "MultiHeadAttention"}
 FUSED = {"decomposed": "Softmax", "standard": "Attention", "ort": "MultiHeadAttention"}
-needs_oracle = pytest.mark.skipif(not ORACLE.exists(), reason=f"no reference outputs in {ORACLE}")
 
 TINY_WHISPER: dict[str, Any] = {
     "num_mel_bins": 20,
@@ -258,20 +257,18 @@ def test_weights_in_half_precision_are_widened() -> None:
     assert {p.dtype for p in encoder.parameters()} == {torch.float32}
 
 
-@needs_oracle
 def test_whisper_is_what_the_original_computed() -> None:
-    encoder = whisper.build(json.loads((ORACLE / "whisper/config.json").read_text("utf-8")))
-    state = load_file(ORACLE / "whisper/model.safetensors")
+    encoder = whisper.build(json.loads((SALMONN / "whisper/config.json").read_text("utf-8")))
+    state = load_file(SALMONN / "whisper/model.safetensors")
     fill(encoder, {k.removeprefix("encoder."): v for k, v in state.items()}, "whisper")
-    truth = np.load(ORACLE / "oracle.npz")
+    truth = np.load(SALMONN / "oracle.npz")
     close(encoder(torch.from_numpy(truth["a.mel"])[None])[0], truth["a.whisper"])
 
 
-@needs_oracle
 @pytest.mark.parametrize("name", ["a", "b", "c", "d"])
 def test_beats_is_what_the_original_computed(name: str) -> None:
-    saved = torch.load(ORACLE / "beats.pt", weights_only=True)
-    truth = np.load(ORACLE / "oracle.npz")
+    saved = torch.load(SALMONN / "beats.pt", weights_only=True)
+    truth = np.load(SALMONN / "oracle.npz")
     fbank = torch.from_numpy(truth[f"{name}.fbank"])[None]
     audio, lengths = load_beats(saved["model"], saved["cfg"], "beats.pt")(fbank, full(fbank))
     close(audio[0], truth[f"{name}.beats"])

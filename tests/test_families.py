@@ -2,43 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED, run_export
+from conftest import run_export
 from originals import GREEDY, ORIGINALS, AudioLlama, Original, Turn
+from reference import DIGITS, LIBRISPEECH
 
 import alm
 import wrappers
 from alm import audio, build, lint, manifest
 from alm.model import Model
 
-RECORDINGS = [
-    *sorted((SHARED / "data" / "librispeech").glob("*.flac"))[:2],
-    *sorted((SHARED / "data" / "fsdd" / "recordings").glob("7_*_0.wav"))[:1],
-]
+RECORDINGS = [*LIBRISPEECH, DIGITS[0]]
 RATE = 16_000
 # target -> those whose lint its graphs must pass
 TARGETS = {"cpu": (), "trt-jetpack6": ("trt-jetpack6",), "trt-rtx": ("trt-rtx", "trt-jetpack7")}
-pytestmark = pytest.mark.skipif(len(RECORDINGS) < 3, reason=f"no recordings below {SHARED}")
 
 
-@pytest.fixture(scope="module", params=ORIGINALS)
-def original(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Original:
-    return ORIGINALS[request.param](tmp_path_factory.mktemp("original") / "tiny")
+# audio-llm's parts are Voxtral's, and test_audio_llm.py has them in all dialects.
+CASES = [
+    (family, target)
+    for family, original in ORIGINALS.items()
+    for target in TARGETS
+    if original is not AudioLlama or target == "cpu"
+]
 
 
-@pytest.fixture(scope="module", params=TARGETS)
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
+def case(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """A family and a target."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Original]:
+    """The family's small checkpoint, made once."""
+    folder = tmp_path_factory.mktemp("originals")
+    return cache(lambda family: ORIGINALS[family](folder / family))
+
+
+@pytest.fixture(scope="module")
+def original(case: tuple[str, str], originals: Callable[[str], Original]) -> Original:
+    return originals(case[0])
+
+
+@pytest.fixture(scope="module")
 def exported(
-    request: pytest.FixtureRequest, original: Original, tmp_path_factory: pytest.TempPathFactory
+    case: tuple[str, str], original: Original, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """All parts in float32 as the target wants them: each has a dialect of its own."""
-    if isinstance(original, AudioLlama) and request.param != "cpu":
-        pytest.skip("its parts are Voxtral's, and test_audio_llm.py has them in all dialects")
-    out = tmp_path_factory.mktemp("exported") / request.param
+    """All parts in float32 as the target wants them: each target has a dialect of its own."""
+    target = case[1]
+    out = tmp_path_factory.mktemp("exported") / target
     words = ("--precision", "fp32", "--dynamic-batch", "--no-simplify", "--out", out)
-    run_export("--model", original.path, "--target", request.param, *words)
+    run_export("--model", original.path, "--target", target, *words)
     return out
 
 

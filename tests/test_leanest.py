@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,29 @@ def test_a_float32_part_that_is_off_is_refused_and_leaves_nothing(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+Trace = Callable[[str, Wrapper], ir.Model]
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    """A part's graph by the part's name, traced once for all levers that prepare it alike."""
+    traces: dict[Any, ir.Model] = {}
+
+    def traced(name: str, of: Wrapper) -> ir.Model:
+        scales = {n: scale.numpy().tobytes() for n, scale in of.state_scales.items()}
+        ports = {n: (port.dtype, port.axes) for n, port in of.inputs.items()}
+        key = (name, of.opset, repr(ports), repr(scales))
+        if key not in traces:
+            traces[key] = graph.trace(of, dynamic_batch=True)
+        return traces[key].clone()
+
+    return traced
+
+
 @pytest.mark.parametrize("lever", LEVERS)
 @pytest.mark.parametrize("name", [*PARTS, "decoder"])
 def test_a_lever_makes_a_part_no_larger_and_says_its_loss(
-    lever: str, name: str, tmp_path: Path
+    lever: str, name: str, tmp_path: Path, trace: Trace
 ) -> None:
     if name == "decoder":
         spec = wrappers.pick_role("llm", "llama").tiny()
@@ -112,7 +132,7 @@ def test_a_lever_makes_a_part_no_larger_and_says_its_loss(
         small = pick.pick(wrappers, name).tiny()
     pulled = pick.pick(levers, lever, "lever").Lever()
     pulled.prepare(small, lambda: torch.randn(40, 32))
-    inputs, traced = small.inputs, graph.trace(small, dynamic_batch=True)
+    inputs, traced = small.inputs, trace(name, small)
     scales = small.state_scales
     small.keep_state_in("float32")
     leaner = pulled.rewrite(traced.clone(), small.role)

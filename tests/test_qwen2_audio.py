@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import tiny_hf
 import torch
-from conftest import SHARED
+from reference import LIBRISPEECH, MORE_SPEECH
 from tiny_hf import RATE, Tiny, batch, noise
 from torch import Tensor
 from traced_parts import answered, graphs
@@ -21,7 +21,6 @@ from wrappers._lazy import filled
 from wrappers.whisper import LEAST_POOLED, heard_frames
 
 PARTS = ("mel", "whisper", "projector")
-RECORDINGS = sorted((SHARED / "data" / "librispeech").glob("*.flac"))
 Hear = Callable[[list[np.ndarray]], list[Tensor]]
 LENGTHS = (LEAST_POOLED, 480, 481, 961, 8_000, 100_003, 29 * RATE, 30 * RATE)
 
@@ -127,9 +126,8 @@ def test_what_is_longer_than_the_window_is_cut_as_transformers_cuts_it(
     alike(hear([clip]), heard(tiny, [clip]))
 
 
-@pytest.mark.skipif(not RECORDINGS, reason=f"no recordings in {SHARED / 'data'}")
 def test_speech_is_heard_as_transformers_hears_it(tiny: Tiny, hear: Hear) -> None:
-    clips = [soundfile.read(path, dtype="float32")[0] for path in RECORDINGS]
+    clips = [soundfile.read(path, dtype="float32")[0] for path in (*LIBRISPEECH, *MORE_SPEECH)]
     alike(hear(clips), heard(tiny, clips))
 
 

@@ -8,26 +8,23 @@ from pathlib import Path
 import pytest
 import soundfile
 from commands import answer
-from conftest import SHARED
+from reference import DIGITS, LIBRISPEECH, MORE_DIGITS, MORE_SPEECH
 
-DATA = SHARED / "data"
-LIBRISPEECH = sorted(DATA.glob("librispeech/*.flac"))
-DIGITS = sorted(DATA.glob("fsdd/recordings/*_0.wav"))[:5]
+RECORDINGS = [*LIBRISPEECH, *DIGITS, *MORE_SPEECH, *MORE_DIGITS]
 WINDOW = 4.0  # seconds, of the tiny model
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"no recordings at {DATA}")
 def test_there_are_recordings_at_16_and_at_8_khz() -> None:
     assert {soundfile.info(path).samplerate for path in LIBRISPEECH} == {16000}
     assert {soundfile.info(path).samplerate for path in DIGITS} == {8000}
 
 
-@pytest.mark.parametrize("path", [*LIBRISPEECH, *DIGITS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
 def test_a_recording_is_answered(
     artifacts: Path, path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = answer(capsys, "--engine", artifacts, path, "transcribe", "--num-beams", "1")
+    answered = answer(capsys, "--engine", artifacts, path, "transcribe", "--num-beams", "1")
     seconds = soundfile.info(str(path)).duration
-    assert said["audio_seconds"] == pytest.approx(seconds, abs=1e-3)
-    assert said["windows"] == math.ceil(seconds / WINDOW)
-    assert said["token_ids"]
+    assert answered["audio_seconds"] == pytest.approx(seconds, abs=1e-3)
+    assert answered["windows"] == math.ceil(seconds / WINDOW)
+    assert answered["token_ids"]

@@ -13,7 +13,7 @@ import soundfile
 import tiny_hf
 import torch
 from checkpoints import Copy, refused, renamed, without
-from conftest import SHARED
+from reference import DIGITS, LIBRISPEECH
 from tiny_hf import RATE, Tiny, batch, noise
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -25,8 +25,6 @@ from wrappers import open_checkpoint
 from wrappers._lazy import filled
 from wrappers.mel import Mel
 
-RECORDINGS = sorted((SHARED / "data" / "librispeech").glob("*.flac"))
-DIGITS = sorted((SHARED / "data" / "fsdd" / "recordings").glob("*_0.wav"))[:2]
 Hear = Callable[[list[np.ndarray]], list[Tensor]]
 
 
@@ -118,9 +116,8 @@ def test_one_sample_and_silence_are_a_window(tiny: Tiny, hear: Hear) -> None:
     alike(got, heard(tiny, clips))
 
 
-@pytest.mark.skipif(not RECORDINGS, reason=f"no recordings in {SHARED / 'data'}")
 def test_speech_is_heard_as_transformers_hears_it(tiny: Tiny, hear: Hear) -> None:
-    clips = [soundfile.read(path, dtype="float32")[0] for path in (*RECORDINGS[:2], *DIGITS)]
+    clips = [soundfile.read(path, dtype="float32")[0] for path in (*LIBRISPEECH, *DIGITS[:2])]
     clips.append(np.concatenate(clips * 2)[: 50 * RATE])
     alike(hear(clips[:-1]), heard(tiny, clips[:-1]))
     alike(hear(clips[-1:]), heard(tiny, clips[-1:]))
