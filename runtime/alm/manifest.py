@@ -178,6 +178,10 @@ def _check_run(said: Manifest) -> None:
         raise Misshapen(
             f"'penalize_prompt' of 'tokens' is {penalized!r:.80}, neither true nor false"
         )
+    if not isinstance(literal := said.prompt.get("literal", False), bool):
+        raise Misshapen(f"'literal' of 'prompt' is {literal!r:.80}, neither true nor false")
+    if (trim := said.prompt.get("trim", "")) not in ("", "words", "parts", "content"):
+        raise Misshapen(f"'trim' of 'prompt' is {trim!r:.80}, not words, parts or content")
     if said.tokens.get("bos") is not None:
         count(said.tokens, "bos", 0, where="'tokens'")
     for values, kind, name in (
