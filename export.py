@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -12,18 +13,21 @@ import typer
 
 from alm import command, inspection, pick, targets
 from alm._engines import fingerprint
-from alm.errors import BadArtifacts, BadOption, UnknownName
+from alm.cli import PLAIN
+from alm.errors import BadArtifacts, BadOption, MissingFile, UnknownName
 from alm.manifest import Manifest
 
 ROOT = Path(__file__).parent
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # Qwen/Qwen2-Audio-7B-Instruct
+
+app = typer.Typer(**PLAIN, add_completion=False)  # `python export.py` is no command of a shell's
 
 
 @app.command()
 def export(
     model: Annotated[
-        str, typer.Option(help="A SALMONN config.yaml (or its folder), or `demo`.")
+        str, typer.Option(help="A checkpoint's folder or config file, or `demo`.")
     ] = "demo",
     part: Annotated[
         list[str], typer.Option(help="A part to export, or `all`; may be repeated.")
@@ -63,7 +67,7 @@ def export(
     goal = targets.find(target)
     pick.pick(dialects, dialect or goal.DIALECT)
     report = Report()
-    checkpoint = open_checkpoint(_demo(report) if model == "demo" else Path(model))
+    checkpoint = open_checkpoint(_demo(report) if model == "demo" else _path(model))
     for note in checkpoint.notes:
         report.note(note)
 
@@ -113,6 +117,22 @@ def _builds(out: Path, target: str, chosen: list[str], report: Any) -> bool:
     elif targets.find(target).BUILD:
         report.note(summary(verdict))
     return not verdict.refused
+
+
+def _path(model: str) -> Path:
+    """Where the checkpoint is.
+
+    Raises:
+        MissingFile: it is not there but looks like a name of the hub; how to download it is said.
+    """
+    path = Path(model)
+    if not path.exists() and HUB_NAME.fullmatch(model):
+        name = model.partition("/")[2]
+        raise MissingFile(
+            f"there is no folder {model}; if that is a model of the Hugging Face hub, download it "
+            f"with: hf download {model} --local-dir {name}, and then say --model {name}"
+        )
+    return path
 
 
 def _demo(report: Any) -> Path:

@@ -34,7 +34,7 @@ def bench(*words: str | Path) -> int:
 def measured(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, str]:
     """The JSON and the SVG of a short run with the contest's protocol."""
     out = tmp_path_factory.mktemp("bench")
-    files = ("--json", out / "a.json", "--picture", out / "a.svg")
+    files = ("--out", out / "a.json", "--picture", out / "a.svg")
     assert bench(artifacts, *FEW, *ONCE, "--protocol", "nota", *files) == 0
     return json.loads((out / "a.json").read_text("utf-8")), (out / "a.svg").read_text("utf-8")
 
@@ -146,7 +146,7 @@ def test_a_file_is_heard_as_it_is_and_at_each_length(
     path = sound(tmp_path / "eight.wav", noise, rate=8000)
     words = ("--seconds", "0.3,5", "--contexts", "8", "--new-tokens", "2", "--threads", "1")
     out = tmp_path / "a.json"
-    assert bench(artifacts, path, *words, "--warmup", "0", "--repeats", "1", "--json", out) == 0
+    assert bench(artifacts, path, *words, "--warmup", "0", "--repeats", "1", "--out", out) == 0
     clips = json.loads(out.read_text("utf-8"))["clips"]
     assert [(clip["clip"], clip["seconds"]) for clip in clips] == [
         ("as it is", 1.0),
@@ -177,7 +177,7 @@ def test_a_file_is_heard_as_it_is_and_at_each_length(
         (("--protocol", "other"), 2, "unknown protocol 'other'; there is: nota"),
         (("--provider", "abacus"), 2, "unknown provider 'abacus'"),
         (("no such.wav",), 1, "there is no file no such.wav"),
-        (("--json", "no such folder/a.json"), 1, "there is no folder no such folder"),
+        (("--out", "no such folder/a.json"), 1, "there is no folder no such folder"),
         (("--picture", "no such folder/a.svg"), 1, "there is no folder no such folder"),
     ],
     ids=str,

@@ -14,6 +14,8 @@ from alm import command, manifest, tools
 
 SHORT = ("--greedy", "--max-new-tokens", "6")
 KEYS = {
+    "file",
+    "stop_reasons",
     "text",
     "token_ids",
     "audio_seconds",
@@ -52,8 +54,9 @@ def test_the_text_comes_alone_to_stdout_and_is_that_of_json(
 ) -> None:
     said = answer(capfd, "--engine", artifacts, clip, "describe", *SHORT)
     assert alm_run("--engine", artifacts, clip, "describe", *SHORT) == 0
-    assert capfd.readouterr() == (said["text"] + "\n", "")
-    assert said["text"]
+    shown = capfd.readouterr()
+    assert shown.out == said["text"] + "\n" and said["text"]
+    assert shown.err.splitlines() == [f"note: {note}" for note in said["notes"]]
 
 
 @pytest.mark.parametrize("prompt", ["transcribe", "describe"])
@@ -78,8 +81,9 @@ def test_json_is_one_object_with_all_that_was_measured(
     stages = {"load", "decode_audio", *parts, "prefill", "first_token", "per_token", "total"}
     assert stages <= said["timings_ms"].keys()
     assert said["audio_seconds"] == 1.5
-    assert (said["windows"], said["provider"], said["notes"]) == (1, "cpu", [])
+    assert (said["windows"], said["provider"], said["file"]) == (1, "cpu", str(clip))
     assert said["stop_reason"] in ("eos", "stop_string", "length", "context")
+    assert said["stop_reasons"] == [said["stop_reason"]]
 
 
 def test_json_keeps_other_languages_readable(artifacts: Path, capfd: Capture) -> None:
@@ -191,7 +195,7 @@ def test_a_wrong_command_line_is_answered_with_what_is_wrong(
         (("--option", "early_stopping"), "wanted --option NAME=VALUE"),
         (("--option", "suppress_tokens=7"), "suppress_tokens must be a list"),
         (("--min-new-tokens", "9", "--max-new-tokens", "3"), "min_new_tokens 9 is more than"),
-        (("--max-audio-seconds", "0"), "max_seconds"),
+        (("--max-audio-seconds", "0"), "--max-audio-seconds"),
     ],
 )
 def test_an_option_out_of_range_is_a_wrong_command_line_too(

@@ -187,7 +187,7 @@ def test_the_json_file_holds_what_is_printed(
     artifacts: Path, tmp_path: Path, capfd: Capture
 ) -> None:
     path = tmp_path / "plan.json"
-    words = ("--device", NX, "--seconds", "2,4", "--context", "64", "--json", path)
+    words = ("--device", NX, "--seconds", "2,4", "--context", "64", "--out", path)
     assert alm_plan(artifacts, *words) == 0
     said = capfd.readouterr()
     found = json.loads(path.read_text("utf-8"))
@@ -198,6 +198,8 @@ def test_the_json_file_holds_what_is_printed(
         assert word in said.out
     assert said.err == "" and all(each["part"] in said.out for each in found["parts"])
     assert [note for note in found["notes"] if f"note: {note}" not in said.out] == []
+    assert alm_plan(artifacts, *words[:-2], "--json") == 0
+    assert json.loads(capfd.readouterr().out) == found
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ def test_the_json_file_holds_what_is_printed(
         (("--device", NANO, "--seconds", "0"), 2, "--seconds wants numbers from 0.01"),
         (("--device", NANO, "--seconds", "1,nan"), 2, "--seconds wants numbers"),
         (("--device", NANO, "--context", "99999"), 2, "--context 99999 is beyond the model's"),
-        (("--device", NANO, "--json", "no such folder/a"), 1, "there is no folder no such folder"),
+        (("--device", NANO, "--out", "no such folder/a"), 1, "there is no folder no such folder"),
     ],
     ids=str,
 )

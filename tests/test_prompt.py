@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from alm.errors import BadArtifacts, BadPrompt
+from alm._tasks import in_language
+from alm.errors import BadArtifacts, BadPrompt, UnknownName
 from alm.prompt import Prompt, Prompter
 from demo import random_checkpoint
 
@@ -16,8 +17,8 @@ PROMPT: dict[str, Any] = {
     "clip": "<Speech><SpeechHere></Speech> ",
     "placeholder": "<SpeechHere>",
     "end": "</s>\n",
-    "tasks": {"asr": " Write it down. ", "describe": "Describe it."},
-    "joined": [" Write it down. "],
+    "tasks": {"asr": "Write it down.", "describe": "Describe it."},
+    "joined": ["Write it down."],
 }
 NUMBERED = {
     "start": "Be kind.\n",
@@ -27,8 +28,11 @@ NUMBERED = {
 }
 
 
-def built(query: str, *turn: Any, bos: int | None = 1, **other: Any) -> Prompt:
-    return Prompter(TOKENIZER, PROMPT | other, {"bos": bos}).build(query, *turn)
+def built(
+    query: str, *turn: Any, bos: int | None = 1, verbatim: bool = False, **other: Any
+) -> Prompt:
+    prompter = Prompter(TOKENIZER, PROMPT | other, {"bos": bos})
+    return prompter.build(query, *turn, verbatim=verbatim)
 
 
 def texts(query: str, *turn: Any, **other: Any) -> list[str]:
@@ -45,8 +49,9 @@ def test_what_is_around_a_clip_is_tokenized_alone_and_without_special_tokens() -
 
 
 def test_a_tasks_name_stands_for_its_prompt() -> None:
-    assert built("asr") == built("Write it down.") == built(" Write it down.\n")
+    assert built("asr") == built("Write it down.") == built(" asr\n")
     assert built("asr").joined and not built("describe").joined and not built("other").joined
+    assert built("asr", verbatim=True) != built("asr")
 
 
 @pytest.mark.parametrize(
@@ -115,3 +120,85 @@ def test_a_turn_without_its_places_is_refused(turn: str) -> None:
 def test_a_clip_without_its_place_is_refused(clip: str) -> None:
     with pytest.raises(BadArtifacts, match="clip lacks its one placeholder"):
         built("x", clip=clip)
+
+
+# --- white space, and control tokens that are only spelled
+
+
+@pytest.mark.parametrize("query", ["hi ", " hi", "hi\n", "\t hi \n\n", "a  b"])
+def test_white_space_of_the_user_stays(query: str) -> None:
+    assert texts(query)[1] == f"</Speech> {query}\nASSISTANT:"
+    literal = texts(query, literal=True)[1]
+    assert literal == f"</Speech> {query}\nASSISTANT:"
+
+
+@pytest.mark.parametrize(
+    ("trim", "clips", "query", "wanted"),
+    [
+        ("words", 1, " a \n", ["[<a>", "|a]"]),
+        ("parts", 1, " a \n", ["[<a>", "|a]"]),
+        ("content", 1, " a \n", ["[<a>", "| a]"]),  # beside the clip it is inside
+        ("content", 0, " a \n", ["[a]"]),
+        ("words", 2, " <audio> b <audio> c ", ["[<a>", "| b <a>", "| c]"]),
+        ("parts", 2, " <audio> b <audio> c ", ["[<a>", "|b<a>", "|c]"]),
+        ("content", 2, " <audio> b <audio> c ", ["[<a>", "| b <a>", "| c]"]),
+    ],
+)
+def test_white_space_goes_where_the_original_strips_it(
+    trim: str, clips: int, query: str, wanted: list[str]
+) -> None:
+    own = {"turn": "[{clips}{}]", "clip": "<a>@|", "placeholder": "@", "trim": trim}
+    assert texts(query, clips, 0, True, **own) == wanted
+
+
+def test_a_spelled_control_token_is_text_where_the_original_has_it_so() -> None:
+    end = TOKENIZER.token_to_id("</s>")
+    own = {"turn": "</s>{clips}{}</s>", "clip": "<SpeechHere>"}
+    as_text = built("a </s> b<SpeechHere>", literal=True, bos=None, **own).pieces[1]
+    assert as_text.count(end) == 1 and as_text[-1] == end  # the turn's own
+    assert TOKENIZER.decode(as_text, skip_special_tokens=False) == "a </s> b<SpeechHere></s>"
+    as_token = built("a </s> b", bos=None, **own).pieces[1]
+    assert as_token.count(end) == 2
+
+
+def test_a_tasks_own_control_tokens_are_tokens() -> None:
+    own = {"tasks": {"go": "x</s>"}, "literal": True}
+    assert TOKENIZER.token_to_id("</s>") in built("go", **own).pieces[1]
+
+
+@pytest.mark.parametrize("query", ["hi\udcff", b"hi", None, 3])
+def test_what_is_no_text_is_one_sentence(query: Any) -> None:
+    with pytest.raises(BadPrompt, match="^the prompt (holds bytes that are not UTF-8|is wanted)"):
+        built(query)
+
+
+# --- a word that is nearly a task
+
+
+@pytest.mark.parametrize(
+    ("query", "meant"),
+    [("transcibe", "transcribe"), ("Describe", "describe"), ("descrbe ", "describe")],
+)
+def test_a_word_that_is_nearly_a_task_is_refused_with_the_task(query: str, meant: str) -> None:
+    tasks = {"transcribe": "Write.", "describe": "Describe it."}
+    with pytest.raises(UnknownName, match=f"did you mean {meant}\\?.*--verbatim"):
+        built(query, tasks=tasks)
+    assert built(query, tasks=tasks, verbatim=True).pieces
+
+
+@pytest.mark.parametrize(
+    "query", ["x", "describe?", "please describe", "Why", "desk", "[describe]"]
+)
+def test_other_words_are_asked_as_they_are(query: str) -> None:
+    assert texts(query)[1] == f"</Speech> {query}\nASSISTANT:"
+
+
+def test_a_task_that_needs_a_language_names_those_there_are() -> None:
+    tasks = {"translate_de": "Into German.", "translate_en": "Into English.", "asr": "Write."}
+    with pytest.raises(UnknownName, match=r"did you mean translate_de or translate_en\?"):
+        built("translate", tasks=tasks)
+    assert in_language("translate ", "DE", tasks) == "translate_de"
+    with pytest.raises(UnknownName, match="no language 'fr'; there is: de, en"):
+        in_language("translate", "fr", tasks)
+    with pytest.raises(UnknownName, match="'asr' is none in this model"):
+        in_language("asr", "de", tasks)

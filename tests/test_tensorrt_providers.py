@@ -153,7 +153,7 @@ def test_a_provider_that_is_not_installed_is_refused_in_one_sentence(
         pytest.skip(f"{provider} is installed here")
     words = ("--engine", artifacts, clip, "transcribe", "--provider", provider)
     status, sentence = refused(capfd, *words)
-    assert status == 2
+    assert status == 1
     assert sentence.startswith(f"error: provider '{provider}' is not installed; there is: cpu")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from alm.errors import BadCheckpoint
+from alm.prompt import AS_IS, TRIMS, trimmed
 from wrappers import _jinja
 from wrappers._weights import read_json
 
@@ -42,6 +43,14 @@ TURNS: tuple[Turn, ...] = (
     ("First ", None, ", then ", None),
     (None,),
 )
+# What tells whether a template strips white space, and of what.
+SPACED: tuple[Turn, ...] = (
+    ("  What is that? \n",),
+    (None, " What do you hear?\n"),
+    (" Listen: \n", None, "\n And now?  "),
+    (None, " First? ", None, " Second? "),
+    ("Is it this:\n", None),
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ class Template:
     where: str
 
     def prompt(self, placeholder: str) -> dict[str, str]:
-        """`start`, `turn`, `clip` and `end` of a manifest's prompt, proved.
+        """`start`, `turn`, `clip`, `end` and, if need be, `trim` of a manifest's prompt, proved.
 
         Raises:
             BadCheckpoint: the template cannot be rendered, or not be said like that; the message
@@ -66,11 +75,18 @@ class Template:
         form = self._form(placeholder)
         said = self._factored(form, placeholder)
         asked = list(_proof())
-        for conversation, wanted in zip(asked, self._rendered(asked, form), strict=True):
-            got = written(said, conversation)
-            if got != wanted:
-                raise self._refusal(f"for {_shown(conversation)} {_difference(wanted, got)}")
-        return said
+        wanted = self._rendered(asked, form)
+        wrong: list[tuple[int, str]] = []  # how many conversations were equal, and the first not
+        for trim in TRIMS:
+            tried = said | ({"trim": trim} if trim != AS_IS else {})
+            got = [written(tried, conversation) for conversation in asked]
+            odd = [i for i, pair in enumerate(zip(got, wanted, strict=True)) if pair[0] != pair[1]]
+            if not odd:
+                return tried
+            at = odd[0]
+            reason = f"for {_shown(asked[at])} {_difference(wanted[at], got[at])}"
+            wrong.append((len(asked) - len(odd), reason))
+        raise self._refusal(max(wrong, key=lambda each: each[0])[1])
 
     def _form(self, placeholder: str) -> dict[str, str]:
         """How this template wants a clip to be described."""
@@ -201,7 +217,7 @@ def written(said: Mapping[str, str], conversation: Conversation) -> str:
     text, number = said["start"], 0
     for i, turn in enumerate(conversation):
         words = ""
-        for piece in turn:
+        for piece in trimmed(turn, said.get("trim", AS_IS)):
             number += piece is None
             words += said["clip"].replace(NUMBER, str(number)) if piece is None else piece
         text += ANSWER + said["end"] if i else ""
@@ -239,6 +255,8 @@ def _proof() -> Iterator[Conversation]:
     for i, turn in enumerate(TURNS):
         yield turn, TURNS[(i + 3) % len(TURNS)], TURNS[(i + 1) % len(TURNS)]
     yield (TURNS[3],) * 4
+    yield from ((turn,) for turn in SPACED)
+    yield from ((TURNS[1], turn) for turn in SPACED)
 
 
 def _messages(conversation: Conversation, form: dict[str, str]) -> list[dict[str, Any]]:

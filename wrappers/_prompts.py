@@ -39,7 +39,11 @@ SALMONN_TASKS = {
 SHORT_NAMES = {
     "transcribe": "asr",
     "describe": "audiocaption",
-    "translate": "translation_ec",
+    "transcribe_de": "asr_de",
+    "transcribe_zh": "asr_zh",
+    "translate_de": "translation_en2de",
+    "translate_ja": "translation_en2ja",
+    "translate_zh": "translation_ec",
     "emotion": "emotion_recognition",
     "lyrics": "lyrics_recognition",
     "music": "music_description",
@@ -65,6 +69,7 @@ def prompt(outer: str, own: Mapping[str, Any], end: str) -> dict[str, Any]:
         "clip": f"{AUDIO} ",
         "placeholder": PLACEHOLDER,
         "end": end,
+        "trim": "words",  # the original's command line strips what is typed
         "tasks": named | tasks,
         "joined": sorted({tasks[name] for name in JOINED_TASKS}),
     }

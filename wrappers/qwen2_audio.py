@@ -44,12 +44,13 @@ CHATML = (
 TASKS = {
     "transcribe": "Transcribe the speech.",
     "describe": "Describe the audio.",
-    "translate": "Translate the speech into English.",
+    "translate_en": "Translate the speech into English.",
+    "translate_zh": "Translate the speech into Chinese.",
     "emotion": "What is the emotion of the speaker?",
     "lyrics": "Write down the lyrics of the song.",
     "music": "Describe the music.",
 }
-JOINED = ("transcribe", "translate", "lyrics")
+JOINED = ("transcribe", "translate_en", "translate_zh", "lyrics")
 
 
 def recognises(path: Path) -> bool:

@@ -24,14 +24,22 @@ BOS, EOS = "<s>", "</s>"
 BEGIN, END, BEGIN_AUDIO, TRANSCRIBE = "[INST]", "[/INST]", "[BEGIN_AUDIO]", "[TRANSCRIBE]"
 # Transcription is no question: nothing is between clip and [/INST], and the mode comes after it.
 PLAIN = f"{BEGIN}{{clips}}{END}{{}}"
-LANGUAGES = ("de", "en", "es", "fr", "hi", "it", "nl", "pt")  # those that Voxtral was made for
+LANGUAGES = {  # those that Voxtral was made for
+    "de": "German",
+    "en": "English",
+    "es": "Spanish",
+    "fr": "French",
+    "hi": "Hindi",
+    "it": "Italian",
+    "nl": "Dutch",
+    "pt": "Portuguese",
+}
 # No file of a checkpoint names tasks: the words are ours, the names those of the other families.
 QUESTIONS = {
     "describe": "Describe the audio.",
-    "translate": "Translate the speech into English.",
     "emotion": "What is the emotion of the speaker?",
     "summary": "Summarize what is said.",
-}
+} | {f"translate_{code}": f"Translate the speech into {name}." for code, name in LANGUAGES.items()}
 
 
 def recognises(path: Path) -> bool:
@@ -109,6 +117,7 @@ class Voxtral(Folder):
             "clip": BEGIN_AUDIO + placeholder,
             "placeholder": placeholder,
             "end": EOS,
+            "literal": True,  # mistral-common encodes a user's words apart: no control tokens
             "tasks": modes | QUESTIONS,
             "joined": [],  # a long clip is one prompt
         }

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from alm import audio, decoding
+
+# Reasons to stop that leave an answer unfinished.
+CUT = {
+    "length": "as many as were asked for; more: --max-new-tokens",
+    "context": "where the model's context is full",
+}
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,9 @@ class Answer:
 
     text: str
     token_ids: list[int]
-    stop_reason: str  # eos, stop_string, length (of what was asked for) or context (of the model)
+    # eos, stop_string, length (max_new_tokens cut it) or context (the model's did); of several
+    # windows one that was cut, else the last
+    stop_reason: str
     audio_seconds: float
     audio_tokens: int
     prompt_tokens: int
@@ -31,6 +39,7 @@ class Answer:
     notes: tuple[str, ...] = ()
     audio_cached: int = 0  # clips or windows heard before, whose encoders were not run again
     cached_tokens: int = 0  # of the prompt's, those that a turn before it left in the KV cache
+    stop_reasons: tuple[str, ...] = ()  # of each window
 
     def to_json(self) -> dict[str, Any]:
         """The answer as plain data."""
@@ -61,20 +70,33 @@ def join(
 ) -> Answer:
     """The answer to a prompt about clips from what was said to each window, in their order."""
     parts = [each.text.strip() for each in said]
+    reasons = [each.stop_reason for each in said]
     return Answer(
         text=separator.join(part for part in parts if part),
         token_ids=[int(i) for each in said for i in each.sequence.token_ids],
-        stop_reason=said[-1].stop_reason,
+        stop_reason=next((cut for cut in CUT if cut in reasons), reasons[-1]),
         audio_seconds=round(sum(clip.seconds for clip in clips), 4),
         audio_tokens=sum(each.audio_tokens for each in said),
         prompt_tokens=sum(each.prompt_tokens for each in said),
         windows=len(said),
         provider=provider,
         timings_ms=timings_ms,
-        notes=tuple(notes),
+        notes=(*notes, *_cut_notes(said)),
         audio_cached=sum(each.audio_cached for each in said),
         cached_tokens=sum(each.cached_tokens for each in said),
+        stop_reasons=tuple(reasons),
     )
+
+
+def _cut_notes(said: Sequence[Said]) -> Iterator[str]:
+    """Which answers are not whole, and what would make them so."""
+    for cut, why in CUT.items():
+        rows = [i for i, each in enumerate(said, 1) if each.stop_reason == cut]
+        if not rows:
+            continue
+        many = f" to window {', '.join(map(str, rows))} of {len(said)}" if len(said) > 1 else ""
+        tokens = max(len(said[i - 1].sequence.token_ids) for i in rows)
+        yield f"the answer{many} was cut after {tokens} tokens, {why}"
 
 
 def reason(sequence: decoding.Sequence, cut: bool) -> str:

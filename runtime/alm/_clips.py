@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,14 @@ from alm import audio
 from alm._stages import Stages
 from alm.errors import BadAudio
 
+# A window of its own makes a model say something, be there anything to hear or not. So none is made
+# for less sound than can hold a word (0.3 s; the padding of an mp3 is below 0.06 s), or, where the
+# answers read on and a word may not be lost, for less than any part of a word (25 ms, the length of
+# a spectrogram's frame); nor for silence, 60 dB below the clip's loudest sample.
+SLIVER, SLIVER_READ_ON = 0.3, 0.025  # seconds
+SILENT = 1e-3
+LEAST_LAST = 0.5  # seconds of the last window, where the others have room for the rest
+BLOCK = 2**18  # samples looked at together
 QUIET_SLACK = 2.0  # seconds before the latest cut in which the quietest place is sought
 EACH, JOINED = "each", "joined"  # of a long clip: its windows are answered apart, or heard as one
 
@@ -27,37 +35,68 @@ class Rules:
         """The clip at the model's rate; see `audio.read`."""
         return audio.read(source, self.rate, self.channel, max_seconds=max_seconds, told=stages.add)
 
-    def windows(self, clip: audio.Clip, truncate: bool) -> Iterator[np.ndarray]:
-        """Pieces [samples] that the model takes, each long enough for it.
+    def windows(
+        self, clip: audio.Clip, truncate: bool, reads_on: bool = False
+    ) -> tuple[list[np.ndarray], list[str]]:
+        """Pieces [samples] that the model takes, each long enough for it; and what was left out.
 
-        `truncate`: only the first window. Where windows are heard as one, there is one piece.
+        `truncate`: only the first window. `reads_on`: the answers to the pieces are one text. Where
+        windows are heard as one, there is one piece and all of it is heard.
         """
         pcm = clip.pcm[: self.window] if truncate else clip.pcm
-        if self.joined:
-            yield self._padded(pcm)
-            return
-        slack = int(QUIET_SLACK * self.rate)
-        for piece in audio.windows(len(pcm), self.window, pcm, slack):
-            yield self._padded(pcm[piece])
+        if self.joined or len(pcm) <= self.window:
+            return [self._padded(pcm)], []
+        silent = SILENT * _peak(pcm)
+        whole, notes = self._shortened(pcm, silent, SLIVER_READ_ON if reads_on else SLIVER)
+        slack, least = int(QUIET_SLACK * self.rate), int(LEAST_LAST * self.rate)
+        pieces = [
+            whole[place]
+            for place in audio.windows(len(whole), self.window, whole, slack, least=least)
+        ]
+        heard = [piece for piece in pieces if _peak(piece) > silent] or pieces[:1]
+        if lost := sum(map(len, pieces)) - sum(map(len, heard)):
+            notes.append(f"{lost / self.rate:.3g} s of silence within the clip got no answer")
+        return [self._padded(piece) for piece in heard], notes
 
-    def one(self, clip: audio.Clip, truncate: bool) -> np.ndarray:
-        """The clip as it stands in a prompt beside others.
+    def _shortened(
+        self, pcm: np.ndarray, silent: float, sliver: float
+    ) -> tuple[np.ndarray, list[str]]:
+        """The clip without an end that would only be another window of silence, or a sliver."""
+        end = _sound_ends(pcm, silent)
+        notes: list[str] = []
+        fits = -(-end // self.window) * self.window  # windows that hold all that is not silent
+        if fits < len(pcm):
+            notes.append(
+                f"{(len(pcm) - fits) / self.rate:.3g} s of silence at the end got no answer"
+            )
+            pcm = pcm[:fits]
+        over = end - (fits - self.window)  # samples of sound in the last of them
+        if fits > self.window and over <= sliver * self.rate:
+            notes.append(
+                f"the last {over / self.rate:.2g} s are too short for an answer of their own, and "
+                "were not heard"
+            )
+            pcm = pcm[: fits - self.window]
+        return pcm, notes
+
+    def one(self, clip: audio.Clip, truncate: bool) -> tuple[np.ndarray, list[str]]:
+        """The clip as it stands in a prompt beside others, and what of it was left out.
 
         Raises:
             BadAudio: it is longer than the model hears at a time.
         """
-        pieces = list(self.windows(clip, truncate))
+        pieces, notes = self.windows(clip, truncate)
         if len(pieces) > 1:
             raise BadAudio(
                 f"a clip of {clip.seconds:.1f} s is longer than the {self.window / self.rate:g} s "
                 "that this model hears at a time, and only alone can it be answered in pieces; "
                 "cut it, or use --truncate"
             )
-        return pieces[0]
+        return pieces[0], notes
 
     def notes(self, clips: Sequence[audio.Clip], truncated: bool) -> list[str]:
-        """What was done to clips that are too short or too long."""
-        found: list[str] = []
+        """What is odd about clips, and what was done to those too short or too long."""
+        found = [note for clip in clips for note in clip.notes]
         least, window = self.least / self.rate, self.window / self.rate
         for clip in clips:
             if clip.seconds * self.rate < self.least:
@@ -70,3 +109,17 @@ class Rules:
 
     def _padded(self, pcm: np.ndarray) -> np.ndarray:
         return pcm if len(pcm) >= self.least else np.pad(pcm, (0, self.least - len(pcm)))
+
+
+def _peak(pcm: np.ndarray) -> float:
+    return max(float(pcm.max()), -float(pcm.min()))
+
+
+def _sound_ends(pcm: np.ndarray, silent: float) -> int:
+    """How many samples there are up to the last that is louder than `silent`; at least one."""
+    for at in range(len(pcm), 0, -BLOCK):  # from the end, and no copy of an hour of sound
+        start = max(0, at - BLOCK)
+        loud = np.flatnonzero(np.abs(pcm[start:at]) > silent)
+        if len(loud):
+            return start + int(loud[-1]) + 1
+    return 1

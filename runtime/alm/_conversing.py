@@ -73,4 +73,5 @@ def _lines(told: bool) -> Iterator[str]:
         if not line or line.strip() == LEAVE:
             return
         if line.strip():
-            yield line.strip()
+            # The end of the line is not the user's; every other space is.
+            yield line.removesuffix("\n").removesuffix("\r")

@@ -63,6 +63,10 @@ def check_fields(plain: Mapping[str, Any]) -> None:
             all_of(list(texts.values()), str, name)
     if "joined" in prompt:
         all_of(prompt["joined"], str, "joined")
+    if not isinstance(literal := prompt.get("literal", False), bool):
+        raise Misshapen(f"'literal' of 'prompt' is {literal!r:.80}, neither true nor false")
+    if (trim := prompt.get("trim", "")) not in ("", "words", "parts", "content"):
+        raise Misshapen(f"'trim' of 'prompt' is {trim!r:.80}, not words, parts or content")
     _tokens(tokens)
     for said, bounds, where in ((audio, AUDIO, "audio"), (dimensions, DIMENSIONS, "dimensions")):
         for name, (least, most) in bounds.items():

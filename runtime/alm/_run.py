@@ -41,22 +41,29 @@ class Run(Mouth):
         max_seconds: float = audio.HOUR,
         on_text: Callable[[str], None] | None = None,
         forced: bool = False,
+        verbatim: bool = False,
     ) -> None:
         super().__init__(model, options, on_text, forced)
+        self.verbatim = verbatim
         self.truncate, self.max_seconds = truncate, max_seconds
         self.rules = Rules(model.manifest.audio)
+        self._left_out: list[list[str]] = []  # of each prompt's clips, as notes
 
     def answer(self, asked: Sequence[Sequence[Any]], prompts: Sequence[str]) -> list[Answer]:
         """One answer to each prompt about its sources."""
         start = time.perf_counter()
-        build = self.model.prompter.build
-        built = [build(prompt, len(own)) for prompt, own in zip(prompts, asked, strict=True)]
+        build, verbatim = self.model.prompter.build, self.verbatim
+        built = [
+            build(prompt, len(own), verbatim=verbatim)
+            for prompt, own in zip(prompts, asked, strict=True)
+        ]
         self.stages.add("prompt", start)
         if self.on_text:
             self.joiner = text.Joiner(self.on_text, _separator(built[0]))
         read = self.rules.read
         clips = [[read(each, self.max_seconds, self.stages) for each in own] for own in asked]
         start = time.perf_counter()
+        self._left_out = [[] for _ in asked]
         rows = [row for i, own in enumerate(clips) for row in self._rows(i, own, built[i])]
         self.stages.add("windows", start)
         # One clip is answered window after window, so that its text can be read as it comes.
@@ -70,7 +77,7 @@ class Run(Mouth):
                 own,
                 [each for each in said if each.asked == i],
                 _separator(built[i]),
-                self.rules.notes(own, self.truncate),
+                self.rules.notes(own, self.truncate) + self._left_out[i],
                 self.model.provider,
                 timings,
             )
@@ -78,11 +85,18 @@ class Run(Mouth):
         ]
 
     def _rows(self, asked: int, clips: Sequence[audio.Clip], prompt: Prompt) -> Iterator[_Row]:
+        notes = self._left_out[asked]
         if len(clips) == 1:
-            for pcm in self.rules.windows(clips[0], self.truncate):
-                yield _Row(asked, [pcm], prompt)
+            pieces, left_out = self.rules.windows(clips[0], self.truncate, prompt.joined)
+            notes += left_out
+            yield from (_Row(asked, [pcm], prompt) for pcm in pieces)
             return
-        yield _Row(asked, [self.rules.one(clip, self.truncate) for clip in clips], prompt)
+        pcms: list[np.ndarray] = []
+        for clip in clips:
+            pcm, left_out = self.rules.one(clip, self.truncate)
+            pcms.append(pcm)
+            notes += left_out
+        yield _Row(asked, pcms, prompt)
 
     def _say(self, rows: Sequence[_Row]) -> list[Said]:
         """Encode the clips of these rows and let the model speak, all rows at a time."""

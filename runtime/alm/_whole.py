@@ -21,12 +21,12 @@ MPEG2_KBPS = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 
 
-def is_mpeg(data: mmap) -> bool:
+def is_mpeg(data: mmap | bytes) -> bool:
     """Whether the bytes look like MPEG audio: an ID3 tag or a layer III frame."""
     return data[:3] == b"ID3" or _frame(data, 0) is not None
 
 
-def lack(data: mmap) -> str:
+def lack(data: mmap | bytes) -> str:
     """What the file promises and does not hold, as the end of a sentence; "" when it is whole."""
     magic, kind = data[:4], data[8:12]
     if magic in (b"RIFF", b"RIFX", b"RF64") and kind == b"WAVE":
@@ -38,12 +38,12 @@ def lack(data: mmap) -> str:
     return _mpeg_lack(data) if is_mpeg(data) else ""
 
 
-def mpeg_samples(data: mmap) -> int:
+def mpeg_samples(data: mmap | bytes) -> int:
     """How many samples a channel of MPEG layer III decodes to, padding included; 0: unknown."""
     return sum(samples for _, _, samples in _frames(data))
 
 
-def _chunks(data: mmap, order: Literal["little", "big"], wanted: bytes) -> str:
+def _chunks(data: mmap | bytes, order: Literal["little", "big"], wanted: bytes) -> str:
     at, wide = 12, 0  # wide: the 64-bit size that RF64 keeps in its first chunk
     while at + 8 <= len(data):
         name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], order)
@@ -58,7 +58,7 @@ def _chunks(data: mmap, order: Literal["little", "big"], wanted: bytes) -> str:
     return "has no samples after its header"
 
 
-def _last_page(data: mmap) -> str:
+def _last_page(data: mmap | bytes) -> str:
     at = data.rfind(b"OggS", max(0, len(data) - LAST_PAGE))
     table = data[at + 27 : at + 27 + data[at + 26]] if 0 <= at <= len(data) - 27 else b""
     if at < 0 or not table or at + 27 + len(table) + sum(table) > len(data):
@@ -66,7 +66,7 @@ def _last_page(data: mmap) -> str:
     return ""
 
 
-def _mpeg_lack(data: mmap) -> str:
+def _mpeg_lack(data: mmap | bytes) -> str:
     first, before, at, size, count = -1, -1, 0, 0, 0
     for here, length, _ in _frames(data):
         first = here if first < 0 else first
@@ -84,7 +84,7 @@ def _mpeg_lack(data: mmap) -> str:
     return ""
 
 
-def _stated(data: mmap, at: int) -> int:
+def _stated(data: mmap | bytes, at: int) -> int:
     """The number of frames in the index that VBR and most other encoders put first; 0: none."""
     head = data[at : at + 64]
     for name in (b"Xing", b"Info"):
@@ -94,7 +94,7 @@ def _stated(data: mmap, at: int) -> int:
     return 0
 
 
-def _frames(data: mmap) -> Iterator[tuple[int, int, int]]:
+def _frames(data: mmap | bytes) -> Iterator[tuple[int, int, int]]:
     """(offset, bytes, samples) of each layer III frame; junk between frames is skipped."""
     at = 0
     if data[:3] == b"ID3" and len(data) >= 10:
@@ -113,7 +113,7 @@ def _frames(data: mmap) -> Iterator[tuple[int, int, int]]:
         at += found[0]
 
 
-def _frame(data: mmap, at: int) -> tuple[int, int] | None:
+def _frame(data: mmap | bytes, at: int) -> tuple[int, int] | None:
     """(bytes, samples) of the layer III frame that starts here; None when none does."""
     if at + 4 > len(data):
         return None

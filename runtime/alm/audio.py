@@ -6,12 +6,11 @@ float32, both as the file holds it (all channels) and at the model's rate.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -22,31 +21,35 @@ import soundfile
 import soxr
 
 from alm import _whole
+from alm._containers import contents, foreign, way_out
+from alm._hush import hush
+from alm._levels import Levels
 from alm._stages import Told
 from alm._windows import windows as windows
 from alm.errors import BadAudio, BadOption, MissingFile
 
 HOUR = 3600.0  # seconds
+MOST_SECONDS = 24 * HOUR  # that may be allowed: at 16 kHz the samples are 5.5 GB by then
 MOST_BYTES = 256 * 2**20
 RATES = range(1_000, 768_001)  # Hz that are resampled; beyond lie broken headers
 BLOCK = 2**18  # samples of all channels decoded at a time
 MOST_CHANNELS = 64  # of an array: more is [channels, samples], turned the wrong way
 PADDING = 10_000  # samples that an MPEG header may say to drop at both ends together
 
-Source = str | Path | np.ndarray | tuple[np.ndarray, int]
-_stderr = threading.Lock()
+Source = str | os.PathLike[str] | bytes | bytearray | BinaryIO | np.ndarray | tuple[np.ndarray, int]
 
 
 @dataclass(frozen=True)
 class Clip:
     """Mono sound: `pcm` float32 [samples], full scale 1.0, and `rate` in Hz.
 
-    `source_rate` is what it was before it was resampled.
+    `source_rate` is what it was before it was resampled; `notes` say what is odd about it.
     """
 
     pcm: np.ndarray
     rate: int
     source_rate: int
+    notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -94,9 +97,10 @@ def read(
 ) -> Clip:
     """The sound of `source` as float32 mono [samples] at `rate` Hz.
 
-    `source` is a file (wav, flac, mp3, ogg, and what else libsndfile reads), an array that is at
-    `rate` already, or (array, its rate). Arrays are [samples] or [samples, channels]; integers are
-    scaled by their type's range, floats are taken as they are. `channel`: the first, or the mean.
+    `source` is a file (wav, flac, mp3, ogg, and what else libsndfile reads) as a path, as its bytes
+    or opened for reading bytes; an array that is at `rate` already; or (array, its rate). Arrays
+    are [samples] or [samples, channels]; integers are scaled by their type's range, floats are
+    taken as they are. `channel`: the first, or the mean.
 
     At most `max_seconds` long and `max_bytes` decoded; past one hour the bytes grow in proportion,
     so max_seconds=7200 allows twice `max_bytes`.
@@ -106,51 +110,69 @@ def read(
     Raises MissingFile when there is no file, BadAudio when it holds no sound that can be used,
     BadOption when an option is out of range.
     """
-    _check_options(rate, channel, max_seconds, max_bytes)
+    check_options(rate, channel, max_seconds, max_bytes)
     bounds = _Bounds(max_seconds, max_bytes * max(1.0, max_seconds / HOUR), int(rate))
     start = time.perf_counter()
     if isinstance(source, str | os.PathLike):
-        name, (pcm, own) = str(source), _read_file(Path(source), channel, bounds)
+        name = os.fspath(source)
+        pcm, own, levels = _read_file(Path(source), channel, bounds)
+    elif isinstance(source, bytes | bytearray | memoryview) or hasattr(source, "read"):
+        name, data = contents(source, 2 * int(bounds.bytes))  # float64 takes twice
+        pcm, own, levels = _read_data(name, data, io.BytesIO(data), channel, bounds)
     else:
-        name, (pcm, own) = "the array", _read_array(source, channel, bounds)
+        name, (pcm, own, levels) = "the array", _read_array(source, channel, bounds)
     if told:
         told("decode_audio", start)
     start = time.perf_counter()
-    pcm = _resample(name, pcm, own, int(rate))
+    pcm = _resample(pcm, own, int(rate))
     if told and own != rate:
         told("resample", start)
-    return Clip(pcm, int(rate), own)
+    return Clip(pcm, int(rate), own, levels.notes(name, channel))
 
 
-def _check_options(rate: int, channel: str, max_seconds: float, max_bytes: int) -> None:
+def check_options(
+    rate: int, channel: str, max_seconds: float = HOUR, max_bytes: int = MOST_BYTES
+) -> None:
+    """Refuse, with BadOption, what `read` cannot be asked for."""
     if not _is_whole(rate) or rate not in RATES:
         raise BadOption(f"a model's rate is {RATES[0]} to {RATES[-1]} Hz, not {rate!r}")
     if channel not in ("first", "mean"):
         raise BadOption(f"channel is 'first' or 'mean', not {channel!r}")
-    if not 0 < max_seconds < float("inf") or max_bytes < 1:
+    if not _is_number(max_seconds) or not 0 < max_seconds <= MOST_SECONDS:
         raise BadOption(
-            f"max_seconds and max_bytes are positive, not {max_seconds!r} and {max_bytes!r}"
+            f"--max-audio-seconds (max_audio_seconds) is above 0 and at most {MOST_SECONDS:g}, a "
+            f"day, not {max_seconds!r:.40}"
         )
+    if max_bytes < 1:
+        raise BadOption(f"max_bytes is positive, not {max_bytes!r}")
 
 
-def _read_file(path: Path, channel: str, bounds: _Bounds) -> tuple[np.ndarray, int]:
+def _read_file(path: Path, channel: str, bounds: _Bounds) -> tuple[np.ndarray, int, Levels]:
     with ExitStack() as stack:
         file = stack.enter_context(_open(path))
         data = stack.enter_context(mmap(file.fileno(), 0, access=ACCESS_READ))
+        # By descriptor: libsndfile guesses nothing from the name, and reads what was checked.
+        return _read_data(str(path), data, file.fileno(), channel, bounds)
+
+
+def _read_data(
+    name: str, data: mmap | bytes, file: int | BinaryIO, channel: str, bounds: _Bounds
+) -> tuple[np.ndarray, int, Levels]:
+    """The sound of a file's bytes, which `file` reads as well."""
+    with ExitStack() as stack:
+        if kind := foreign(data):
+            raise BadAudio(f"{name} is {kind}, which is not read here; {way_out(name)}")
         if lack := _whole.lack(data):
-            raise BadAudio(f"{path} {lack}")
+            raise BadAudio(f"{name} {lack}")
         mpeg = _whole.is_mpeg(data)
         if mpeg:
-            stack.enter_context(_silence())
-        # By descriptor: libsndfile guesses nothing from the name, and reads what was checked.
-        sound = stack.enter_context(_sound(path, file.fileno()))
+            stack.enter_context(hush())
+        sound = stack.enter_context(_sound(name, file))
         frames = sound.frames
         if frames >= 2**62 or (mpeg and frames + PADDING < _whole.mpeg_samples(data)):
-            raise BadAudio(
-                f"{path} does not say truly how long it is; convert it: ffmpeg -i {path} sound.wav"
-            )
-        bounds.check(str(path), frames, sound.channels, sound.samplerate)
-        return _decode(path, sound, channel, short=mpeg or sound.format == "OGG")
+            raise BadAudio(f"{name} does not say truly how long it is; {way_out(name)}")
+        bounds.check(name, frames, sound.channels, sound.samplerate)
+        return _decode(name, sound, channel, short=mpeg or sound.format == "OGG")
 
 
 def _open(path: Path) -> BinaryIO:
@@ -171,45 +193,45 @@ def _open(path: Path) -> BinaryIO:
     return file
 
 
-def _sound(path: Path, descriptor: int) -> soundfile.SoundFile:
+def _sound(name: str, file: int | BinaryIO) -> soundfile.SoundFile:
     try:
-        return soundfile.SoundFile(descriptor, closefd=False)
+        return soundfile.SoundFile(file, closefd=False)
     except soundfile.LibsndfileError as error:
         raise BadAudio(
-            f"{path} is not audio that can be read ({_said(error)}); wanted wav, flac, mp3 or ogg"
+            f"{name} is not audio that can be read ({_said(error)}); wanted wav, flac, mp3 or ogg"
         ) from None
 
 
 def _decode(
-    path: Path, sound: soundfile.SoundFile, channel: str, short: bool
-) -> tuple[np.ndarray, int]:
+    name: str, sound: soundfile.SoundFile, channel: str, short: bool
+) -> tuple[np.ndarray, int, Levels]:
     """`short`: the header's count is an estimate, fewer samples are no damage."""
     rate, frames = sound.samplerate, sound.frames
-    pcm, done = np.empty(frames, np.float32), 0
+    pcm, done, levels = np.empty(frames, np.float32), 0, Levels(sound.channels)
     while done < frames:
         wanted = min(frames - done, max(1, BLOCK // sound.channels))
         try:
             block = sound.read(wanted, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             after = f"after {done / rate:.1f} s of {frames / rate:.1f} s"
-            raise BadAudio(f"{path} is cut or damaged {after} ({_said(error)})") from None
-        _check_finite(str(path), block, done, rate)
+            raise BadAudio(f"{name} is cut or damaged {after} ({_said(error)})") from None
+        levels.add(name, block, done, rate)
         pcm[done : done + len(block)] = _mono(block, channel)
         done += len(block)
         if len(block) < wanted:
             break
     if done < frames and (not short or not done):
-        raise BadAudio(f"{path} is cut: its header promises {frames} samples, {done} are there")
-    return (pcm if done == frames else pcm[:done].copy()), rate
+        raise BadAudio(f"{name} is cut: its header promises {frames} samples, {done} are there")
+    return (pcm if done == frames else pcm[:done].copy()), rate, levels
 
 
-def _read_array(source: Any, channel: str, bounds: _Bounds) -> tuple[np.ndarray, int]:
+def _read_array(source: Any, channel: str, bounds: _Bounds) -> tuple[np.ndarray, int, Levels]:
     array, rate = source if isinstance(source, tuple) and len(source) == 2 else (source, None)
     rate = bounds.rate if rate is None else rate
     if not isinstance(array, np.ndarray) or not _is_whole(rate):
         got = f"({type(array).__name__}, {type(rate).__name__})"
         got = got if isinstance(source, tuple) else type(source).__name__
-        raise BadAudio(f"wanted a path, an array, or (array, rate in Hz); got {got}")
+        raise BadAudio(f"wanted a path, bytes, an array, or (array, rate in Hz); got {got}")
     if array.dtype.kind not in "fiu" or array.ndim not in (1, 2):
         raise BadAudio(
             "the array is wanted as floats or integers [samples] or [samples, channels]; got "
@@ -223,12 +245,12 @@ def _read_array(source: Any, channel: str, bounds: _Bounds) -> tuple[np.ndarray,
             f"with 1 to {MOST_CHANNELS}: transpose it"
         )
     bounds.check("the array", frames, channels, int(rate))
-    pcm = np.empty(frames, np.float32)
+    pcm, levels = np.empty(frames, np.float32), Levels(channels)
     for start in range(0, frames, BLOCK):
         block = _to_float(sound[start : start + BLOCK])
-        _check_finite("the array", block, start, int(rate))
+        levels.add("the array", block, start, int(rate))
         pcm[start : start + BLOCK] = _mono(block, channel)
-    return pcm, int(rate)
+    return pcm, int(rate), levels
 
 
 def _to_float(block: np.ndarray) -> np.ndarray:
@@ -245,42 +267,12 @@ def _mono(block: np.ndarray, channel: str) -> np.ndarray:
     return block[:, 0] if channel == "first" else block.mean(axis=1, dtype=np.float64)
 
 
-def _check_finite(name: str, block: np.ndarray, start: int, rate: int) -> None:
-    bad = ~np.isfinite(block).all(axis=1)
-    if bad.any():
-        at = start + int(bad.argmax())
-        raise BadAudio(
-            f"{name} has a sample that is not a finite number: number {at}, at {at / rate:.3f} s"
-        )
-
-
-def _resample(name: str, pcm: np.ndarray, own: int, rate: int) -> np.ndarray:
+def _resample(pcm: np.ndarray, own: int, rate: int) -> np.ndarray:
     if own == rate:
         return pcm
     # soxr gives nothing for less than one sample at the new rate: then the first is kept.
     made = np.asarray(soxr.resample(pcm, own, rate, quality="HQ"), np.float32)
-    made = made if len(made) else pcm[:1]
-    _check_finite(name, made[:, None], 0, rate)  # a filter overshoots: 3e38 becomes infinite
-    return made
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Nothing on stderr meanwhile: libmpg123 inside libsndfile writes there, past Python."""
-    with _stderr:  # one at a time, or the second would restore the first one's silence
-        try:
-            kept = os.dup(2)
-        except OSError:  # there is no stderr
-            yield
-            return
-        null = os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(null, 2)
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            os.close(null)
+    return made if len(made) else pcm[:1]
 
 
 def _said(error: soundfile.LibsndfileError) -> str:
@@ -289,3 +281,7 @@ def _said(error: soundfile.LibsndfileError) -> str:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alm import _answer, decoding, text
+from alm import _answer, audio, decoding, text
 from alm._answer import Answer, Said
 from alm._clips import Rules
 from alm._mouth import Mouth
+from alm.errors import BadOption
 from alm.pipeline import Decoder, assemble, woven
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from alm._keywords import Decoding
+    from alm.audio import Source
     from alm.model import Model
 
 
@@ -22,10 +28,25 @@ class Chat:
     """Turns about any number of clips; made by `Model.chat`.
 
     A turn that fails changes nothing: the conversation goes on after the one before it.
+
+    A conversation is one line of turns. Threads may share a Chat: their turns are answered one
+    after the other, in the order in which `ask` gets hold of it, and each sees all turns before it.
+    For conversations side by side make a Chat for each; the Model may be shared by all.
     """
 
-    def __init__(self, model: Model, truncate: bool, max_seconds: float, **options: Any) -> None:
+    def __init__(
+        self,
+        model: Model,
+        truncate: bool,
+        max_seconds: float,
+        verbatim: bool = False,
+        **options: Unpack[Decoding],
+    ) -> None:
         model.options(**options)  # what contradicts itself is refused before anything is heard
+        audio.check_options(model.manifest.audio["rate"], "first", max_seconds)
+        self.verbatim = verbatim
+        self._turn = threading.Lock()
+        self._asking: int | None = None  # the thread whose turn it is
         self.model, self.truncate, self.max_seconds = model, truncate, max_seconds
         self.said, self.rules = options, Rules(model.manifest.audio)
         self.decoder = Decoder(model.decoder_session, model.decoder_part, model.table)
@@ -37,11 +58,11 @@ class Chat:
     def ask(
         self,
         prompt: str,
-        *sources: Any,
+        *sources: Source,
         on_text: Callable[[str], None] | None = None,
-        **options: Any,
+        **options: Unpack[Decoding],
     ) -> Answer:
-        """Answer the next turn.
+        """Answer the next turn; it waits until a turn that another thread asked is answered.
 
         Args:
             prompt: free text or a task's name; each `<audio>` in it is the place of a clip.
@@ -54,17 +75,36 @@ class Chat:
             `cached_tokens` were not computed again.
 
         Raises:
-            BadAudio, MissingFile, BadPrompt, BadOption: one sentence says what is wrong.
+            BadAudio, MissingFile, BadPrompt, BadOption: one sentence says what is wrong, such as a
+                question that `on_text` asks while its own turn is still being answered.
         """
-        mouth = Mouth(self.model, self.model.options(**(self.said | options)), on_text)
+        if self._asking == threading.get_ident():
+            raise BadOption("this turn is still being answered; ask the next one after it")
+        with self._turn:
+            self._asking = threading.get_ident()
+            try:
+                return self._answer(prompt, sources, on_text, options)
+            finally:
+                self._asking = None
+
+    def _answer(
+        self,
+        prompt: str,
+        sources: Sequence[Source],
+        on_text: Callable[[str], None] | None,
+        options: Decoding,
+    ) -> Answer:
+        mouth = Mouth(self.model, self.model.options(**{**self.said, **options}), on_text)
         start = time.perf_counter()
-        built = self.model.prompter.build(prompt, len(sources), self.clips, not self.turns)
+        built = self.model.prompter.build(
+            prompt, len(sources), self.clips, not self.turns, self.verbatim
+        )
         mouth.stages.add("prompt", start)
         if on_text:
             mouth.joiner = text.Joiner(on_text, "\n")
         clips = [self.rules.read(each, self.max_seconds, mouth.stages) for each in sources]
-        pcms = [self.rules.one(clip, self.truncate) for clip in clips]
-        embeds, known = self.model.ear.hear(pcms, mouth.stages)
+        heard = [self.rules.one(clip, self.truncate) for clip in clips]
+        embeds, known = self.model.ear.hear([pcm for pcm, _ in heard], mouth.stages)
         start = time.perf_counter()
         row = [np.array(self._unfed, np.int64), *woven(built.pieces, embeds)]
         inputs, lengths = assemble(self.model.table, [row])
@@ -86,6 +126,7 @@ class Chat:
             cached_tokens=held,
         )
         notes, provider = self.rules.notes(clips, self.truncate), self.model.provider
+        notes += [note for _, left_out in heard for note in left_out]
         return _answer.join(clips, [said], "\n", notes, provider, mouth.timings())
 
     def _speak(

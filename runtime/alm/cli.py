@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +18,6 @@ from alm.errors import BadAudio, BadOption, MissingFile
 STDIN = "-"
 # Plain help: rich's boxes cut options short in a narrow terminal.
 PLAIN: dict[str, Any] = {
-    "add_completion": False,
     "pretty_exceptions_enable": False,
     "rich_markup_mode": None,
     "context_settings": {"help_option_names": ["-h", "--help"]},
@@ -29,7 +28,7 @@ running = typer.Typer(**PLAIN)
 
 def run() -> int:
     """The console script `alm-run`."""
-    return command.run(running)
+    return command.run(running, name="alm-run")
 
 
 def _version(wanted: bool) -> None:
@@ -52,18 +51,30 @@ def answer(
         typer.Argument(
             metavar="AUDIO... PROMPT",
             help="Clips (wav, flac, mp3 or ogg; - reads one from stdin), then what to do or a "
-            "task's name: transcribe. Each <audio> in it is a clip's place.",
+            "task's name: transcribe. A task is done for each clip. Each <audio> in a prompt is a "
+            "clip's place.",
         ),
     ] = None,
-    engine: Annotated[Path, typer.Option(help="The folder that export.py wrote.")] = Path(
-        "artifacts"
-    ),
+    engine: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder that export.py wrote.")
+    ] = Path("artifacts"),
     chat: Annotated[
         bool,
         typer.Option("--chat", help="Read one prompt a line; AUDIO... belong to the first."),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object with all that was measured.")
+        bool,
+        typer.Option("--json", help="Print one JSON object an answer, with all that was measured."),
+    ] = False,
+    each: Annotated[
+        bool | None,
+        typer.Option("--each/--together", help="One answer for each clip, or one about all."),
+    ] = None,
+    language: Annotated[
+        str, typer.Option(metavar="CODE", help="Of a task: translate --language de.")
+    ] = "",
+    verbatim: Annotated[
+        bool, typer.Option("--verbatim", help="Ask PROMPT as it is, though it be a task's name.")
     ] = False,
     list_tasks: Annotated[
         bool, typer.Option("--list-tasks", help="Print the tasks' names and prompts.")
@@ -119,12 +130,16 @@ def answer(
     max_audio_seconds: Annotated[float, typer.Option(help="Refuse longer audio.")] = 3600.0,
     debug: Debug = False,
     version: Version = False,
-) -> None:
+) -> int:
     """Answer a prompt about clips. The text goes to stdout as it comes, and nothing else does."""
     if list_tasks:
         _print_tasks(engine, as_json)
-        return
+        return 0
     clips, prompt = _split(words or [], chat, engine)
+    if chat and (each is not None or language):
+        raise BadOption(
+            "--chat is one conversation: --each, --together and --language are not for it"
+        )
     options = {
         "max_new_tokens": max_new_tokens,
         "num_beams": num_beams,
@@ -140,29 +155,36 @@ def answer(
         "seed": seed,
     } | _more(more or [])
     import alm
-    from alm import decoding, manifest
+    from alm import _asked, _keywords, audio, manifest
 
     # Words that contradict each other are refused before a model of gigabytes is loaded.
-    decoding.choose(manifest.load(engine).generation, options)
+    told = manifest.load(engine)
+    manifest.check_run(told, engine)
+    _keywords.choose(told.generation, options)
+    _keywords.check_threads(threads)
+    audio.check_options(told.audio["rate"], "first", max_audio_seconds)
     speak_utf8()
+    asked = [clips]
+    if not chat:
+        prompt, asked = _asked.meant(clips, prompt, told.prompt["tasks"], each, language, verbatim)
+    if not _asked.there(asked):
+        return command.FAILED
     if build_first:
         from alm import build as building
 
         building.build(engine, building.Settings(provider, sizes=None), tell, tell)
-    bounds: dict[str, Any] = {"truncate": truncate, "max_audio_seconds": max_audio_seconds}
-    with ExitStack() as stack:
-        paths = [stack.enter_context(audio_file(clip)) for clip in clips]
-        model = alm.load(engine, provider, threads)
-        if chat:
-            from alm._conversing import converse
+    bounds: dict[str, Any] = {
+        "truncate": truncate,
+        "max_audio_seconds": max_audio_seconds,
+        "verbatim": verbatim,
+    }
+    model = alm.load(engine, provider, threads)
+    if chat:
+        from alm._conversing import converse
 
-            converse(model.chat(**bounds, **options), paths, as_json)
-            return
-        told = None if as_json else say
-        said: Any = model.generate([paths], prompt, on_text=told, **bounds, **options)[0]
-    print(json.dumps(said.to_json(), ensure_ascii=False) if as_json else "", flush=True)
-    for note in () if as_json else said.notes:
-        print(f"note: {note}", file=sys.stderr)
+        converse(model.chat(**bounds, **options), clips, as_json)
+        return 0
+    return _asked.answer(model, asked, prompt, as_json, bounds | options)
 
 
 def _more(pairs: list[str]) -> dict[str, Any]:
@@ -194,9 +216,13 @@ def _split(words: list[str], chat: bool, engine: Path) -> tuple[list[str], str]:
 
 
 def _print_tasks(engine: Path, as_json: bool) -> None:
+    import json
+
     from alm import manifest
 
-    tasks = manifest.load(engine).tasks
+    told = manifest.load(engine)
+    manifest.check_run(told, engine)
+    tasks = told.tasks
     speak_utf8()
     if as_json:
         print(json.dumps(tasks, ensure_ascii=False))
@@ -228,7 +254,7 @@ def speak_utf8() -> None:
 def audio_file(audio: str) -> Iterator[str]:
     """The path of the audio, there or refused before a model of gigabytes is loaded."""
     if audio != STDIN:
-        if not Path(audio).exists():
+        if not os.path.exists(audio):
             raise MissingFile(f"there is no file {audio}; wanted an audio file")
         yield audio
         return

@@ -15,12 +15,15 @@ ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 WRONG_WORDS, FAILED, INTERRUPTED = 2, 1, 130
 
 
-def run(app: typer.Typer, words: Sequence[str] | None = None) -> int:
-    """Run a typer app and return its exit status: 0, 2 for a wrong command line, 1 for the rest."""
+def run(app: typer.Typer, words: Sequence[str] | None = None, name: str | None = None) -> int:
+    """Run a typer app and return its exit status: 0, 2 for a wrong command line, 1 for the rest.
+
+    `name` is what a shell calls it, for its help and its completion.
+    """
     words = list(sys.argv[1:] if words is None else words)
     command = typer.main.get_command(app)
     try:
-        status = command.main(words, standalone_mode=False)
+        status = command.main(words, prog_name=name, standalone_mode=False)
     except typer.Exit as stop:
         return stop.exit_code
     except ClickError as error:

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from alm import _machine, backends, decoding, manifest, text, verify
+from alm import _keywords, _machine, audio, backends, decoding, manifest, text, verify
 from alm._clips import Rules
 from alm._heard import MOST_BYTES, Ear
 from alm._run import Answer, Run
@@ -24,11 +24,20 @@ from alm.pipeline import Pipeline, at_once, check_table, open_part
 from alm.prompt import Prompter
 from alm.table import open_table
 
-Audio = str | Path | np.ndarray | tuple[np.ndarray, int]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from alm._keywords import Decoding
+
+Audio = audio.Source
 
 
 class Model:
-    """Artifacts opened for use; made by `alm.load`."""
+    """Artifacts opened for use; made by `alm.load`.
+
+    Threads may share it: a call of `generate` or `stream` keeps what it works on to itself, and
+    gives in any thread what it gives alone. A `Chat` is one conversation; see there.
+    """
 
     def __init__(
         self,
@@ -40,6 +49,7 @@ class Model:
         start = time.perf_counter()
         if audio_cache < 0:
             raise BadOption(f"audio_cache is bytes, 0 or more, not {audio_cache!r}")
+        _keywords.check_threads(threads)
         self.folder = folder
         self.manifest = manifest.load(folder)
         self._whole()
@@ -100,12 +110,38 @@ class Model:
 
     # --- asking
 
-    def options(self, **said: Any) -> decoding.Options:
+    def options(self, **said: Unpack[Decoding]) -> decoding.Options:
         """Decoding options: the manifest's defaults with what is said in their place.
 
         See `decoding.choose`.
         """
-        return decoding.choose(self.manifest.generation, said)
+        return _keywords.choose(self.manifest.generation, said)
+
+    @overload
+    def generate(
+        self,
+        source: Audio,
+        prompt: str,
+        *,
+        truncate: bool = False,
+        max_audio_seconds: float = audio.HOUR,
+        verbatim: bool = False,
+        on_text: Callable[[str], None] | None = None,
+        **options: Unpack[Decoding],
+    ) -> Answer: ...
+
+    @overload
+    def generate(
+        self,
+        source: Sequence[Audio | Sequence[Audio]],
+        prompt: str | Sequence[str],
+        *,
+        truncate: bool = False,
+        max_audio_seconds: float = audio.HOUR,
+        verbatim: bool = False,
+        on_text: Callable[[str], None] | None = None,
+        **options: Unpack[Decoding],
+    ) -> list[Answer]: ...
 
     def generate(
         self,
@@ -113,56 +149,82 @@ class Model:
         prompt: str | Sequence[str],
         *,
         truncate: bool = False,
-        max_audio_seconds: float = 3600.0,
+        max_audio_seconds: float = audio.HOUR,
+        verbatim: bool = False,
         on_text: Callable[[str], None] | None = None,
-        **options: Any,
-    ) -> Any:
+        **options: Unpack[Decoding],
+    ) -> Answer | list[Answer]:
         """Answer a prompt about a clip, or several prompts about clips in one batch.
 
         Args:
-            source: a file, samples at the model's rate, (samples, rate), or a list of those, which
-                is a batch; an item of it may itself be a list, of the clips of one prompt.
+            source: a file as a path, as its bytes or opened for reading bytes; samples at the
+                model's rate; the tuple (samples, rate); or a list or tuple of those, which is a
+                batch, and an item of it may itself be a list or tuple, of the clips of one prompt.
             prompt: free text or a task's name, for a batch one for all or one for each; `<audio>`
                 in it is the place of a clip, without any they go where the model's own are.
             truncate: answer only the first window of a longer clip, as the original does.
-            max_audio_seconds: refuse longer audio before decoding it.
+            max_audio_seconds: refuse longer audio before decoding it; at most a day.
+            verbatim: take the prompt as text, even where it is a task's name or nearly one.
             on_text: called with pieces of text as they become certain (one prompt only).
             options: fields of `decoding.Options`; the defaults are the manifest's.
 
         Returns:
-            An Answer, or a list of them when `source` is a list.
+            An Answer, or a list of them when `source` is a batch.
 
         Raises:
             BadAudio, MissingFile, BadPrompt, BadOption: one sentence says what is wrong.
+            UnknownName: a prompt of one word that is nearly a task's name.
         """
-        many = isinstance(source, list)
+        many = _is_batch(source)
         sources: list[Any] = list(source) if many else [source]  # pyright: ignore
+        if not isinstance(prompt, str) and not (many and isinstance(prompt, list | tuple)):
+            raise BadPrompt(
+                f"the prompt is wanted as text, or one text for each clip of a list, not "
+                f"{type(prompt).__name__}"
+            )
         prompts = [prompt] * len(sources) if isinstance(prompt, str) else list(prompt)
         if len(prompts) != len(sources):
             raise BadPrompt(f"there are {len(sources)} clips but {len(prompts)} prompts")
         if on_text and len(sources) > 1:
             raise BadOption("on_text follows one prompt, not several")
         chosen = self.options(**options)
-        run = Run(self, chosen, truncate, max_audio_seconds, on_text)
-        answers = run.answer([s if isinstance(s, list) else [s] for s in sources], prompts)
+        audio.check_options(self.manifest.audio["rate"], "first", max_audio_seconds)
+        run = Run(self, chosen, truncate, max_audio_seconds, on_text, verbatim=verbatim)
+        answers = run.answer([s if _is_batch(s) else [s] for s in sources], prompts)
         return answers if many else answers[0]
 
     def chat(
-        self, *, truncate: bool = False, max_audio_seconds: float = 3600.0, **options: Any
+        self,
+        *,
+        truncate: bool = False,
+        max_audio_seconds: float = audio.HOUR,
+        verbatim: bool = False,
+        **options: Unpack[Decoding],
     ) -> Chat:
         """A conversation about any number of clips; see `Chat.ask`.
 
         Args:
             truncate: hear only the first window of a longer clip, as the original does.
-            max_audio_seconds: refuse longer audio before decoding it.
+            max_audio_seconds: refuse longer audio before decoding it; at most a day.
+            verbatim: take every prompt as text, even where it is a task's name or nearly one.
             options: of all its turns, as `generate` takes them.
         """
-        return Chat(self, truncate, max_audio_seconds, **options)
+        return Chat(self, truncate, max_audio_seconds, verbatim, **options)
 
-    def stream(self, source: Audio, prompt: str, **options: Any) -> Iterator[str]:
-        """The same, one clip, as pieces of text; joined they are the answer's text.
+    def stream(
+        self,
+        source: Audio,
+        prompt: str,
+        *,
+        truncate: bool = False,
+        max_audio_seconds: float = audio.HOUR,
+        verbatim: bool = False,
+        **options: Unpack[Decoding],
+    ) -> Iterator[str]:
+        """As `generate` with one clip, in pieces of text; joined they are the answer's text.
 
-        With beams the text is certain only at the end, and comes as one piece.
+        Whoever leaves it half-way ends the answer; the next call is answered as ever. With beams
+        the text is certain only at the end, and comes as one piece.
         """
         pieces: SimpleQueue[str | None] = SimpleQueue()
         unread = Event()
@@ -174,7 +236,15 @@ class Model:
 
         def work() -> Answer:
             try:
-                return self.generate(source, prompt, on_text=tell, **options)
+                return self.generate(
+                    source,
+                    prompt,
+                    truncate=truncate,
+                    max_audio_seconds=max_audio_seconds,
+                    verbatim=verbatim,
+                    on_text=tell,
+                    **options,
+                )
             finally:
                 pieces.put(None)
 
@@ -190,3 +260,10 @@ class Model:
 
 class _Unread(Exception):
     """Nobody reads the stream any more."""
+
+
+def _is_batch(source: object) -> bool:
+    """Whether it is several clips; (samples, rate) is one."""
+    if isinstance(source, tuple) and len(source) == 2 and isinstance(source[1], int | np.integer):
+        return False
+    return isinstance(source, list | tuple)

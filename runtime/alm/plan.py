@@ -5,14 +5,13 @@ The formulas, where they come from and what the error bars mean: docs/plan.md.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alm import __version__, _plantables, devices, manifest
+from alm import __version__, devices, manifest
 from alm._planned import Planned
-from alm.errors import BadOption, MissingFile
+from alm.errors import BadOption
 
 SECONDS = (10.0, 30.0)
 LEAST, LONGEST = 0.01, 24 * 3600.0  # seconds of a clip
@@ -62,26 +61,8 @@ def predict(
     }
 
 
-def show(
-    folder: Path, device: str, seconds: str, context: int = 0, json_file: Path | None = None
-) -> None:
-    """Print the plan, and write it to `json_file` if there is one.
-
-    Args:
-        seconds: as a command line has them, "10,30".
-
-    Raises:
-        As `predict` does; MissingFile: the file has no folder to lie in.
-    """
-    if json_file and not json_file.resolve().parent.is_dir():
-        raise MissingFile(f"there is no folder {json_file.parent} to write {json_file.name} to")
-    found = predict(folder, device, _read_seconds(seconds), context)
-    if json_file:
-        json_file.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", "utf-8")
-    _plantables.show(found)
-
-
-def _read_seconds(words: str) -> tuple[float, ...]:
+def read_seconds(words: str) -> tuple[float, ...]:
+    """Lengths of clips as a command line has them, "10,30"; BadOption when they are none."""
     try:
         found = tuple(float(word) for word in words.split(","))
     except ValueError:

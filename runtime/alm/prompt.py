@@ -5,15 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
+from alm._tasks import checked, task
 from alm.errors import BadArtifacts, BadPrompt
 
 MARK = "<audio>"  # in a user's words: here stands the next clip
 CLIPS, WORDS, NUMBER = "{clips}", "{}", "{n}"  # in the manifest's templates
+# What a family's original strips of white space: nothing, a user's whole words, each text between
+# clips, or the turn's content, where white space beside a clip is inside and stays.
+TRIMS = AS_IS, WHOLE, PARTS, CONTENT = "", "words", "parts", "content"
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,11 @@ class Prompter:
     the words say where they go) and the words, `clip` is what stands around the `placeholder` of a
     clip's embeddings, and `end` closes an answer that another turn follows. A task may have a turn
     of its own in `turns`.
+
+    A user's words are encoded as they are, white space included, but for what `trim` says that the
+    original strips (one of `TRIMS`). A control token that is spelled in them becomes that token, as
+    transformers' tokenizers have it; where the manifest says `literal`, the words are encoded apart
+    from the turn and such a spelling stays text, as mistral-common has it.
     """
 
     def __init__(
@@ -45,6 +55,8 @@ class Prompter:
         self.placeholder: str = prompt["placeholder"]
         self.tasks: dict[str, str] = prompt["tasks"]
         self.joined = frozenset(each.strip() for each in prompt.get("joined", ()))
+        self.literal: bool = prompt.get("literal", False)
+        self.trim: str = prompt.get("trim", AS_IS)
         self.bos = tokens.get("bos")
         # transformers' `generate` was given ids, so that penalties and n-grams see the prompt.
         self.by_ids: bool = tokens.get("penalize_prompt", False)
@@ -56,7 +68,14 @@ class Prompter:
         if not self.placeholder or self.clip.count(self.placeholder) != 1:
             raise BadArtifacts("the manifest's prompt clip lacks its one placeholder")
 
-    def build(self, query: str, clips: int = 1, heard: int = 0, first: bool = True) -> Prompt:
+    def build(
+        self,
+        query: str,
+        clips: int = 1,
+        heard: int = 0,
+        first: bool = True,
+        verbatim: bool = False,
+    ) -> Prompt:
         """Token ids of a turn about `clips` clips.
 
         What stands between two clips is tokenized on its own and without special tokens, as models
@@ -69,27 +88,36 @@ class Prompter:
             clips: how many clips are in this turn.
             heard: how many were in the turns before it.
             first: whether no turn was before it.
+            verbatim: take `query` as text, even where it is a task's name or nearly one.
 
         Raises:
-            BadPrompt: empty, it holds the placeholder itself, or marks for more or fewer clips.
+            BadPrompt: empty, no text, it holds the placeholder itself, or marks for more or fewer
+                clips.
+            UnknownName: one word that is nearly a task's name.
         """
-        words = self.tasks.get(query, query).strip()
-        self._check(words, clips)
-        turn = self.turns.get(query, self.turn)
-        texts = [self.start if first else self.end]
+        name = None if verbatim else task(checked(query), self.tasks)
+        words = checked(query) if name is None else self.tasks[name]
+        own = name is None  # the user's own words, not the manifest's
+        self._check(words, clips, own)
+        turn = self.turn if name is None else self.turns.get(name, self.turn)
+        pieces: list[list[int]] = []
+        plain = self.start if first else self.end  # not yet encoded
         number = heard
-        for text in self._slots(turn, words, clips):
-            if text is not None:
-                texts[-1] += text
-                continue
-            number += 1
-            before, after = self.clip.replace(NUMBER, str(number)).split(self.placeholder)
-            texts[-1] += before
-            texts.append(after)
-        pieces = [self._ids(text) for text in texts]
+        ids: list[int] = []
+        for text, users in self._slots(turn, words, clips, own):
+            if text is None:
+                number += 1
+                before, after = self.clip.replace(NUMBER, str(number)).split(self.placeholder)
+                pieces.append(ids + self._ids(plain + before))
+                ids, plain = [], after
+            elif users and self.literal:
+                ids, plain = ids + self._ids(plain) + self._literal_ids(text), ""
+            else:
+                plain += text
+        pieces.append(ids + self._ids(plain))
         if first and self.bos is not None:
             pieces[0].insert(0, int(self.bos))
-        return Prompt(pieces, words in self.joined)
+        return Prompt(pieces, words.strip() in self.joined)
 
     def ids(self, prompt: Prompt, clips: Sequence[np.ndarray]) -> list[int]:
         """All ids of a turn with clips [n, hidden], a placeholder for each of their embeddings.
@@ -102,34 +130,83 @@ class Prompter:
             made += held * len(clip) + list(piece)
         return made
 
-    def _check(self, words: str, clips: int) -> None:
+    def _check(self, words: str, clips: int, own: bool) -> None:
         marks = words.count(MARK)
         if not words.replace(MARK, "").strip() and (marks == 0 or not clips):
             raise BadPrompt(f"the prompt is empty; say what to do, or one of: {self._names()}")
-        if self.placeholder in words.replace(MARK, ""):
+        literal = own and self.literal
+        if not literal and self.placeholder in words.replace(MARK, ""):
             raise BadPrompt(f"the prompt may not hold {self.placeholder}, the audio's own place")
         if marks and marks != clips:
             raise BadPrompt(
                 f"the prompt has places for {marks} clips ({MARK}), and {clips} are given"
             )
 
-    def _slots(self, turn: str, words: str, clips: int) -> Iterator[str | None]:
-        """The turn's texts in their order, None where a clip goes."""
-        marked = words.split(MARK)
+    def _slots(
+        self, turn: str, words: str, clips: int, own: bool
+    ) -> Iterator[tuple[str | None, bool]]:
+        """The turn's texts in their order and whether they are the user's; None is a clip."""
+        content = interleaved(words.strip() if self.trim == WHOLE else words)
+        marked = len(content) > 1
+        beside = clips > 0 and not marked and CLIPS + WORDS in turn
+        if own:
+            content = trimmed([None, *content] if beside else content, self.trim)[beside:]
         for each in re.split(f"({re.escape(CLIPS)}|{re.escape(WORDS)})", turn):
             if each == CLIPS:
-                yield from [None] * (clips if len(marked) == 1 else 0)
+                yield from [(None, False)] * (0 if marked else clips)
             elif each == WORDS:
-                yield marked[0]
-                for text in marked[1:]:
-                    yield None
+                before: str | None = ""
+                for text in content:
                     # A clip that ends in a space needs no second one.
-                    yield text.removeprefix(" ") if self.clip.endswith(" ") else text
+                    spaced = text is not None and before is None and self.clip.endswith(" ")
+                    yield (text.removeprefix(" ") if spaced and text else text), own
+                    before = text
             else:
-                yield each
+                yield each, False
 
     def _ids(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        return self.tokenizer.encode(text, add_special_tokens=False).ids if text else []
+
+    def _literal_ids(self, text: str) -> list[int]:
+        """Ids of a text whose spelled control tokens stay text."""
+        spelled = any(token in text for token in self._controls)
+        tokenizer = self._plain_tokenizer if spelled else self.tokenizer
+        return tokenizer.encode(text, add_special_tokens=False).ids
+
+    @cached_property
+    def _controls(self) -> list[str]:
+        added = self.tokenizer.get_added_tokens_decoder().values()
+        return [token.content for token in added if token.special]
+
+    @cached_property
+    def _plain_tokenizer(self) -> Tokenizer:
+        # A copy: the switch cannot be thrown while another thread uses the tokenizer.
+        copied = Tokenizer.from_str(self.tokenizer.to_str())
+        copied.encode_special_tokens = True
+        return copied
 
     def _names(self) -> str:
         return ", ".join(sorted(self.tasks))
+
+
+def interleaved(words: str) -> list[str | None]:
+    """The words' texts with None where a mark stands between them."""
+    first, *rest = words.split(MARK)
+    return [first, *(each for text in rest for each in (None, text))]
+
+
+def trimmed(content: Sequence[str | None], how: str) -> list[str | None]:
+    """A turn's texts, None where a clip is, without the white space that `how` (of TRIMS) names."""
+    found = list(content)
+    if how == PARTS:
+        return [text and text.strip() for text in found]
+    texts = [i for i, text in enumerate(found) if text is not None]
+    if how == WHOLE and texts:
+        ends = texts[0], texts[-1]
+    else:
+        ends = (0, len(found) - 1) if how == CONTENT and found else (-1, -1)
+    if ends[0] >= 0 and (first := found[ends[0]]) is not None:
+        found[ends[0]] = first.lstrip()
+    if ends[1] >= 0 and (last := found[ends[1]]) is not None:
+        found[ends[1]] = last.rstrip()
+    return found

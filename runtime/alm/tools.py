@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,10 +16,15 @@ from alm.errors import MissingFile
 
 app = typer.Typer(**PLAIN)
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print everything as data, and no tables.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Write everything as JSON there.")
+]
+
 
 def main() -> int:
     """The console script `alm`."""
-    return command.run(app)
+    return command.run(app, name="alm")
 
 
 @app.callback(invoke_without_command=True)
@@ -32,7 +38,7 @@ def _alm(context: typer.Context, version: Version = False) -> None:
 def inspect(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
     part: Annotated[str, typer.Option(help="Only this part.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Everything as data.")] = False,
+    as_json: AsJson = False,
     netron: Annotated[
         str, typer.Option(metavar="PART", help="Serve this part's graph in Netron on localhost.")
     ] = "",
@@ -59,7 +65,7 @@ def lint(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
     target: Annotated[str, typer.Option(help="Where it will run: trt-jetpack6, ...")],
     part: Annotated[list[str], typer.Option(help="Only this part; may be repeated.")] = [],  # noqa: B006
-    as_json: Annotated[bool, typer.Option("--json", help="Everything as data.")] = False,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
     """Hold every node against what a target's engine takes; exit status 1 if it would not build."""
@@ -138,9 +144,8 @@ def bench(
     protocol: Annotated[
         str, typer.Option(help="nota: measure by the seed contest's protocol too.")
     ] = "",
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write everything there.")
-    ] = None,
+    as_json: AsJson = False,
+    out: Out = None,
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE.svg", help="Draw the stages of each clip.")
     ] = None,
@@ -155,20 +160,16 @@ def bench(
     from alm import bench as measuring
 
     plan = measuring.read_plan(seconds, contexts, new_tokens, prompt, warmup, repeats, protocol)
-    for path in filter(None, (json_file, picture)):  # before minutes of measuring
-        if not path.resolve().parent.is_dir():
-            raise MissingFile(f"there is no folder {path.parent} to write {path.name} to")
+    _writable(out, picture)
     speak_utf8()
     with ExitStack() as stack:
         source = stack.enter_context(audio_file(audio)) if audio else None
         found = measuring.measure(
             folder, source, plan, provider=provider, threads=threads, say=tell
         )
-    if json_file:
-        json_file.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", "utf-8")
     if picture:
         picture.write_text(_benchtables.picture(found), "utf-8")
-    _benchtables.show(found)
+    _give(found, as_json, out, _benchtables.show)
 
 
 @app.command()
@@ -179,13 +180,32 @@ def plan(
     context: Annotated[
         int, typer.Option(min=0, help="Tokens in the cache; 0: the prompt and its answer.")
     ] = 0,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write everything there.")
-    ] = None,
+    as_json: AsJson = False,
+    out: Out = None,
     debug: Debug = False,
 ) -> None:
     """Predict memory and speed on a device, precision by precision, from the manifest alone."""
+    from alm import _plantables
     from alm import plan as planning
 
+    _writable(out)
     speak_utf8()
-    planning.show(folder, device, seconds, context, json_file)
+    found = planning.predict(folder, device, planning.read_seconds(seconds), context)
+    _give(found, as_json, out, _plantables.show)
+
+
+def _writable(*files: Path | None) -> None:
+    """Refuse, before minutes of work, files whose folder is not there."""
+    for path in filter(None, files):
+        if not path.resolve().parent.is_dir():
+            raise MissingFile(f"there is no folder {path.parent} to write {path.name} to")
+
+
+def _give(
+    found: dict[str, Any], as_json: bool, out: Path | None, table: Callable[[dict[str, Any]], None]
+) -> None:
+    """Print what was found, as tables or as data, and write it to `out` if that is wanted."""
+    text = json.dumps(found, ensure_ascii=False, indent=1)
+    if out:
+        out.write_text(text + "\n", "utf-8")
+    print(text) if as_json else table(found)

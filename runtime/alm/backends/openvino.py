@@ -28,7 +28,7 @@ import numpy as np
 from alm import graphfile
 from alm._plain import printable
 from alm.backends._session import EngineOptions, Feed, Kept, Session
-from alm.errors import BadArtifacts, MissingEngine, UnknownName
+from alm.errors import BadArtifacts, MissingEngine
 from alm.graphfile import GraphFile
 
 # alm's name of a provider -> OpenVINO's device.
@@ -113,13 +113,12 @@ def open_session(graph: Path, options: EngineOptions) -> Session:
     """Open a graph.
 
     Raises:
-        MissingEngine: openvino is not installed.
-        UnknownName: it has no such device here.
+        MissingEngine: openvino is not installed, or it has no such device here.
         BadArtifacts: OpenVINO cannot load the graph; where an operator is the reason it is named.
     """
     if options.provider not in available():
         there = ", ".join(available())
-        raise UnknownName(f"provider {options.provider!r} is not installed; there is: {there}")
+        raise MissingEngine(f"provider {options.provider!r} is not installed; there is: {there}")
     said = graphfile.read(graph)
     if FOREIGN in said.nodes:
         raise BadArtifacts(_unknown(graph, FOREIGN))

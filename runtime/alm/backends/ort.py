@@ -19,7 +19,7 @@ from alm._plain import printable
 from alm._profiles import fits
 from alm.backends import _providers
 from alm.backends._session import EngineOptions, Feed, Kept, RowByRow, Session
-from alm.errors import BadArtifacts, MissingEngine, UnknownName
+from alm.errors import BadArtifacts, MissingEngine
 from alm.ports import Port
 
 # alm's name of a provider -> ONNX Runtime's, the one preferred by `auto` first.
@@ -66,14 +66,13 @@ def open_session(graph: Path, options: EngineOptions) -> Session:
     """Open a graph.
 
     Raises:
-        MissingEngine: onnxruntime is not installed.
-        UnknownName: the provider is not in this installation.
+        MissingEngine: onnxruntime is not installed, or the provider is not in this installation.
         BadArtifacts: ONNX Runtime cannot load the graph, or the provider does not take it.
     """
     runtime = _runtime()
     there = {name: PROVIDERS[name] for name in available()}
     if options.provider not in there:
-        raise UnknownName(
+        raise MissingEngine(
             f"provider {options.provider!r} is not installed; there is: {', '.join(there)}"
         )
     own, shapes, rows = _own(graph, options.provider)

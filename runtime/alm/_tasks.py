@@ -1,0 +1,81 @@
+"""A task by its name, and what a word that is nearly one may have meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from alm.errors import BadPrompt, UnknownName
+
+NEAR = 0.8  # difflib's ratio: one wrong, lost or added letter in a word of five is near
+
+
+def near(name: str, known: Iterable[str], most: int = 1) -> list[str]:
+    """The names that `name` is likely to be a slip of, the nearest first."""
+    from difflib import get_close_matches
+
+    spelled = {each.lower(): each for each in known}
+    return [spelled[each] for each in get_close_matches(name.lower(), spelled, most, NEAR)]
+
+
+def task(query: str, tasks: Mapping[str, str]) -> str | None:
+    """The task that `query` names, white space around the name aside; None for free text.
+
+    Raises:
+        UnknownName: it is one word and nearly a task's name, or a task that there is in several
+            languages only (`translate`, where there are `translate_de` and `translate_en`).
+    """
+    name = query.strip()
+    if name in tasks:
+        return name
+    if not name.replace("_", "").replace("-", "").isalnum():  # `music?` is a question
+        return None
+    meant = sorted(each for each in tasks if each.startswith(f"{name.lower()}_"))
+    meant = meant or near(name, tasks)
+    if meant:
+        raise UnknownName(
+            f"there is no task {name!r:.80}; did you mean {either(meant)}? "
+            "To ask just that word, add --verbatim (in Python verbatim=True)"
+        )
+    return None
+
+
+def in_language(query: str, language: str, tasks: Mapping[str, str]) -> str:
+    """The name of a task in a language: `translate`, `de` -> `translate_de`.
+
+    Raises:
+        UnknownName: there is no such task; the message lists the task's languages.
+    """
+    name, code = query.strip(), language.strip().lower()
+    if f"{name}_{code}" in tasks:
+        return f"{name}_{code}"
+    there = sorted(each.removeprefix(f"{name}_") for each in tasks if each.startswith(f"{name}_"))
+    if name and there:
+        raise UnknownName(
+            f"{name} knows no language {language!r:.40}; there is: {', '.join(there)}"
+        )
+    raise UnknownName(
+        f"--language is for a task that there is in several languages, and {name!r:.80} is none "
+        "in this model; --list-tasks shows them"
+    )
+
+
+def either(names: list[str]) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def checked(query: object) -> str:
+    """The prompt, which must be text that can be written as UTF-8.
+
+    Raises:
+        BadPrompt: it is not.
+    """
+    if not isinstance(query, str):
+        raise BadPrompt(f"the prompt is wanted as text, not {type(query).__name__}")
+    try:
+        query.encode("utf-8")
+    except UnicodeEncodeError:  # Python's stand-ins for bytes that it could not decode
+        raise BadPrompt(
+            "the prompt holds bytes that are not UTF-8; type it again where text is UTF-8"
+        ) from None
+    return query
