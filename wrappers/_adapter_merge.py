@@ -6,7 +6,6 @@ checkpoint has, so that nothing is allocated before every shape has been compare
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,71 +13,18 @@ from typing import Any
 
 import peft
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
-from wrappers._adapters import LEAF, Adapter, key_of
+from wrappers._adapters import LEAF, Adapter, few, key_of
 from wrappers._decoder import Decoder
 from wrappers._lazy import attach
 from wrappers._weights import Weights
 
 # Worst difference, as a share of the largest value, that rounding of a merge may cost.
 MERGE_TOLERANCE = 1e-4
-_CHANGED = (nn.Linear, nn.Conv1d, nn.Embedding)
-
-
-def faults(skeleton: nn.Module, adapter: Adapter) -> list[str]:
-    """All that keeps the adapter from these modules, which are on the meta device and get wrapped.
-
-    Every setting of its config has a tensor, and every tensor a place.
-    """
-    try:
-        _check_targets(skeleton, adapter)
-        weights = Weights("the model")
-        for name, value in skeleton.state_dict().items():
-            weights.add(name, tuple(value.shape), lambda value=value: value)
-        merged(skeleton, weights, adapter)
-    except BadCheckpoint as error:
-        return [
-            f"{adapter.where}: {error}".replace(f"{adapter.where}: {adapter.where}", adapter.where)
-        ]
-    return []
-
-
-def _check_targets(skeleton: nn.Module, adapter: Adapter) -> None:
-    """The modules that the settings name are those that the tensors are of."""
-    said = adapter.settings.get("target_modules")
-    if said is None:
-        return
-    if said == "all-linear":
-        said = [n for n, m in skeleton.named_modules() if isinstance(m, nn.Linear)]
-        said = [name for name in said if not name.endswith("lm_head")]
-    fields = ("exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern")
-    rule: Any = type("Rule", (), {n: adapter.settings.get(n) for n in fields})()
-    rule.target_modules, rule.target_parameters = said, None
-    every = [n for n, m in skeleton.named_modules() if isinstance(m, _CHANGED)]
-    held = {site.name for site in adapter.sites}
-    try:
-        # transformers' own names decide; an older config may know those of older versions only.
-        for way in range(max((len(adapter.aliases(n)) for n in every), default=0)):
-            named = {n for n in every if check_target_module_exists(rule, adapter.aliases(n)[way])}
-            if named:
-                break
-        else:
-            named = set()
-    except (re.error, TypeError, ValueError, RecursionError, AttributeError) as error:
-        raise BadCheckpoint(f"its target_modules cannot be read: {error}") from error
-    if bare := sorted(named - held):
-        raise BadCheckpoint(
-            f"its settings adapt {_few(bare)}, of which it holds no tensors; save it again"
-        )
-    if more := sorted((held & set(every)) - named):
-        raise BadCheckpoint(f"it holds tensors of {_few(more)}, which its settings do not adapt")
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+CHANGED = (nn.Linear, nn.Conv1d, nn.Embedding)
 
 
 def wrap(skeleton: nn.Module, adapter: Adapter) -> dict[str, Tensor]:
@@ -88,10 +34,10 @@ def wrap(skeleton: nn.Module, adapter: Adapter) -> dict[str, Tensor]:
         BadCheckpoint: tensors that peft does not ask for, or lacks, or of other shapes.
     """
     kind, sites = adapter.kind, adapter.sites
-    there = {n for n, module in skeleton.named_modules() if isinstance(module, _CHANGED)}
+    there = {n for n, module in skeleton.named_modules() if isinstance(module, CHANGED)}
     if absent := [site.name for site in sites if site.name not in there]:
         raise BadCheckpoint(
-            f"the {kind.name} adapter changes what the model does not have: {_few(absent)}"
+            f"the {kind.name} adapter changes what the model does not have: {few(absent)}"
         )
     try:
         config = kind.build(adapter.tensors, sites, adapter.settings)

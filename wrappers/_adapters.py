@@ -143,3 +143,8 @@ def _base_name(name: str) -> str:
     """A weight's name without what peft puts in it around modules that it wraps."""
     plain = re.sub(r"\.modules_to_save\.[^.]+\.", ".", name)
     return plain.replace(".modules_to_save.", ".").replace(".base_layer.", ".")
+
+
+def few(names: list[str]) -> str:
+    """Some names of many, for a message."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable, Mapping
 
 from torch import Tensor, nn
@@ -34,9 +35,10 @@ def unknown(
 
     Args:
         known: names that are taken.
-        unused: what the name of a weight holds that is known to change no answer.
+        unused: regular expressions, found in the names of weights that change no answer.
     """
-    odd = [n for n in weights.shapes if n not in known and not any(u in n for u in unused)]
+    idle = re.compile("|".join(unused) or "$^")
+    odd = [n for n in weights.shapes if n not in known and not idle.search(n)]
     if not odd:
         return []
     named = ", ".join(odd[:5]) + (f" and {len(odd) - 5} more" if len(odd) > 5 else "")

@@ -14,7 +14,15 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
-from wrappers import Checkpoint, Wrapper, _adapter_merge, _llm_folder, _tokenizer, whisper
+from wrappers import (
+    Checkpoint,
+    Wrapper,
+    _adapter_faults,
+    _adapter_merge,
+    _llm_folder,
+    _tokenizer,
+    whisper,
+)
 from wrappers._decoder import Decoder
 from wrappers._fit import faults, unknown
 from wrappers._hf_files import BRIDGE, LLM, TOWER, Files
@@ -23,9 +31,6 @@ from wrappers._llm_folder import TABLE
 from wrappers._weights import Weights
 from wrappers.mel import RATE
 from wrappers.projector import Projector
-
-# Buffers that older versions of transformers saved, and that are computed.
-UNUSED = ("rotary_emb.inv_freq", "rotary_emb.original_inv_freq")
 
 
 class Folder(Files):
@@ -104,9 +109,9 @@ class Folder(Files):
             wrong += [] if str(error) in wrong else [str(error)]
         wrong += faults(whole, self.weights.shapes, self.weights.where)
         if not wrong:  # else they say why more is unknown, or why an adapter does not fit
-            wrong += unknown(self.weights, whole.state_dict(), UNUSED)
+            wrong += unknown(self.weights, whole.state_dict(), _llm_folder.UNUSED)
         if not wrong and self.adapter:
-            wrong += _adapter_merge.faults(whole, self.adapter)
+            wrong += _adapter_faults.faults(whole, self.adapter)
         if wrong:
             raise BadCheckpoint("; ".join(dict.fromkeys(wrong)))
 
@@ -172,7 +177,7 @@ class Folder(Files):
         """What was found, for the person who exports."""
         notes: list[str] = []
         if self.adapter:
-            notes.append(f"the {self.adapter.kind.name} adapter of {self.adapter.where} is merged")
+            notes.append(f"the {self.adapter.kind.name} in {self.adapter.where} is merged")
         if kinds := self.kinds():
             counts = " and ".join(f"{count} weights in {kind}" for kind, count in kinds.items())
             notes.append(

@@ -17,6 +17,7 @@ from wrappers._spec import Spec
 from wrappers._weights import Weights, read_json
 
 TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+UNUSED = (r"rotary_emb\.(original_)?inv_freq$",)  # computed; older transformers saved it
 
 
 def read_spec(folder: Path) -> Spec:
@@ -70,14 +71,17 @@ def with_table(spec: Spec) -> Decoder:
 
 
 def faults(spec: Spec, weights: Weights) -> list[str]:
-    """All that is missing or misshapen: of the table, and of the decoder."""
+    """All that is missing, misshapen or unknown: of the table, and of the decoder."""
     shapes, want, wrong = dict(weights.shapes), (spec.vocab, spec.hidden), []
     if (table := shapes.get(TABLE, ())) != want:
         is_now = f"{list(table)} and not {list(want)}" if table else "missing"
         wrong.append(f"{weights.where}: {TABLE} is {is_now}")
     if spec.tied:
         shapes[HEAD] = want
-    return wrong + _fit.faults(on_meta(spec), shapes, weights.where)
+    wrong += _fit.faults(on_meta(spec), shapes, weights.where)
+    if wrong:  # which say why more is unknown
+        return wrong
+    return _fit.unknown(weights, {*with_table(spec).state_dict(), HEAD}, UNUSED, "LLM")
 
 
 def with_head(spec: Spec, weights: Weights) -> Weights:

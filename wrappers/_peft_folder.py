@@ -142,9 +142,7 @@ def read(
         BadCheckpoint: of a kind or with a setting that cannot be followed.
     """
     file = folder / CONFIG
-    said = read_json(file)
-    kind = _peft_kinds.of_type(said.get("peft_type"), str(file))
-    settings = _settings(said, kind, file)
+    kind = _peft_kinds.of_type(read_json(file).get("peft_type"), str(file))
     path = next((folder / name for name in FILES if (folder / name).is_file()), None)
     if path is None:
         raise MissingFile(f"{file} describes an adapter, but there is no {folder / FILES[0]}")
@@ -160,7 +158,7 @@ def read(
             raise BadCheckpoint(f"{path} holds no state dict of tensors")
     found = _adapters.read(
         tensors,
-        settings,
+        settings(file, kind),
         str(path),
         kind=kind,
         rename=rename or (lambda name: name),
@@ -171,12 +169,18 @@ def read(
     return found
 
 
-def _settings(said: dict[str, Any], kind: Kind, file: Path) -> dict[str, Any]:
-    """The fields that count, all others looked at.
+def settings(file: Path, kind: Kind) -> dict[str, Any]:
+    """The fields of an adapter_config.json that count, all others looked at.
 
     Raises:
-        BadCheckpoint: one would change answers and cannot be followed.
+        BadCheckpoint: it is of another kind, or a field would change answers and is not followed.
     """
+    said = read_json(file)
+    if said.get("peft_type") != kind.peft_type:
+        raise BadCheckpoint(
+            f"{file} says peft_type: {str(said.get('peft_type'))[:60]!r}, but the adapter's "
+            f"tensors are those of {kind.name}"
+        )
     usual = _defaults(kind)
     for name, value in said.items():
         if name in READ or name in HARMLESS or name in kind.settings:
