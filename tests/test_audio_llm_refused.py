@@ -128,9 +128,28 @@ def test_every_form_loads_alike(copy: Tiny, tiny: Path, form: Callable[[Tiny], N
     assert [n for n in wanted if not torch.equal(found[n], wanted[n])] == []
 
 
-def test_what_is_trained_and_not_used_is_noted(copy: Tiny) -> None:
+def test_convolutions_that_the_original_never_calls_are_left_out(copy: Tiny) -> None:
     copy.saved(lambda model: model["projector"].update({"conv1.weight": torch.ones(2)}))
-    assert any("unused in" in n and "projector.conv1.weight" in n for n in notes(copy))
+    assert open_checkpoint(copy.config).family == "audio_llm"
+
+
+def test_tensors_that_no_part_takes_are_refused_by_name(copy: Tiny) -> None:
+    copy.saved(lambda model: model["projector"].update({"gate.weight": torch.ones(2)}))
+    with pytest.raises(BadCheckpoint, match="no part of the model takes: projector.gate.weight"):
+        open_checkpoint(copy.config)
+    copy.saved(lambda model: model["projector"].pop("gate.weight"))
+    copy.saved(lambda model: model.update({"soft_prompt": torch.ones(2)}))
+    with pytest.raises(BadCheckpoint, match="not known beside .*: soft_prompt"):
+        open_checkpoint(copy.config)
+
+
+def test_keys_that_nothing_reads_are_refused_with_the_near_one(copy: Tiny) -> None:
+    copy.settings(whisperpath="whisper", lora_alpha=32)
+    with pytest.raises(
+        BadCheckpoint, match="`whisperpath` .meant is perhaps `whisper_path`.*"
+    ) as e:
+        open_checkpoint(copy.config)
+    assert "key `lora_alpha`" in str(e.value)
 
 
 def notes(copy: Tiny) -> tuple[str, ...]:

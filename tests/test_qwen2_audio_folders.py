@@ -143,11 +143,12 @@ def test_an_older_folder_that_leaves_sizes_to_transformers_is_read(copy: Copy) -
     assert open_checkpoint(copy.config).dimensions["layers"] == 2
 
 
-def test_weights_nobody_needs_are_noted(copy: Copy) -> None:
-    extra = {"audio_tower.other.weight": torch.ones(2)}
-    copy.weights("", lambda state: state.update(extra))
-    (note,) = open_checkpoint(copy.config).notes
-    assert "unused in" in note and "audio_tower.other.weight" in note
+def test_weights_that_no_part_takes_are_refused_by_name(copy: Copy) -> None:
+    old = {"language_model.model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(6)}
+    copy.weights("", lambda state: state.update(old))
+    assert open_checkpoint(copy.config).notes == ()
+    copy.weights("", lambda state: state.update({"audio_tower.other.weight": torch.ones(2)}))
+    assert "no part of the model takes: audio_tower.other.weight" in refused(copy)
 
 
 # --- what is refused

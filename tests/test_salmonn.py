@@ -81,10 +81,40 @@ def test_leftovers_of_training_are_ignored(copy: Copy, wanted: Tensors) -> None:
         f"{LLM}model.layers.0.mlp.up_proj.weight.quant_map": torch.ones(16),
         f"{LLM}model.layers.0.mlp.up_proj.weight.nested_absmax": torch.ones(1),
         f"{LLM}model.layers.0.mlp.up_proj.weight.quant_state.bitsandbytes__nf4": torch.ones(4),
-        "something_else.weight": torch.ones(2),
+        "speech_Qformer.bert.embeddings.position_ids": torch.arange(4)[None],
+        "speech_Qformer.bert.embeddings.word_embeddings.weight": torch.ones(4, 48),
+        "speech_Qformer.bert.encoder.layer.0.intermediate.dense.weight": torch.ones(4, 48),
+        "speech_Qformer.bert.encoder.layer.0.output.LayerNorm.bias": torch.ones(48),
+        "speech_Qformer.cls.predictions.bias": torch.ones(4),
     }
-    made = same(copy.trained(lambda model: model.update(leftovers)), wanted)
-    assert any("something_else.weight" in note for note in made.notes)
+    same(copy.trained(lambda model: model.update(leftovers)), wanted)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "soft_prompt_embeddings",
+        "prompt_pool.prompt_keys",
+        "speech_encoder.layers.7.fc1.weight",
+        "speech_encoder.adapter.weight",
+        "speech_Qformer.bert.encoder.layer.0.attention.self.gate",
+        "second_proj.weight",
+    ],
+)
+def test_tensors_that_no_part_takes_are_refused_by_name(copy: Copy, name: str) -> None:
+    said = refused(copy.trained(lambda model: model.update({name: torch.ones(2, 2)})))
+    assert f"salmonn.pth holds what no part of the model takes: {name}" in said
+
+
+@pytest.mark.parametrize(
+    "folder, name, what",
+    [("llm", "model.layers.2.mlp.up_proj.weight", "LLM"), ("whisper", "encoder.x", "Whisper enc")],
+)
+def test_weights_of_a_folder_that_no_part_takes_are_refused_by_name(
+    copy: Copy, folder: str, name: str, what: str
+) -> None:
+    said = refused(copy.weights(folder, lambda state: state.update({name: torch.ones(2, 2)})))
+    assert f"holds what no part of the {what}" in said and name.removeprefix("encoder.") in said
 
 
 def test_the_state_of_the_optimizer_and_a_bare_state_dict_are_fine(

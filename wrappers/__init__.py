@@ -117,7 +117,17 @@ def pick_role(role: str, name: str) -> Any:
 
 
 def model_type(path: Path) -> str:
-    """What the config.json at `path`, or in it, calls the model; "" where nothing does."""
+    """What the config.json at `path`, or in it, calls the model; "" where nothing does.
+
+    Where the folder holds a PEFT adapter alone it is the config of the adapter's base model.
+
+    Raises:
+        MissingFile, BadCheckpoint: there is no such model.
+    """
+    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+        from wrappers import _peft_folder  # it imports peft, which takes a second
+
+        path = _peft_folder.base_of(path)
     file = path / "config.json" if path.is_dir() else path
     if file.name != "config.json" or not file.is_file():
         return ""

@@ -10,7 +10,8 @@ from tokenizers import AddedToken, Tokenizer
 from torch import Tensor
 
 from alm.errors import BadCheckpoint
-from wrappers import _generation, _tokenizer
+from wrappers import _adapters, _generation, _tokenizer
+from wrappers._adapters import Adapter
 from wrappers._named_folders import Folders
 from wrappers._weights import Weights, load_pickled
 
@@ -44,6 +45,8 @@ class AudioFiles(Folders):
         held = plain.get("model", plain) if isinstance(plain, dict) else None
         if not isinstance(held, dict) or not set(SAVED) <= held.keys():
             raise BadCheckpoint(f"{path} holds no `projector` and `lora_layers` under `model`")
+        if held is not plain and (more := [str(name) for name in held if name not in SAVED]):
+            raise BadCheckpoint(f"{path} holds what is not known beside {SAVED}: {', '.join(more)}")
         found = dict(_flat({name: held[name] for name in SAVED}))
         if strange := [name for name, value in found.items() if not isinstance(value, Tensor)]:
             raise BadCheckpoint(f"{path} holds what is no tensor: {', '.join(strange)}")
@@ -51,16 +54,18 @@ class AudioFiles(Folders):
         return weights
 
     @cached_property
-    def adapter(self) -> dict[str, Tensor]:
-        """The LoRA under peft's names; A is [rank, in] and B [out, rank] in both layouts."""
-        found = self.trained.under("lora_layers.").take()
-        return {f"base_model.model.{name}.default.weight": each for name, each in found.items()}
+    def adapter(self) -> Adapter | None:
+        """The LoRA of the checkpoint, or the adapter in the LLM's folder.
 
-    @property
-    def lora(self) -> dict[str, Any]:
-        """What peft has to know: y += 16 / rank * x A' B', with the one rank of all layers."""
-        ranks = [len(v) for k, v in self.adapter.items() if ".lora_A." in k and v.ndim]
-        return {"lora_rank": ranks[0] if ranks else 1, "lora_alpha": LORA_ALPHA}
+        y += 16 / rank * x A' B', A [rank, in] and B [out, rank], with the one rank of all modules.
+
+        Raises:
+            BadCheckpoint: a tensor that is no matrix, or of no adapter; or there are both.
+        """
+        found = self.trained.under("lora_layers.").take()
+        ranks = [len(v) for k, v in found.items() if k.endswith(".lora_A") and v.ndim]
+        said = {"r": ranks[0] if ranks else 1, "lora_alpha": LORA_ALPHA}
+        return self.one_adapter(_adapters.read(found, said, self.trained.where))
 
     @property
     def widths(self) -> list[int]:

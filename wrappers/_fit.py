@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Container, Iterable, Mapping
 
 from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
+from wrappers._weights import Weights
 
 
 def faults(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], where: str) -> list[str]:
@@ -24,6 +26,26 @@ def faults(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], where: str)
     complaints = [f"missing: {', '.join(missing)}"] if missing else []
     complaints += [f"misshapen: {', '.join(misshapen)}"] if misshapen else []
     return [f"{where} does not fit its config; {'; '.join(complaints)}"] if complaints else []
+
+
+def unknown(
+    weights: Weights, known: Container[str], unused: Iterable[str], what: str = "model"
+) -> list[str]:
+    """One sentence naming the weights that no part takes, or none at all.
+
+    Args:
+        known: names that are taken.
+        unused: regular expressions, found in the names of weights that change no answer.
+    """
+    idle = re.compile("|".join(unused) or "$^")
+    odd = [n for n in weights.shapes if n not in known and not idle.search(n)]
+    if not odd:
+        return []
+    named = ", ".join(odd[:5]) + (f" and {len(odd) - 5} more" if len(odd) > 5 else "")
+    return [
+        f"{weights.where} holds what no part of the {what} takes: {named}; export would leave it "
+        "out, so take it out of the file if the original does not use it either"
+    ]
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], where: str) -> list[str]:

@@ -6,7 +6,7 @@ What differs from family to family stands in the family's file.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -14,9 +14,17 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
-from wrappers import Checkpoint, Wrapper, _llm_folder, _tokenizer, whisper
+from wrappers import (
+    Checkpoint,
+    Wrapper,
+    _adapter_faults,
+    _adapter_merge,
+    _llm_folder,
+    _tokenizer,
+    whisper,
+)
 from wrappers._decoder import Decoder
-from wrappers._fit import faults
+from wrappers._fit import faults, unknown
 from wrappers._hf_files import BRIDGE, LLM, TOWER, Files
 from wrappers._lazy import attach, hollow
 from wrappers._llm_folder import TABLE
@@ -45,11 +53,11 @@ class Folder(Files):
 
     def whisper(self, dialect: str) -> Wrapper:
         part = hollow(lambda: whisper.build(self.whisper_config, dialect, pooled=self.pooled))
-        return attach(part, self.weights.under(TOWER))
+        return attach(part, self.adapted.under(TOWER))
 
     def projector(self, dialect: str) -> Wrapper:
         ours = Weights(self.weights.where)
-        theirs = self.weights.under(BRIDGE)
+        theirs = self.adapted.under(BRIDGE)
         part = hollow(self.build_projector)
         for layer, name in self.bridge.items():
             for kind in ("weight", "bias"):
@@ -59,55 +67,67 @@ class Folder(Files):
         return attach(part, ours)
 
     def decoder(self, dialect: str) -> Wrapper:
-        return attach(hollow(lambda: Decoder(self.spec, dialect)), self.weights.under(LLM))
+        part = attach(hollow(lambda: Decoder(self.spec, dialect)), self.adapted.under(LLM))
+        if self.adapter:
+            weights = self.weights.under(LLM)
+            own = self.adapter.under(LLM)
+            part.merge_error = _llm_folder.merge_error(part, self.spec, weights, own)
+        return part
 
     def embedding(self) -> Tensor:
         """The table [vocab, hidden] as the LLM uses it."""
-        return _llm_folder.scaled(self.weights[LLM + TABLE], self.spec)
+        return _llm_folder.scaled(self.adapted[LLM + TABLE], self.spec)
+
+    @cached_property
+    def adapted(self) -> Weights:
+        """The weights with the adapter beside them, if there is one, merged in as they are read."""
+        if not self.adapter:
+            return self.weights
+        return _adapter_merge.merged(self._whole(lambda build: build()), self.weights, self.adapter)
 
     # --- the whole
 
-    def check(self) -> list[str]:
-        """Everything that is missing, misshapen or does not fit; and what is unused, for notes.
+    def check(self) -> None:
+        """Name everything that is missing, misshapen, unknown or does not fit, at once.
 
         Raises:
-            BadCheckpoint: naming all of it at once.
+            BadCheckpoint: there is something.
         """
         wrong: list[str] = []
 
         def tried(build: Callable[[], nn.Module]) -> nn.Module:
             try:
-                with torch.device("meta"):
-                    return build()
+                return build()
             except BadCheckpoint as error:
                 wrong.append(str(error))
                 return nn.Module()
 
-        whole = nn.ModuleDict(
-            {
-                TOWER[:-1]: tried(lambda: whisper.build(self.whisper_config)),
-                BRIDGE[:-1]: tried(self._named_projector),
-                LLM[:-1]: tried(self._llm),
-            }
-        )
+        whole = self._whole(tried)
         try:
             _ = self.window_samples
         except BadCheckpoint as error:
             wrong += [] if str(error) in wrong else [str(error)]
         wrong += faults(whole, self.weights.shapes, self.weights.where)
+        if not wrong:  # else they say why more is unknown, or why an adapter does not fit
+            wrong += unknown(self.weights, whole.state_dict(), _llm_folder.UNUSED)
+        if not wrong and self.adapter:
+            wrong += _adapter_faults.faults(whole, self.adapter)
         if wrong:
             raise BadCheckpoint("; ".join(dict.fromkeys(wrong)))
-        known = whole.state_dict()
-        return [n for n in self.weights.shapes if n not in known and "rotary_emb" not in n]
+
+    def _whole(self, tried: Callable[[Callable[[], nn.Module]], nn.Module]) -> nn.Module:
+        """All modules under their published names, without memory."""
+        with torch.device("meta"):
+            parts = {
+                TOWER[:-1]: tried(lambda: whisper.build(self.whisper_config)),
+                BRIDGE[:-1]: tried(self._named_projector),
+                LLM[:-1]: tried(lambda: _llm_folder.with_table(self.spec)),
+            }
+        return nn.ModuleDict(parts)
 
     def _named_projector(self) -> nn.Module:
         part = self.build_projector()
         return nn.ModuleDict({name: part.get_submodule(our) for our, name in self.bridge.items()})
-
-    def _llm(self) -> nn.Module:
-        part = Decoder(self.spec, "decomposed")
-        part.model.embed_tokens = nn.Embedding(self.spec.vocab, self.spec.hidden)
-        return part
 
     def checkpoint(
         self, *, audio_tokens: Callable[[], int], least_samples: int, long: str
@@ -119,7 +139,7 @@ class Folder(Files):
             least_samples: to which shorter clips are padded with silence.
             long: `each` or `joined`, as a clip of more than one window is heard.
         """
-        unused = self.check()
+        self.check()
         text = _tokenizer.tokenizer_json(self.path, [])
         tokenizer = Tokenizer.from_str(text)
         spec, prompt = self.spec, self.prompt(tokenizer)
@@ -147,15 +167,17 @@ class Folder(Files):
             source={
                 "config": self.file.name,
                 "llm": spec.config.model_type,
-                "adapter": "none",
+                "adapter": self.adapter.kind.name if self.adapter else "none",
                 "fingerprint": self.fingerprint(),
             },
-            notes=self._notes(unused),
+            notes=self._notes(),
         )
 
-    def _notes(self, unused: list[str]) -> tuple[str, ...]:
-        """What was found and left out, for the person who exports."""
-        notes = [f"unused in {self.weights.where}: {', '.join(unused)}"] if unused else []
+    def _notes(self) -> tuple[str, ...]:
+        """What was found, for the person who exports."""
+        notes: list[str] = []
+        if self.adapter:
+            notes.append(f"the {self.adapter.kind.name} in {self.adapter.where} is merged")
         if kinds := self.kinds():
             counts = " and ".join(f"{count} weights in {kind}" for kind, count in kinds.items())
             notes.append(

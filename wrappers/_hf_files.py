@@ -14,7 +14,8 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig
 
 from alm.errors import BadCheckpoint, UnknownName
-from wrappers import _generation, _nf4, _tokenizer, pick_role, whisper
+from wrappers import _generation, _nf4, _peft_folder, _tokenizer, pick_role, whisper
+from wrappers._adapters import Adapter
 from wrappers._llm_folder import HEAD, TABLE
 from wrappers._spec import Spec
 from wrappers._weights import Weights, open_folder, read_json
@@ -32,8 +33,14 @@ class Files:
     family: str  # its config's model_type
 
     def __init__(self, path: Path) -> None:
-        """`path` is the folder or its config.json."""
-        self.path = path if path.is_dir() else path.parent
+        """`path` is the folder or its config.json, or the folder of a PEFT adapter of a model.
+
+        Raises:
+            MissingFile: the adapter's model is not on this machine.
+        """
+        self.given = path if path.is_dir() else path.parent
+        alone = _peft_folder.is_alone(self.given)
+        self.path = _peft_folder.base_of(self.given) if alone else self.given
         self.file = self.path / "config.json"
 
     @cached_property
@@ -129,8 +136,27 @@ class Files:
         return open_folder(self.path)
 
     @cached_property
+    def adapter(self) -> Adapter | None:
+        """The PEFT adapter beside the weights, under the published names.
+
+        Raises:
+            BadCheckpoint: of a kind or with a setting that cannot be followed, or one adapter lies
+                in the folder given and one beside the weights.
+        """
+        if not _peft_folder.is_beside(self.given):
+            return None
+        if self.given != self.path and _peft_folder.is_beside(self.path):
+            raise BadCheckpoint(
+                f"{self.given} is a PEFT adapter of {self.path}, which holds another one; merge "
+                "that into the weights first"
+            )
+        own_head = any(name.endswith(HEAD) for name in self._stored.shapes)
+        tied = {} if own_head else {LLM + TABLE: LLM + HEAD}
+        return _peft_folder.read(self.given, rename=_published, aliases=_names, tied=tied)
+
+    @cached_property
     def weights(self) -> Weights:
-        """All weights of the folder, dequantized, under their published names.
+        """All weights of the folder, dequantized, under their published names, without an adapter.
 
         An LLM that is tied, and without a head of its own, has its table for one.
         """
@@ -191,7 +217,8 @@ class Files:
     def fingerprint(self) -> str:
         """Tells this checkpoint from another: names, sizes, and both ends of every file."""
         digest = hashlib.sha256()
-        for file in sorted(self.path.iterdir()):
+        given = [] if self.given == self.path else sorted(self.given.iterdir())
+        for file in [*sorted(self.path.iterdir()), *given]:
             if not file.is_file():
                 continue
             size = file.stat().st_size
@@ -216,3 +243,10 @@ def _published(name: str) -> str:
     if inner != plain and not inner.startswith(("model.", "lm_head.")):
         return f"{LLM}model.{inner}"
     return plain
+
+
+def _names(module: str) -> tuple[str, ...]:
+    """A module's names in an adapter's config: those of transformers 5, and the published ones."""
+    if module == LLM + HEAD.removesuffix(".weight"):
+        return "lm_head", module
+    return "model." + module.replace(f"{LLM}model.", LLM, 1), module

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoConfig
 
 from alm.errors import BadCheckpoint, UnknownName
-from wrappers import _adapters, _fit, _nf4, pick_role
+from wrappers import _adapter_merge, _fit, _nf4, pick_role
+from wrappers._adapters import Adapter
 from wrappers._decoder import Decoder
 from wrappers._lazy import attach, hollow
 from wrappers._spec import Spec
 from wrappers._weights import Weights, read_json
 
 TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+UNUSED = (r"rotary_emb\.(original_)?inv_freq$",)  # computed; older transformers saved it
 
 
 def read_spec(folder: Path) -> Spec:
@@ -62,40 +62,71 @@ def on_meta(spec: Spec) -> Decoder:
         return Decoder(spec, "decomposed")
 
 
+def with_table(spec: Spec) -> Decoder:
+    """The decoder with its embedding table, as checkpoints and adapters know it; no memory."""
+    with torch.device("meta"):
+        part = Decoder(spec, "decomposed")
+        part.model.embed_tokens = torch.nn.Embedding(spec.vocab, spec.hidden)
+    return part
+
+
 def faults(spec: Spec, weights: Weights) -> list[str]:
-    """All that is missing or misshapen: of the table, and of the decoder."""
+    """All that is missing, misshapen or unknown: of the table, and of the decoder."""
     shapes, want, wrong = dict(weights.shapes), (spec.vocab, spec.hidden), []
     if (table := shapes.get(TABLE, ())) != want:
         is_now = f"{list(table)} and not {list(want)}" if table else "missing"
         wrong.append(f"{weights.where}: {TABLE} is {is_now}")
     if spec.tied:
         shapes[HEAD] = want
-    return wrong + _fit.faults(on_meta(spec), shapes, weights.where)
+    wrong += _fit.faults(on_meta(spec), shapes, weights.where)
+    if wrong:  # which say why more is unknown
+        return wrong
+    return _fit.unknown(weights, {*with_table(spec).state_dict(), HEAD}, UNUSED, "LLM")
 
 
-def decoder(
-    spec: Spec,
-    weights: Weights,
-    dialect: str,
-    adapter: Mapping[str, Tensor],
-    settings: Mapping[str, Any],
-) -> Decoder:
+def with_head(spec: Spec, weights: Weights) -> Weights:
+    """The weights with a head: of a tied model it is the table."""
+    if not spec.tied or TABLE not in weights:
+        return weights
+    head = Weights(weights.where)
+    head.add(HEAD, weights.shapes[TABLE], lambda: weights[TABLE])
+    return weights.over(head)
+
+
+def adapted(spec: Spec, weights: Weights, adapter: Adapter | None) -> Weights:
+    """The weights with the adapter, if any, merged in as they are read; the table as well.
+
+    Raises:
+        BadCheckpoint: the adapter does not fit.
+    """
+    weights = with_head(spec, weights)
+    return _adapter_merge.merged(with_table(spec), weights, adapter) if adapter else weights
+
+
+def decoder(spec: Spec, weights: Weights, dialect: str, adapter: Adapter | None) -> Decoder:
     """The decoder, its head tied where the spec says so and the adapter, if any, merged in.
 
     Raises:
         BadCheckpoint: the adapter does not fit, or merging it changes more than rounding does.
     """
-    if spec.tied:
-        head = Weights(weights.where)
-        head.add(HEAD, weights.shapes[TABLE], lambda plain=weights: plain[TABLE])
-        weights = weights.over(head)
-    if not adapter:
-        return attach(hollow(lambda: Decoder(spec, dialect)), weights)
-    before = hollow(lambda: Decoder(spec, dialect))
-    weights = _adapters.merged(before, weights, adapter, settings)
-    part = attach(hollow(lambda: Decoder(spec, dialect)), weights)
-    part.merge_error = _adapters.merge_error(before, part)
+    part = attach(hollow(lambda: Decoder(spec, dialect)), adapted(spec, weights, adapter))
+    if adapter:
+        part.merge_error = merge_error(part, spec, with_head(spec, weights), adapter)
     return part
+
+
+def merge_error(part: Decoder, spec: Spec, weights: Weights, adapter: Adapter) -> float | None:
+    """How far logits moved when the adapter was merged; None where it leaves the decoder alone.
+
+    Raises:
+        BadCheckpoint: further than rounding moves them.
+    """
+    own = adapter.under("", but=TABLE.removesuffix(".weight"))
+    if not own.sites:
+        return None
+    name = part.dialect.__name__.rpartition(".")[2]
+    before = _adapter_merge.unmerged(hollow(lambda: Decoder(spec, name)), weights, own)
+    return _adapter_merge.merge_error(before, part)
 
 
 def scaled(table: Tensor, spec: Spec) -> Tensor:

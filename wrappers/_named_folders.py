@@ -6,7 +6,8 @@ from functools import cached_property
 from typing import Any
 
 from alm.errors import BadCheckpoint
-from wrappers import Wrapper, _llm_folder, mel, whisper
+from wrappers import Wrapper, _llm_folder, _peft_folder, mel, whisper
+from wrappers._adapters import Adapter
 from wrappers._lazy import attach, hollow
 from wrappers._spec import Spec
 from wrappers._weights import Weights, open_folder, read_json
@@ -24,7 +25,16 @@ class Folders(Config):
 
     @property
     def whisper_folder(self) -> Weights:
-        """The encoder's weights, as the folder has them."""
+        """The encoder's weights, as the folder has them.
+
+        Raises:
+            BadCheckpoint: transformers would change them by an adapter that lies beside them.
+        """
+        if _peft_folder.is_beside(self.path("whisper_path")):
+            raise BadCheckpoint(
+                f"{self.path('whisper_path')} holds a PEFT adapter ({_peft_folder.CONFIG}), which "
+                f"is not applied to Whisper here; {_peft_folder.MERGE}"
+            )
         return open_folder(self.path("whisper_path")).under("model.encoder.", "encoder.")
 
     @cached_property
@@ -50,8 +60,41 @@ class Folders(Config):
 
     @cached_property
     def spec(self) -> Spec:
-        """The LLM that its folder describes."""
-        return _llm_folder.read_spec(self.path("llama_path"))
+        """The LLM that its folder describes.
+
+        Raises:
+            MissingFile, BadCheckpoint: it is the folder of an adapter without its LLM.
+        """
+        folder = self.path("llama_path")
+        if _peft_folder.is_alone(folder):
+            base = _peft_folder.base_of(folder)
+            raise BadCheckpoint(
+                f"llama_path {folder} is a PEFT adapter alone, trained on {base}; copy "
+                f"{_peft_folder.CONFIG} and {_peft_folder.FILES[0]} into {base}, and give that"
+            )
+        return _llm_folder.read_spec(folder)
+
+    @cached_property
+    def folder_adapter(self) -> Adapter | None:
+        """The PEFT adapter in the LLM's folder, which transformers applies when it loads it."""
+        folder = self.path("llama_path")
+        if not _peft_folder.is_beside(folder):
+            return None
+        tied = {_llm_folder.TABLE: _llm_folder.HEAD} if self.spec.tied else {}
+        return _peft_folder.read(folder, tied=tied)
+
+    def one_adapter(self, trained: Adapter | None) -> Adapter | None:
+        """The one adapter of the LLM: of the training, or of its folder.
+
+        Raises:
+            BadCheckpoint: there are both.
+        """
+        if trained and self.folder_adapter:
+            raise BadCheckpoint(
+                f"{self.path('llama_path')} holds a PEFT adapter, and {trained.where} another one "
+                "that was trained on top of it; merge the first into the folder's weights with peft"
+            )
+        return trained or self.folder_adapter
 
     @cached_property
     def llm_folder(self) -> Weights:

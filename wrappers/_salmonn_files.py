@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+import re
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor
 
 from alm.errors import BadCheckpoint
-from wrappers import _adapters, beats
+from wrappers import _adapter_merge, _adapters, _salmonn_adapters, beats, whisper
+from wrappers._adapters import Adapter
+from wrappers._lazy import hollow
 from wrappers._llm_folder import HEAD, TABLE, named, on_meta
 from wrappers._named_folders import Folders
 from wrappers._weights import Weights, load_pickled
@@ -27,6 +30,16 @@ IGNORED = (
     ".nested_",
     ".quant_state.",
     ".original_module.",
+)
+
+
+# What else a .pth may hold that the original has no use for, as regular expressions.
+UNUSED = (
+    r"^speech_Qformer\.bert\.embeddings\.position_ids$",  # a buffer
+    # Of words, which never go through the Q-Former; the original deletes them all.
+    r"^speech_Qformer\.(cls|bert\.embeddings\.(word|position)_embeddings)\.",
+    r"^speech_Qformer\.bert\.encoder\.layer\.\d+\.(intermediate|output)\.",
+    *map(re.escape, IGNORED),
 )
 
 
@@ -56,8 +69,39 @@ class Files(Folders):
         return bare if bare.shapes else weights
 
     @cached_property
+    def whisper_adapter(self) -> Adapter | None:
+        """What the .pth holds of an adapter on Whisper.
+
+        Raises:
+            BadCheckpoint: `whisper_lora` and the weights say different things.
+        """
+        found = self.trained.under("speech_encoder.")
+        tensors = found.take(n for n in found.shapes if _adapters.is_adapter(n))
+        pth = self.trained.where
+        adapter = _salmonn_adapters.read(tensors, self.settings, "whisper_", pth, self.file)
+        wanted = self.settings.get("whisper_lora", bool(adapter))
+        if bool(wanted) != bool(adapter):
+            raise BadCheckpoint(
+                f"{self.file} says whisper_lora: {wanted}, but {pth} "
+                f"{'holds' if adapter else 'does not hold'} an adapter on speech_encoder"
+            )
+        return adapter
+
+    @cached_property
+    def whisper_plain(self) -> Weights:
+        """Whisper's weights with those of the .pth in their place, without an adapter."""
+        changed, trained = Weights(self.trained.where), self.trained.under("speech_encoder.")
+        for name, shape in trained.shapes.items():
+            if not _adapters.is_adapter(name) and not any(mark in name for mark in IGNORED):
+                changed.add(base_name(name), shape, partial(trained.__getitem__, name))
+        return self.whisper_folder.over(changed)
+
+    @cached_property
     def whisper_weights(self) -> Weights:
-        return self.whisper_folder.over(self.trained.under("speech_encoder."))
+        if not self.whisper_adapter:
+            return self.whisper_plain
+        skeleton = hollow(lambda: whisper.build(self.whisper_config))
+        return _adapter_merge.merged(skeleton, self.whisper_plain, self.whisper_adapter)
 
     @cached_property
     def beats_file(self) -> dict[str, Any] | None:
@@ -77,7 +121,7 @@ class Files(Folders):
         own = named(self.llm_folder)
         changed = Weights(self.trained.where)
         for name, tensor in self._llm_trained().items():
-            plain = _base_name(name)
+            plain = base_name(name)
             if plain in (TABLE, HEAD) and tensor.ndim:
                 tensor = tensor[: self.spec.vocab]  # a [PAD] row follows what the LLM knows
             # The head of a tied model is its table, here saved a second time.
@@ -92,35 +136,35 @@ class Files(Folders):
         return found.take(names)
 
     @cached_property
-    def adapter(self) -> dict[str, Tensor]:
-        """The adapter's tensors; the config must want them.
+    def adapter(self) -> Adapter | None:
+        """The LLM's adapter, of the .pth or of its folder; the config must want the first.
 
         Raises:
             BadCheckpoint: an unknown adapter, or `lora` and the weights say different things.
         """
         own = {f"model.{n}" for n in on_meta(self.spec).model.state_dict()}
         own |= {TABLE, HEAD}
-        trained = self._llm_trained()
+        trained, pth = self._llm_trained(), self.trained.where
         found = {n: t for n, t in trained.items() if _adapters.is_adapter(n)}
-        unknown = [n for n in trained if n not in found and _base_name(n) not in own]
+        unknown = [n for n in trained if n not in found and base_name(n) not in own]
         if unknown:
             raise BadCheckpoint(
-                f"{self.trained.where} holds an adapter that is not known here: "
+                f"{pth} holds an adapter that is not known here: "
                 f"{', '.join(unknown[:3])}{' ...' if len(unknown) > 3 else ''}"
             )
         wanted = bool(self.settings.get("lora", True))
         if found and not wanted:
             raise BadCheckpoint(
-                f"{self.file} says lora: False, but {self.trained.where} holds "
+                f"{self.file} says lora: False, but {pth} holds "
                 f"{len(found)} adapter tensors; set lora: True"
             )
         if wanted and not found:
             raise BadCheckpoint(
-                f"{self.file} says lora: True, but {self.trained.where} holds no adapter; "
+                f"{self.file} says lora: True, but {pth} holds no adapter; "
                 "set lora: False to export the LLM as it is"
             )
-        _adapters.kind(found)
-        return found
+        adapter = _salmonn_adapters.read(found, self.settings, "", pth, self.file)
+        return self.one_adapter(adapter)
 
     @cached_property
     def qformer_shape(self) -> Shape:
@@ -173,7 +217,7 @@ class Files(Folders):
         return heads
 
 
-def _base_name(name: str) -> str:
+def base_name(name: str) -> str:
     """llama_model's name of a base weight -> transformers' name of it."""
     plain = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
-    return plain.replace("modules_to_save.default.", "")
+    return re.sub(r"\.modules_to_save\.[^.]+\.", ".", plain)

@@ -20,6 +20,8 @@ NUMBERS: dict[str, type] = {
     "lora_rank": int,
     "lora_alpha": float,
     "vblora_topk": int,
+    "whisper_lora_rank": int,
+    "whisper_lora_alpha": float,
 }
 
 

@@ -21,11 +21,19 @@ import yaml
 from torch import Tensor
 
 from alm.errors import BadCheckpoint, MissingFile
-from wrappers import Checkpoint, Wrapper, _adapters, _generation, _llm_folder, whisper
+from wrappers import (
+    Checkpoint,
+    Wrapper,
+    _adapter_faults,
+    _generation,
+    _llm_folder,
+    whisper,
+)
 from wrappers._audio_llm_files import CLOSE, OPEN, PATHS, SECTION, TASKS, AudioFiles, around
-from wrappers._fit import faults
+from wrappers._fit import faults, unknown
 from wrappers._lazy import attach, hollow
 from wrappers._llm_folder import TABLE
+from wrappers._salmonn_keys import strange
 from wrappers.mel import RATE
 from wrappers.projector import Projector
 
@@ -36,6 +44,8 @@ LEAST_SAMPLES = 400  # one window of the mel; Whisper fills any clip with zeros 
 PLACEHOLDER = "<AudioHere>"
 # What the original gives to `generate`.
 ORIGINAL = {"max_new_tokens": 256, "do_sample": True, "temperature": 0.7, "top_p": 0.9}
+# Convolutions that the original's projector declares and never calls.
+UNUSED = (r"^projector\.conv[123]\.",)
 ROWS = 8192  # of the table summed at a time
 
 
@@ -78,8 +88,7 @@ class AudioLlm(AudioFiles):
         return hollow(lambda: Projector(self.widths, frames=frames, norm=True))
 
     def decoder(self, dialect: str) -> Wrapper:
-        weights, adapter = self.llm_weights, self.adapter
-        return _llm_folder.decoder(self.spec, weights, dialect, adapter, self.lora)
+        return _llm_folder.decoder(self.spec, self.llm_weights, dialect, self.adapter)
 
     def embedding(self) -> Tensor:
         """The table [vocab + added, hidden] as the LLM uses it.
@@ -89,7 +98,7 @@ class AudioLlm(AudioFiles):
         the mean. `lm_head` keeps the LLM's own rows. The original's has two more, never trained,
         and an answer that held one of them would be read without it.
         """
-        table = self.llm_weights[TABLE]
+        table = _llm_folder.adapted(self.spec, self.llm_weights, self.adapter)[TABLE]
         if self.added:
             sums = torch.stack([piece.double().sum(0) for piece in table.split(ROWS)])
             mean = (sums.sum(0) / len(table)).to(table.dtype)  # another would widen the whole table
@@ -143,6 +152,13 @@ class AudioLlm(AudioFiles):
         if wrong := self._faults():
             raise BadCheckpoint("; ".join(wrong))
 
+    def _check_keys(self) -> None:
+        """Refuse the keys of the config that nothing reads."""
+        wrong = strange(self.config, (SECTION, "generate", "licence"), "section")
+        wrong += strange(self.section(SECTION), PATHS, "key")
+        if wrong:
+            raise BadCheckpoint(f"{self.file} says what is not known here: {'; '.join(wrong)}")
+
     def _faults(self) -> list[str]:
         speech, where = hollow(lambda: whisper.build(self.whisper_config)), self.trained.where
         wrong = faults(speech, self.whisper_weights.shapes, self.whisper_weights.where)
@@ -157,14 +173,22 @@ class AudioLlm(AudioFiles):
         wrong += misfits
         wrong += faults(self._bridge(), self.trained.under("projector.").shapes, where)
         wrong += _llm_folder.faults(self.spec, self.llm_weights)
-        flat = [n for n, each in self.adapter.items() if each.ndim != 2]
+        wrong += self._unknown()
+        tensors = self.trained.under("lora_layers.").shapes
+        flat = [n for n, shape in tensors.items() if len(shape) != 2]
         wrong += [f"{where}: {name} is no matrix" for name in flat]
-        if self.adapter and not flat and not misfits:  # which say why it does not fit
-            found = _adapters.faults(_llm_folder.on_meta(self.spec), self.adapter, self.lora)
-            wrong += [f"{where}: {each}" for each in found]
+        if not flat and not misfits and self.adapter:  # else they say why it does not fit
+            wrong += _adapter_faults.faults(_llm_folder.with_table(self.spec), self.adapter)
         return wrong
 
+    def _unknown(self) -> list[str]:
+        """What no part takes of the checkpoint."""
+        ours = {f"projector.{name}" for name in self._bridge().state_dict()}
+        lora = {n for n in self.trained.shapes if n.startswith("lora_layers.")}
+        return unknown(self.trained, ours | lora, UNUSED)
+
     def checkpoint(self) -> Checkpoint:
+        self._check_keys()
         self.check()
         parts: dict[str, Callable[[str], Wrapper]] = {
             "mel": self.mel,
@@ -196,7 +220,7 @@ class AudioLlm(AudioFiles):
             source={
                 "config": self.file.name,
                 "llm": spec.config.model_type,
-                "adapter": _adapters.kind(self.adapter) or "none",
+                "adapter": self.adapter.kind.name if self.adapter else "none",
                 "fingerprint": self.fingerprint,
             },
             licence=self.section("licence"),
@@ -205,11 +229,7 @@ class AudioLlm(AudioFiles):
 
     def _notes(self) -> tuple[str, ...]:
         """What was found and left out, for the person who exports."""
-        ours = {f"projector.{name}" for name in self._bridge().state_dict()}
-        extra = [
-            n for n in self.trained.shapes if n not in ours and not n.startswith("lora_layers.")
-        ]
-        notes = [f"unused in {self.trained.where}: {', '.join(extra)}"] if extra else []
+        notes: list[str] = []
         if self.added:
             notes.append(
                 f"the embeddings of {OPEN} and {CLOSE} are in no file: they were random in "

@@ -13,26 +13,28 @@ from typing import Any
 import torch
 import yaml
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
 from wrappers import (
     Checkpoint,
     Wrapper,
+    _adapter_faults,
     _adapters,
     _generation,
     _llm_folder,
     _nf4,
     _prompts,
+    _salmonn_keys,
     _tokenizer,
     beats,
     fbank,
     whisper,
 )
-from wrappers._fit import faults, fill
+from wrappers._fit import faults, fill, unknown
 from wrappers._lazy import hollow
 from wrappers._llm_folder import TABLE
-from wrappers._salmonn_files import BERT_HEAD_DIM, Files
+from wrappers._salmonn_files import BERT_HEAD_DIM, UNUSED, Files, base_name
 from wrappers._weights import read_json
 from wrappers.mel import RATE
 from wrappers.qformer import QFormer
@@ -112,13 +114,12 @@ class Salmonn(Files):
         return part
 
     def decoder(self, dialect: str) -> Wrapper:
-        weights, adapter = self.llm_weights, self.adapter
-        return _llm_folder.decoder(self.spec, weights, dialect, adapter, self.settings)
+        return _llm_folder.decoder(self.spec, self.llm_weights, dialect, self.adapter)
 
     def embedding(self) -> Tensor:
         """The table [vocab, hidden] as the LLM uses it, without the [PAD] row."""
-        table = self.llm_weights[TABLE]
-        return _llm_folder.scaled(table, self.spec)
+        weights = _llm_folder.adapted(self.spec, self.llm_weights, self.adapter)
+        return _llm_folder.scaled(weights[TABLE], self.spec)
 
     @property
     def audio_scale(self) -> float:
@@ -135,7 +136,8 @@ class Salmonn(Files):
         """Name everything that is missing, misshapen or does not fit, at once."""
         with torch.device("meta"):
             speech, bridge = whisper.build(self.whisper_config), QFormer(self.qformer_shape)
-        wrong = faults(speech, self.whisper_weights.shapes, self.whisper_weights.where)
+        plain = self.whisper_plain
+        wrong = faults(speech, plain.shapes, plain.where)
         misfits = self._misfits()
         found = self.trained.shapes
         if misfits:  # they say why weights are misshapen; what is missing is still to be named
@@ -144,10 +146,12 @@ class Salmonn(Files):
         wrong += _llm_folder.faults(self.spec, self.llm_weights)
         if self.beats_file:
             wrong += self._said_by(lambda: self.beats("decomposed"))
-        wrong += self._said_by(lambda: self.adapter)
+        wrong += self._said_by(lambda: self.adapter) + self._said_by(lambda: self.whisper_adapter)
+        wrong += self._unknown(bridge, speech)
         if not wrong and self.adapter:
-            found = _adapters.faults(_llm_folder.on_meta(self.spec), self.adapter, self.settings)
-            wrong += [f"{self.trained.where}: {each}" for each in found]
+            wrong += _adapter_faults.faults(_llm_folder.with_table(self.spec), self.adapter)
+        if not wrong and self.whisper_adapter:
+            wrong += _adapter_faults.faults(speech, self.whisper_adapter)
         if wrong:
             raise BadCheckpoint("; ".join(wrong))
 
@@ -159,6 +163,20 @@ class Salmonn(Files):
         except BadCheckpoint as error:
             return [str(error)]
         return []
+
+    def _unknown(self, bridge: nn.Module, speech: nn.Module) -> list[str]:
+        """What no part takes; tensors of the LLM and of BEATs are looked at where they are read."""
+        elsewhere = ("llama_model.", "beats." if self.beats_file else "llama_model.")
+        ours, whispers = set(bridge.state_dict()), set(speech.state_dict())
+        taken = {n for n in self.trained.shapes if n in ours or n.startswith(elsewhere)}
+        for name in self.trained.under("speech_encoder.").shapes:
+            if _adapters.is_adapter(name) or base_name(name) in whispers:
+                taken.add(f"speech_encoder.{name}")
+        folder = self.whisper_folder
+        return [
+            *unknown(self.trained, taken, UNUSED),
+            *unknown(folder, whispers, (), "Whisper encoder"),
+        ]
 
     def _misfits(self) -> list[str]:
         """Widths on which two pieces must agree, in words a person can act on."""
@@ -187,6 +205,7 @@ class Salmonn(Files):
         return wrong
 
     def checkpoint(self) -> Checkpoint:
+        _salmonn_keys.check(self.file, self.config, self.section("model"))
         self.check()
         parts: dict[str, Callable[[str], Wrapper]] = {"mel": self.mel, "whisper": self.whisper}
         if self.beats_file:
@@ -223,7 +242,7 @@ class Salmonn(Files):
             source={
                 "config": self.file.name,
                 "llm": spec.config.model_type,
-                "adapter": _adapters.kind(self.adapter) or "none",
+                "adapter": self.adapter.kind.name if self.adapter else "none",
                 "fingerprint": self.fingerprint,
             },
             licence=self.section("licence"),
@@ -280,9 +299,12 @@ class Salmonn(Files):
 
     def _notes(self) -> tuple[str, ...]:
         """What was found and left out, for the person who exports."""
-        mine = ("speech_encoder.", "beats.", "speech_Qformer.", "llama_model.", "ln_", "speech_")
-        extra = [n for n in self.trained.shapes if not n.startswith(mine)]
-        notes = [f"unused in {self.trained.where}: {', '.join(extra)}"] if extra else []
+        notes: list[str] = []
+        for adapter, what in ((self.adapter, "LLM"), (self.whisper_adapter, "Whisper")):
+            if adapter:
+                notes.append(
+                    f"the {adapter.kind.name} adapter in {adapter.where} is merged ({what})"
+                )
         width = self.qformer_shape.hidden
         if "qformer_heads" not in self.settings and width != 12 * BERT_HEAD_DIM:
             notes.append(

@@ -189,6 +189,8 @@ def answer(
 
 def _more(pairs: list[str]) -> dict[str, Any]:
     """Options given as NAME=VALUE, the value in JSON or a plain word."""
+    import json
+
     made: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
