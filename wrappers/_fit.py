@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
 
+MOST_LISTED = 24
+
 
 def faults(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], where: str) -> list[str]:
-    """One sentence naming every missing and every misshapen weight, or none at all.
+    """One sentence naming the missing and the misshapen weights, or none at all.
 
     Only shapes are looked at, so the module may be on the meta device and the values unread.
     """
@@ -21,9 +23,15 @@ def faults(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], where: str)
         for name, shape in wanted.items()
         if name in shapes and tuple(shapes[name]) != shape
     ]
-    complaints = [f"missing: {', '.join(missing)}"] if missing else []
-    complaints += [f"misshapen: {', '.join(misshapen)}"] if misshapen else []
+    complaints = [f"missing: {listed(missing)}"] if missing else []
+    complaints += [f"misshapen: {listed(misshapen)}"] if misshapen else []
     return [f"{where} does not fit its config; {'; '.join(complaints)}"] if complaints else []
+
+
+def listed(names: list[str]) -> str:
+    """The names in a sentence, and how many more where they are very many."""
+    more = len(names) - MOST_LISTED
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:MOST_LISTED])} and {more} more"
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], where: str) -> list[str]:
