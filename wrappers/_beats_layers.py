@@ -27,6 +27,10 @@ class Encoder(nn.Module):
             raise BadCheckpoint("BEATs' deep_norm and layer_norm_first exclude each other")
         width, taps = known["encoder_embed_dim"], known["conv_pos"]
         groups = known["conv_pos_groups"]
+        if width % groups:
+            raise BadCheckpoint(
+                f"BEATs' width {width} is not divisible by its {groups} conv_pos_groups"
+            )
         self.pos_conv = nn.Sequential(
             nn.Conv1d(width, width, taps, padding=taps // 2, groups=groups)
         )
@@ -67,14 +71,15 @@ class RelativeBias(nn.Module):
 
     def __init__(self, known: Mapping[str, Any], most_moments: int, patches: int) -> None:
         super().__init__()
+        count, furthest = known["num_buckets"], known["max_distance"]
+        if furthest <= count // 4:
+            raise BadCheckpoint(f"BEATs' max_distance {furthest} is not above num_buckets / 4")
         self.most, self.patches = most_moments * patches, patches
-        self.weight = nn.Parameter(
-            torch.zeros(known["num_buckets"], known["encoder_attention_heads"])
-        )
+        self.weight = nn.Parameter(torch.zeros(count, known["encoder_attention_heads"]))
         last = self.most - patches
         first = torch.arange(-self.most + 1, last + 1, device="cpu")  # distance of a piece's first
         distances = first.unsqueeze(1) + torch.arange(patches, device="cpu")
-        found = buckets(distances, known["num_buckets"], known["max_distance"])
+        found = buckets(distances, count, furthest)
         self.register_buffer("buckets", found, persistent=False)
 
     def forward(self, tokens: int) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any
 from alm.errors import BadCheckpoint
 from alm.prompt import AS_IS, TRIMS, trimmed
 from wrappers import _jinja
-from wrappers._weights import read_json
+from wrappers._plain_files import read_json
 
 MOST_SOURCE = 2**18  # characters of a template; the longest that are published have a tenth
 MOST_WAIT = 60.0  # seconds for all conversations; the usual is a fifth of a second

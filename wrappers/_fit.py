@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from alm.errors import BadCheckpoint
 from wrappers._weights import Weights
 
+MOST_LISTED = 24
+
 
 def faults(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], where: str) -> list[str]:
-    """One sentence naming every missing and every misshapen weight, or none at all.
+    """One sentence naming the missing and the misshapen weights, or none at all.
 
     Only shapes are looked at, so the module may be on the meta device and the values unread.
     """
@@ -23,8 +25,8 @@ def faults(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], where: str)
         for name, shape in wanted.items()
         if name in shapes and tuple(shapes[name]) != shape
     ]
-    complaints = [f"missing: {', '.join(missing)}"] if missing else []
-    complaints += [f"misshapen: {', '.join(misshapen)}"] if misshapen else []
+    complaints = [f"missing: {listed(missing)}"] if missing else []
+    complaints += [f"misshapen: {listed(misshapen)}"] if misshapen else []
     return [f"{where} does not fit its config; {'; '.join(complaints)}"] if complaints else []
 
 
@@ -46,6 +48,12 @@ def unknown(
         f"{weights.where} holds what no part of the {what} takes: {named}; export would leave it "
         "out, so take it out of the file if the original does not use it either"
     ]
+
+
+def listed(names: list[str]) -> str:
+    """The names in a sentence, and how many more where they are very many."""
+    more = len(names) - MOST_LISTED
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:MOST_LISTED])} and {more} more"
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], where: str) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from alm.decoding import Options, choose
 from alm.errors import BadCheckpoint, BadOption
-from wrappers._weights import read_json
+from wrappers._plain_files import read_json
 
 FILE = "generation_config.json"
 

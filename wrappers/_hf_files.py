@@ -14,11 +14,12 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig
 
 from alm.errors import BadCheckpoint, UnknownName
-from wrappers import _generation, _nf4, _peft_folder, _tokenizer, pick_role, whisper
+from wrappers import _generation, _limits, _nf4, _peft_folder, _tokenizer, pick_role, whisper
 from wrappers._adapters import Adapter
 from wrappers._llm_folder import HEAD, TABLE
+from wrappers._plain_files import REASON, extractor, read_json
 from wrappers._spec import Spec
-from wrappers._weights import Weights, open_folder, read_json
+from wrappers._weights import Weights, open_folder
 from wrappers.mel import HOP, RATE
 
 TOWER, BRIDGE, LLM = "audio_tower.", "multi_modal_projector.", "language_model."
@@ -50,7 +51,9 @@ class Files:
         Raises:
             BadCheckpoint: it is none, or describes weights that are quantized in an unknown way.
         """
-        quantized = read_json(self.file).get("quantization_config")
+        plain = read_json(self.file)
+        _limits.check(plain, str(self.file))
+        quantized = plain.get("quantization_config")
         if quantized and not _nf4.described(quantized):
             raise BadCheckpoint(
                 f"{self.file} describes quantised weights, and of those only bitsandbytes' 4-bit "
@@ -62,7 +65,7 @@ class Files:
                 self.path, local_files_only=True, trust_remote_code=False
             )
         except Exception as error:  # transformers raises what its dataclasses raise
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = " ".join(str(error).split())[:REASON] or type(error).__name__
             raise BadCheckpoint(f"{self.file} describes no model: {reason}") from error
 
     @cached_property
@@ -74,7 +77,9 @@ class Files:
                 f"{self.file} says audio_config.model_type: {audio.model_type!r}; known is "
                 f"{self.family}_encoder"
             )
-        return {name: getattr(audio, name) for name in whisper.DEFAULTS}
+        return whisper.known(
+            {name: getattr(audio, name) for name in whisper.DEFAULTS}, f"{self.file}: audio_config"
+        )
 
     @cached_property
     def spec(self) -> Spec:
@@ -99,7 +104,7 @@ class Files:
         Raises:
             BadCheckpoint: the processor's settings are of another spectrogram, all named.
         """
-        file, said = self._extractor()
+        file, said = extractor(self.path)
         samples = 2 * self.frames * HOP
         wanted = {
             "feature_size": self.whisper_config["num_mel_bins"],
@@ -116,19 +121,6 @@ class Files:
         if odd:
             raise BadCheckpoint(f"{file} says {', '.join(odd)}, as {self.file} wants it")
         return samples
-
-    def _extractor(self) -> tuple[Path, dict[str, Any]]:
-        """The settings of the feature extractor and their file; empty where there is none."""
-        for name, section in (
-            ("preprocessor_config.json", None),
-            ("processor_config.json", "feature_extractor"),
-        ):
-            file = self.path / name
-            said = read_json(file) if file.is_file() else {}
-            said = said.get(section) if section else said
-            if isinstance(said, dict) and said:
-                return file, said
-        return self.path, {}
 
     @cached_property
     def _stored(self) -> Weights:

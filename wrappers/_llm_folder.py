@@ -9,12 +9,13 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from alm.errors import BadCheckpoint, UnknownName
-from wrappers import _adapter_merge, _fit, _nf4, pick_role
+from wrappers import _adapter_merge, _fit, _limits, _nf4, _rope, pick_role
 from wrappers._adapters import Adapter
 from wrappers._decoder import Decoder
 from wrappers._lazy import attach, hollow
+from wrappers._plain_files import REASON, read_json
 from wrappers._spec import Spec
-from wrappers._weights import Weights, read_json
+from wrappers._weights import Weights
 
 TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 UNUSED = (r"rotary_emb\.(original_)?inv_freq$",)  # computed; older transformers saved it
@@ -28,6 +29,7 @@ def read_spec(folder: Path) -> Spec:
     """
     file = folder / "config.json"
     said = read_json(file)
+    _limits.check(said, str(file))
     try:
         family = pick_role("llm", str(said.get("model_type", "")))
     except UnknownName as error:
@@ -40,11 +42,12 @@ def read_spec(folder: Path) -> Spec:
             "plain ones, they are quantised again on export"
         )
     try:
-        return family.spec(AutoConfig.from_pretrained(folder, local_files_only=True))
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return family.spec(config)
     except BadCheckpoint as error:
         raise BadCheckpoint(f"{file}: {error}") from error
     except Exception as error:  # transformers raises what its dataclasses raise
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split())[:REASON] or type(error).__name__
         raise BadCheckpoint(f"{file} describes no model: {reason}") from error
 
 
@@ -144,4 +147,5 @@ def dimensions(spec: Spec) -> dict[str, int]:
         "kv_heads": spec.kv_heads,
         "head_dim": spec.head_dim,
         "context": spec.context,
+        **_rope.dimensions(spec.config),
     }

@@ -9,10 +9,13 @@ from alm.errors import BadCheckpoint
 from wrappers import Wrapper, _llm_folder, _peft_folder, mel, whisper
 from wrappers._adapters import Adapter
 from wrappers._lazy import attach, hollow
+from wrappers._plain_files import extractor, read_json
 from wrappers._spec import Spec
-from wrappers._weights import Weights, open_folder, read_json
+from wrappers._weights import Weights, open_folder
 from wrappers._yaml_config import Config
 from wrappers.mel import RATE
+
+MOST_SECONDS = 3600  # of a window
 
 
 class Folders(Config):
@@ -20,8 +23,8 @@ class Folders(Config):
 
     @cached_property
     def whisper_config(self) -> dict[str, Any]:
-        said = read_json(self.path("whisper_path") / "config.json")
-        return {**whisper.DEFAULTS, **{k: v for k, v in said.items() if v is not None}}
+        file = self.path("whisper_path") / "config.json"
+        return whisper.known(read_json(file), str(file))
 
     @property
     def whisper_folder(self) -> Weights:
@@ -45,9 +48,9 @@ class Folders(Config):
     @cached_property
     def window_samples(self) -> int:
         """Samples of the Whisper window: 30 s, or what its preprocessor says."""
-        file = self.path("whisper_path") / "preprocessor_config.json"
-        seconds = read_json(file).get("chunk_length", 30) if file.is_file() else 30
-        if not isinstance(seconds, int) or seconds < 1:
+        file, said = extractor(self.path("whisper_path"))
+        seconds = said.get("chunk_length", 30)
+        if type(seconds) is not int or not 0 < seconds <= MOST_SECONDS:
             raise BadCheckpoint(f"{file} says chunk_length {seconds!r}; it counts seconds")
         samples = seconds * RATE
         frames = int(self.whisper_config["max_source_positions"])

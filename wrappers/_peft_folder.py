@@ -18,7 +18,8 @@ from alm.errors import BadCheckpoint, MissingFile
 from wrappers import _adapters, _peft_kinds
 from wrappers._adapters import Adapter
 from wrappers._peft_kinds import Kind
-from wrappers._weights import Weights, load_pickled, read_json
+from wrappers._plain_files import read_json
+from wrappers._weights import Weights, load_pickled
 
 CONFIG = "adapter_config.json"
 FILES = ("adapter_model.safetensors", "adapter_model.bin")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -11,13 +10,26 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from alm.errors import BadCheckpoint
 
+NEEDED: dict[str, tuple[str, ...]] = {
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "yarn": ("original_max_position_embeddings"),
+    "llama3": (
+        *("factor", "low_freq_factor", "high_freq_factor"),
+        "original_max_position_embeddings",
+    ),
+    "longrope": ("short_factor", "long_factor", "original_max_position_embeddings"),
+}
+GROWING, SWITCHING = "dynamic", "longrope"  # the kinds whose frequencies depend on the length
+
 
 class Rope(nn.Module):
     """Cosines and sines for given positions, computed in float32 inside the graph.
 
     A table over the whole context would be 67 MB for 131072 positions; the frequencies are `dim/2`
-    numbers. default, linear, yarn, llama3 and proportional are constants; dynamic (NTK) and
-    longrope depend on how long the row is by now, as in transformers.
+    numbers. default, linear, yarn, llama3 and proportional are constants. dynamic (NTK) and
+    longrope depend on how long the row is by now: as in transformers, all positions of a call are
+    turned by the frequencies of its last one, and keys that are in the cache stay as they are.
     """
 
     inv_freq: Tensor
@@ -25,7 +37,7 @@ class Rope(nn.Module):
 
     def __init__(self, config: Any, head_dim: int) -> None:
         super().__init__()
-        parameters = dict(config.rope_parameters)
+        parameters = _parameters(config)
         self.kind: str = parameters.get("rope_type", "default")
         self.theta: float = parameters["rope_theta"]
         self.dim = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
@@ -35,34 +47,30 @@ class Rope(nn.Module):
             )
         self.scaling = 1.0
         if self.kind == "default":
-            powers = torch.arange(0, self.dim, 2, dtype=torch.float32, device="cpu") / self.dim
-            inv_freq = 1.0 / (self.theta**powers)
-        elif self.kind in ROPE_INIT_FUNCTIONS:
-            with torch.device("cpu"):  # also when the module is built without weights, on meta
-                inv_freq, self.scaling = ROPE_INIT_FUNCTIONS[self.kind](config)
+            inv_freq = 1.0 / (self.theta ** _powers(self.dim))
         else:
-            known = ", ".join(["default", *sorted(ROPE_INIT_FUNCTIONS)])
-            raise BadCheckpoint(f"unknown rope scaling {self.kind!r}; there is: {known}")
+            inv_freq, self.scaling = _initial(self.kind, config)
         self.register_buffer("inv_freq", inv_freq.float(), persistent=False)
-        if self.kind == "longrope":
-            self.original = int(parameters["original_max_position_embeddings"])
-            with torch.device("cpu"):
-                long, _ = ROPE_INIT_FUNCTIONS["longrope"](config, seq_len=self.original + 1)
+        self.trained = trained_length(config)
+        if self.kind == SWITCHING:
+            long, _ = _initial(self.kind, config, seq_len=self.trained + 1)
             self.register_buffer("long_inv_freq", long.float(), persistent=False)
-        if self.kind == "dynamic":
+        if self.kind == GROWING:
             self.factor = float(parameters["factor"])
-            original = parameters.get("original_max_position_embeddings")
-            self.original = int(original or config.max_position_embeddings)
+        sizes = {len(each) for name, each in self.named_buffers() if each.shape != (self.dim // 2,)}
+        if sizes:
+            raise BadCheckpoint(
+                f"rope scaling {self.kind!r} gives {sizes.pop()} frequencies, and heads of "
+                f"{head_dim} have {self.dim // 2}"
+            )
 
     def forward(self, positions: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin [batch, seq, dim/2] at positions [batch, seq] of rows this long [batch]."""
         inv_freq = self.inv_freq[None, :]  # [batch or 1, dim/2]
-        if self.kind == "longrope":
-            longer = (lengths > self.original)[:, None]
-            inv_freq = torch.where(longer, self.long_inv_freq, inv_freq)
-        elif self.kind == "dynamic":
-            longer = (lengths > self.original)[:, None]
-            inv_freq = torch.where(longer, self._stretched(lengths), inv_freq)
+        if self.kind in (SWITCHING, GROWING):
+            longer = (lengths > self.trained)[:, None]
+            other = self.long_inv_freq if self.kind == SWITCHING else self._stretched(lengths)
+            inv_freq = torch.where(longer, other, inv_freq)
         angles = positions[..., None].float() * inv_freq[:, None]
         return angles.cos() * self.scaling, angles.sin() * self.scaling
 
@@ -70,10 +78,75 @@ class Rope(nn.Module):
         """NTK-aware frequencies of rows longer than the trained context: [batch, dim/2].
 
         base' = base * (factor * length / trained - (factor - 1)) ** (dim / (dim - 2))
+
+        in transformers' order of operations: at a position of 100,000 a last bit is an angle.
         """
-        grown = lengths.clamp(min=self.original).float() * (self.factor / self.original)
-        log_base = math.log(self.theta) + self.dim / (self.dim - 2) * torch.log(
-            grown - (self.factor - 1)
-        )
-        powers = torch.arange(0, self.dim, 2, dtype=torch.float32) / self.dim
-        return torch.exp(-log_base[:, None] * powers)
+        grown = self.factor * lengths.clamp(min=self.trained).float() / self.trained
+        base = self.theta * (grown - (self.factor - 1)) ** (self.dim / (self.dim - 2))
+        return 1.0 / (base[:, None] ** _powers(self.dim))
+
+
+def context(config: Any) -> int:
+    """Positions that a row may have; NTK stretches what was trained by its factor at least."""
+    most, parameters = config.max_position_embeddings, _parameters(config)
+    if parameters.get("rope_type") == GROWING:
+        return max(most, int(most * parameters["factor"]))
+    return most
+
+
+def trained_length(config: Any) -> int:
+    """Positions up to which frequencies are those of training; 0 where they never change.
+
+    For dynamic that is max_position_embeddings, as in transformers, which reads no
+    original_max_position_embeddings there.
+    """
+    parameters = _parameters(config)
+    kind = parameters.get("rope_type")
+    if kind == GROWING:
+        return int(config.max_position_embeddings)
+    return int(parameters["original_max_position_embeddings"]) if kind == SWITCHING else 0
+
+
+def dimensions(config: Any) -> dict[str, int]:
+    """What the manifest says of frequencies that change with a row's length.
+
+    A conversation that kept its cache must know: the whole of it, given anew, has keys of other
+    frequencies than those that were cached when it was shorter.
+    """
+    kind = _parameters(config).get("rope_type")
+    names = {GROWING: "rope_grows_past", SWITCHING: "rope_switches_past"}
+    return {names[kind]: trained_length(config)} if kind in names else {}
+
+
+def _powers(dim: int) -> Tensor:
+    return torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim
+
+
+def _initial(kind: str, config: Any, **more: Any) -> tuple[Tensor, float]:
+    try:
+        with torch.device("cpu"):  # also when the module is built without weights, on meta
+            return ROPE_INIT_FUNCTIONS[kind](config, **more)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__} {error}"[:200]
+        raise BadCheckpoint(f"rope scaling {kind!r} cannot be computed: {reason}") from error
+
+
+def _parameters(config: Any) -> dict[str, Any]:
+    """The rotary parameters, looked at.
+
+    Raises:
+        BadCheckpoint: a kind that is not known, or one that lacks what it needs.
+    """
+    parameters = dict(getattr(config, "rope_parameters", None) or {})
+    kind = parameters.get("rope_type", "default")
+    if kind != "default" and kind not in ROPE_INIT_FUNCTIONS:
+        known = ", ".join(["default", *sorted(ROPE_INIT_FUNCTIONS)])
+        raise BadCheckpoint(f"unknown rope scaling {str(kind)[:80]!r}; there is: {known}")
+    needed = ("rope_theta", *NEEDED.get(kind, ()))
+    if missing := [name for name in needed if parameters.get(name) is None]:
+        raise BadCheckpoint(f"rope scaling {kind!r} lacks {', '.join(missing)}")
+    head_dim = getattr(config, "head_dim", None)
+    head_dim = head_dim or config.hidden_size // config.num_attention_heads
+    if kind == GROWING and head_dim < 4:
+        raise BadCheckpoint(f"rope scaling {kind!r} has no meaning for heads of {head_dim}")
+    return parameters

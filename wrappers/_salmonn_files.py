@@ -14,7 +14,7 @@ from wrappers._adapters import Adapter
 from wrappers._lazy import hollow
 from wrappers._llm_folder import HEAD, TABLE, named, on_meta
 from wrappers._named_folders import Folders
-from wrappers._weights import Weights, load_pickled
+from wrappers._weights import Weights, load_pickled, state_dict
 from wrappers.qformer import Shape
 
 FRAME_RATE = 50  # encoder frames a second; the original hard-codes 1500 per 30 s
@@ -54,17 +54,14 @@ class Files(Folders):
         for each in (self.settings.get("speech_llama_proj_model"), self.settings["ckpt"]):
             if not each:
                 continue
-            file = self.file.parent / str(each)
+            file = self.beside(str(each)) or self.file.parent / str(each)
             if file.suffix == ".safetensors":
                 weights.add_safetensors(file)
                 continue
-            plain = load_pickled(file)
-            state = plain.get("model", plain) if isinstance(plain, dict) else None
-            if not isinstance(state, dict) or not any(
-                isinstance(value, Tensor) for value in state.values()
-            ):
+            state = state_dict(load_pickled(file))
+            if not state:
                 raise BadCheckpoint(f"{file} holds no state dict under `model`")
-            weights.add_tensors({k: v for k, v in state.items() if isinstance(v, Tensor)})
+            weights.add_tensors(state)
         bare = weights.under("module.")
         return bare if bare.shapes else weights
 

@@ -8,6 +8,8 @@ from typing import Any
 from torch import nn
 
 from alm.errors import BadCheckpoint
+from wrappers import _limits
+from wrappers._rope import context
 
 ACTIVATIONS = {
     "silu": nn.functional.silu,
@@ -46,7 +48,13 @@ class Spec:
 
     @classmethod
     def of(cls, config: Any, **more: Any) -> Spec:
-        """What nearly all configs call by the same name; `more` overrides."""
+        """What nearly all configs call by the same name; `more` overrides.
+
+        Raises:
+            BadCheckpoint: sizes of a wrong type, out of their limits, or that contradict each
+                other; an activation that nobody knows.
+        """
+        _limits.check(vars(config), "the LLM's config")
         head_dim = getattr(config, "head_dim", None) or (
             config.hidden_size // config.num_attention_heads
         )
@@ -59,7 +67,7 @@ class Spec:
             head_dim=head_dim,
             intermediate=config.intermediate_size,
             eps=config.rms_norm_eps,
-            context=config.max_position_embeddings,
+            context=context(config),
             config=config,
             tied=bool(config.tie_word_embeddings),
         )
@@ -67,4 +75,18 @@ class Spec:
         if spec.activation not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise BadCheckpoint(f"unknown activation {spec.activation!r}; there is: {known}")
+        spec._check()
         return spec
+
+    def _check(self) -> None:
+        if self.heads % self.kv_heads:
+            raise BadCheckpoint(
+                f"num_attention_heads {self.heads} are no multiple of num_key_value_heads "
+                f"{self.kv_heads}"
+            )
+        if self.head_dim % 2:
+            raise BadCheckpoint(f"head_dim {self.head_dim} is odd: a rotary embedding turns pairs")
+        if self.windows and len(self.windows) != self.layers:
+            raise BadCheckpoint(
+                f"layer_types name {len(self.windows)} layers and num_hidden_layers {self.layers}"
+            )

@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
 from alm.errors import BadCheckpoint
-from wrappers._weights import read_json
+from wrappers._plain_files import read_json
 
 FILLER = "<SPECIAL_{}>"  # what Mistral calls special tokens that a file leaves out
 

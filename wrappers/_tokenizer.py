@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, normalizers
 
 from alm.errors import BadCheckpoint, MissingFile
 from wrappers import _tekken
-from wrappers._weights import read_json
+from wrappers._plain_files import read_json, refuse_pointer
 
 # Texts on which a converted tokenizer must agree with sentencepiece, besides the model's prompts.
 PROBES = (
@@ -23,17 +23,21 @@ PROBES = (
     "ﬁ ① Ａ",  # a normaliser would change these
     "",
 )
+PLAIN = PROBES[:5]  # what every byte-level vocabulary gives back as it was
+VOCAB, MERGES = "vocab.json", "merges.txt"
 
 
 def tokenizer_json(folder: Path, prompts: Iterable[str]) -> str:
     """The text of a tokenizer.json that tokenizes as the folder's own tokenizer does.
 
     Raises:
-        MissingFile: neither tokenizer.json nor tokenizer.model nor tekken.json.
+        MissingFile: neither tokenizer.json nor tokenizer.model, tekken.json or vocab.json with
+            merges.txt; or a Git LFS pointer.
         BadCheckpoint: unreadable, or no conversion agrees with sentencepiece on the prompts.
     """
     ready = folder / "tokenizer.json"
     if ready.is_file():
+        refuse_pointer(ready)
         try:
             text = ready.read_text("utf-8")
             Tokenizer.from_str(text)
@@ -44,11 +48,40 @@ def tokenizer_json(folder: Path, prompts: Iterable[str]) -> str:
     if tekken.is_file():
         return _tekken.converted(tekken)
     pieces = folder / "tokenizer.model"
+    if not pieces.is_file() and (folder / VOCAB).is_file() and (folder / MERGES).is_file():
+        return _byte_pairs(folder)
     if not pieces.is_file():
         raise MissingFile(
-            f"{folder} holds no tokenizer.json and no tokenizer.model, and no tekken.json"
+            f"{folder} holds no tokenizer.json and no tokenizer.model, and no tekken.json "
+            f"or {VOCAB} with {MERGES}"
         )
+    refuse_pointer(pieces)
     return _converted(pieces, [*PROBES, *prompts])
+
+
+def _byte_pairs(folder: Path) -> str:
+    """vocab.json and merges.txt as the class that the folder names reads them.
+
+    Raises:
+        BadCheckpoint: transformers cannot read them, or what it makes loses text.
+    """
+    for name in (VOCAB, MERGES):
+        refuse_pointer(folder / name)
+    vocab = read_json(folder / VOCAB)
+    made = next(_candidates(folder))
+    odd = [piece for piece, number in vocab.items() if made.token_to_id(piece) != number]
+    if odd:
+        raise BadCheckpoint(
+            f"{folder}: {VOCAB} gives {odd[0]!r:.60} the id {vocab[odd[0]]!r:.20}, and "
+            f"transformers' conversion gives it {made.token_to_id(odd[0])}; put a tokenizer.json beside it"
+        )
+    lost = [t for t in PLAIN if made.decode(_ids(made, t), skip_special_tokens=False) != t]
+    if lost:
+        raise BadCheckpoint(
+            f"{folder}: {VOCAB} and {MERGES} could not be converted: {lost[0]!r} does not come "
+            "back from its tokens; put a tokenizer.json beside them"
+        )
+    return made.to_str()
 
 
 def _converted(pieces: Path, texts: list[str]) -> str:
@@ -83,7 +116,10 @@ def _candidates(folder: Path) -> Iterator[Tokenizer]:
     from transformers import AutoTokenizer
 
     try:
-        backend = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+        loaded = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        backend = loaded.backend_tokenizer
     except Exception as error:  # whatever the class that tokenizer_config.json names raises
         reason = (str(error) or type(error).__name__).split("\n")[0]
         raise BadCheckpoint(f"transformers cannot convert {folder}: {reason}") from error

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from alm.errors import BadCheckpoint, MissingFile
+from wrappers._plain_files import REASON, exists, read_json, refuse_pointer
+
+__all__ = ["FILES", "Weights", "load_pickled", "open_folder", "read_json", "state_dict"]
 
 FILES = (
     "model.safetensors",
@@ -21,6 +23,9 @@ FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+WRAPPED = ("model", "state_dict", "module")  # where trainers put the state dict
+MOST_WRAPPED = 4  # of these in each other
+PARALLEL = "module."  # what torch's DataParallel puts before every name
 
 
 class Weights:
@@ -67,8 +72,21 @@ class Weights:
         """Tensors by name, all by default."""
         return {name: self[name] for name in (self.shapes if names is None else names)}
 
-    def add_tensors(self, tensors: dict[str, Tensor]) -> None:
+    def add_tensors(self, tensors: Mapping[Any, Any]) -> None:
+        """Tensors that were read from a file.
+
+        Raises:
+            BadCheckpoint: a name that is no text, a value that is no tensor, or a tensor whose
+                values are not simply there: quantized, sparse, or fewer than its shape says.
+        """
         for name, tensor in tensors.items():
+            if not isinstance(name, str):
+                kind = type(name).__name__
+                raise BadCheckpoint(
+                    f"{self.where} names a tensor by a value of type {kind}; tensors have names"
+                )
+            if reason := _not_plain(tensor):
+                raise BadCheckpoint(f"{self.where}: {name} is {reason}")
             self.add(name, tuple(tensor.shape), lambda tensor=tensor: tensor)
 
     def add(self, name: str, shape: tuple[int, ...], read: Callable[[], Tensor]) -> None:
@@ -76,16 +94,44 @@ class Weights:
         self.shapes[name], self._read[name] = shape, read
 
     def add_safetensors(self, path: Path) -> None:
-        if not path.is_file():
-            raise MissingFile(f"there is no file {path}")
+        """The tensors of a safetensors file; of the file only its header is read.
+
+        Raises:
+            MissingFile: no such file, or a Git LFS pointer.
+            BadCheckpoint: damaged, or no safetensors file.
+        """
+        _refuse_missing(path)
         try:
             with safe_open(path, "pt") as file:
                 names = list(file.keys())
                 self.shapes |= {n: tuple(file.get_slice(n).get_shape()) for n in names}
         except (SafetensorError, OSError) as error:
-            raise BadCheckpoint(f"{path} is no readable safetensors file: {error}") from error
+            reason = " ".join(str(error).split())[:REASON]
+            raise BadCheckpoint(f"{path} is no readable safetensors file: {reason}") from error
         for name in names:
             self._read[name] = lambda name=name: _one(path, name)
+
+
+def _not_plain(value: Any) -> str:
+    """What keeps a value from being a tensor as a weight is; "" where nothing does."""
+    if not isinstance(value, Tensor):
+        return f"of type {type(value).__name__} and no tensor"
+    if value.is_quantized:
+        return f"quantized by torch ({value.dtype}); save its values as they are used, in floats"
+    if value.layout != torch.strided or value.is_meta or value.is_nested:
+        return "a tensor without plain values (sparse, nested or on the meta device)"
+    if value.is_complex():
+        return f"of complex numbers ({value.dtype})"
+    held = value.untyped_storage().nbytes() // value.element_size()
+    if value.numel() > held:
+        return f"a tensor of shape {list(value.shape)} with {held} values"
+    return ""
+
+
+def _refuse_missing(path: Path) -> None:
+    if not exists(path) or not path.is_file():
+        raise MissingFile(f"there is no file {path}")
+    refuse_pointer(path)
 
 
 def _one(path: Path, name: str) -> Tensor:
@@ -97,17 +143,16 @@ def load_pickled(path: Path) -> Any:
     """What torch.save wrote, plain data and tensors only.
 
     Raises:
-        MissingFile: no such file.
+        MissingFile: no such file, or a Git LFS pointer.
         BadCheckpoint: truncated, no torch file, or one that holds code.
     """
-    if not path.is_file():
-        raise MissingFile(f"there is no file {path}")
+    _refuse_missing(path)
     try:
         # Mapped, a file costs memory where it is read; torch's form before 1.6 cannot be.
         mapped = zipfile.is_zipfile(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0].rstrip(".")
+        reason = str(error).split("\n")[0].rstrip(".")[:REASON]
         raise BadCheckpoint(
             f"{path} holds more than tensors and plain data, or is damaged ({reason}); "
             "save its tensors with torch.save({'model': state_dict}) or as safetensors"
@@ -115,8 +160,29 @@ def load_pickled(path: Path) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # damaged old files fail in any way, from struct.error to KeyError
-        reason = (str(error) or type(error).__name__).split("\n")[0]
+        reason = (str(error) or type(error).__name__).split("\n")[0][:REASON]
         raise BadCheckpoint(f"{path} is no readable torch file: {reason}") from error
+
+
+def state_dict(plain: Any) -> dict[Any, Any]:
+    """The tensors by name in what a training framework saved, wherever it puts them.
+
+    Trainers wrap a state dict under `model`, `state_dict` (Lightning) or `module` (DeepSpeed), also
+    one in another. Beside tensors there may be counters and settings, which are left out.
+
+    Returns:
+        An empty dict where there are no tensors.
+    """
+    for _ in range(MOST_WRAPPED):
+        if not isinstance(plain, dict):
+            return {}
+        inner = [plain[k] for k in WRAPPED if isinstance(plain.get(k), dict) and plain[k]]
+        if not inner or any(isinstance(value, Tensor) for value in plain.values()):
+            break
+        plain = inner[0]
+    if not isinstance(plain, dict):
+        return {}
+    return {name: value for name, value in plain.items() if isinstance(value, Tensor)}
 
 
 def open_folder(folder: Path) -> Weights:
@@ -126,7 +192,7 @@ def open_folder(folder: Path) -> Weights:
         MissingFile: no folder, or none of the usual files in it.
         BadCheckpoint: unreadable, or an index that points out of the folder.
     """
-    if not folder.is_dir():
+    if not exists(folder) or not folder.is_dir():
         raise MissingFile(f"there is no folder {folder}")
     path = next((folder / name for name in FILES if (folder / name).is_file()), None)
     if path is None:
@@ -136,8 +202,11 @@ def open_folder(folder: Path) -> Weights:
         if shard.suffix == ".safetensors":
             weights.add_safetensors(shard)
         else:
-            weights.add_tensors(load_pickled(shard))
-    return weights
+            weights.add_tensors(state_dict(load_pickled(shard)))
+    if not weights.shapes:
+        raise BadCheckpoint(f"{path} holds no tensors")
+    bare = weights.under(PARALLEL)
+    return bare if len(bare.shapes) == len(weights.shapes) else weights
 
 
 def _shards(path: Path) -> list[Path]:
@@ -154,16 +223,3 @@ def _shards(path: Path) -> list[Path]:
     if missing:
         raise MissingFile(f"{path} names shards that are not there: {', '.join(missing)}")
     return [path.parent / name for name in names]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a checkpoint, or a sentence about why not."""
-    if not path.is_file():
-        raise MissingFile(f"there is no file {path}")
-    try:
-        said = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise BadCheckpoint(f"{path} is not JSON: {error}") from error
-    if not isinstance(said, dict):
-        raise BadCheckpoint(f"{path} holds no JSON object")
-    return said

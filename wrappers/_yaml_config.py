@@ -8,9 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from alm.errors import BadCheckpoint, MissingFile
+from wrappers._plain_files import exists, read_yaml
 
 NUMBERS: dict[str, type] = {
     "num_speech_query_token": int,
@@ -33,11 +32,7 @@ class Config:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        try:
-            said = yaml.safe_load(self.file.read_text("utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise BadCheckpoint(f"{self.file} is no readable YAML: {reason}") from error
+        said = read_yaml(self.file)
         if not isinstance(said, dict):
             raise BadCheckpoint(f"{self.file} has no sections")
         return said
@@ -67,14 +62,32 @@ class Config:
         return said
 
     def path(self, key: str) -> Path:
-        """A path of the config: absolute, or relative to the config's own folder."""
+        """A path of the config: absolute, or relative to the config's folder, or to where we run.
+
+        The original is run from its repository, and its configs name paths as seen from there.
+        """
         said = self.settings.get(key)
         if not said:
             raise BadCheckpoint(f"{self.file} does not say `{key}`")
-        path = self.file.parent / Path(str(said)).expanduser()
-        if not path.exists():
-            raise MissingFile(f"{self.file} says {key}: {said}, but there is no {path}")
-        return path
+        if not isinstance(said, str):
+            raise BadCheckpoint(f"{self.file} says {key}: {said!r:.80}; it must be a path")
+        found = self.beside(said)
+        if found is None:
+            there = self.file.parent / said
+            raise MissingFile(
+                f"{self.file} says {key}: {said:.200}, but there is no {str(there):.300}"
+                f"{'' if Path(said).is_absolute() else f' and none in {Path.cwd()}'}"
+            )
+        return found
+
+    def beside(self, said: str) -> Path | None:
+        """A file or folder as the config names it, beside the config first; None: there is none."""
+        try:
+            plain = Path(said).expanduser()
+        except RuntimeError:  # a ~user whom nobody knows
+            plain = Path(said)
+        places = (self.file.parent / plain, plain)
+        return next((path for path in places if exists(path)), None)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from alm.errors import BadCheckpoint, MissingFile
@@ -33,6 +32,7 @@ from wrappers._audio_llm_files import CLOSE, OPEN, PATHS, SECTION, TASKS, AudioF
 from wrappers._fit import faults, unknown
 from wrappers._lazy import attach, hollow
 from wrappers._llm_folder import TABLE
+from wrappers._plain_files import MOST_YAML, read_yaml
 from wrappers._salmonn_keys import strange
 from wrappers.mel import RATE
 from wrappers.projector import Projector
@@ -54,10 +54,11 @@ def recognises(path: Path) -> bool:
     file = _config_file(path)
     if not file.is_file() or file.suffix not in (".yaml", ".yml"):
         return False
-    text = file.read_bytes().decode("utf-8", "replace")
     try:
-        plain = yaml.safe_load(text)
-    except yaml.YAMLError:
+        plain = read_yaml(file)
+    except BadCheckpoint:
+        with file.open("rb") as stream:
+            text = stream.read(MOST_YAML).decode("utf-8", "replace")
         return f"{SECTION}:" in text  # ours, and damaged: loading says where
     return isinstance(plain, dict) and SECTION in plain
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
 from alm.ports import Port, Span
-from wrappers import Wrapper, randomised
+from wrappers import Wrapper, _limits, randomised
 from wrappers._attend import opset
 from wrappers._beats_layers import Encoder
 from wrappers._fit import fill
@@ -64,6 +64,7 @@ class Beats(Wrapper):
         super().__init__()
         self.opset = opset(dialect)
         known = {**DEFAULTS, **cfg}
+        _limits.check({name: known[name] for name in DEFAULTS}, "BEATs' cfg")
         embed, width, patch = (
             known[key] for key in ("embed_dim", "encoder_embed_dim", "input_patch_size")
         )

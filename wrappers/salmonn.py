@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -34,8 +33,8 @@ from wrappers import (
 from wrappers._fit import faults, fill, unknown
 from wrappers._lazy import hollow
 from wrappers._llm_folder import TABLE
+from wrappers._plain_files import MOST_YAML, read_json, read_yaml
 from wrappers._salmonn_files import BERT_HEAD_DIM, UNUSED, Files, base_name
-from wrappers._weights import read_json
 from wrappers.mel import RATE
 from wrappers.qformer import QFormer
 
@@ -62,10 +61,11 @@ def recognises(path: Path) -> bool:
     file = _config_file(path)
     if not file.is_file() or file.suffix not in (".yaml", ".yml"):
         return False
-    text = file.read_bytes().decode("utf-8", "replace")
     try:
-        plain = yaml.safe_load(text)
-    except yaml.YAMLError:
+        plain = read_yaml(file)
+    except BadCheckpoint:
+        with file.open("rb") as stream:
+            text = stream.read(MOST_YAML).decode("utf-8", "replace")
         return "model:" in text and "llama_path" in text  # ours, and damaged: loading says where
     model = plain.get("model") if isinstance(plain, dict) else None
     return isinstance(model, dict) and bool(OWN_KEYS & set(model))

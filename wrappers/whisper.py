@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
 from alm.ports import Port, Span
-from wrappers import Wrapper, randomised
+from wrappers import Wrapper, _limits, randomised
 from wrappers._attend import attend, opset, padding
 from wrappers.mel import HOP, RATE
 
@@ -60,15 +60,17 @@ class Whisper(Wrapper):
     ) -> None:
         super().__init__()
         self.opset = opset(dialect)
-        known = {**DEFAULTS, **{k: v for k, v in config.items() if v is not None}}
+        all_known = known(config, "Whisper's config")
         mels, frames, width = (
-            known[key] for key in ("num_mel_bins", "max_source_positions", "d_model")
+            all_known[key] for key in ("num_mel_bins", "max_source_positions", "d_model")
         )
         self.dialect, self.frames = dialect, frames
         self.conv1 = nn.Conv1d(mels, width, kernel_size=3, padding=1)
         self.conv2 = nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1)
         self.embed_positions = nn.Embedding(frames, width)
-        self.layers = nn.ModuleList(Layer(known, dialect) for _ in range(known["encoder_layers"]))
+        self.layers = nn.ModuleList(
+            Layer(all_known, dialect) for _ in range(all_known["encoder_layers"])
+        )
         self.layer_norm = nn.LayerNorm(width)
         # Positions are learned for the whole window, so nothing but the batch is dynamic.
         self.inputs = {"log_mel": Port("float32", ("batch", mels, 2 * frames))}
@@ -156,6 +158,17 @@ def build(
 ) -> Whisper:
     """The encoder that Whisper's config.json describes, its weights still to be filled in."""
     return Whisper(config, dialect, pooled=pooled).eval().requires_grad_(False)
+
+
+def known(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The encoder's settings, those that the config leaves out as transformers takes them.
+
+    Raises:
+        BadCheckpoint: a value of a wrong type or out of its limits; `where` names the file.
+    """
+    said = {name: config[name] for name in DEFAULTS if config.get(name) is not None}
+    _limits.check(said, where)
+    return {**DEFAULTS, **said}
 
 
 def _activation(name: str) -> Callable[[Tensor], Tensor]:

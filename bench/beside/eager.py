@@ -39,7 +39,13 @@ class DecoderFp32(_Eager, Decoder):
         auto = import_module("transformers").AutoModelForCausalLM
         dtype = getattr(self.torch, self.dtype)
         folder = str(self.place.model / "llm")
-        self.model = auto.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").eval()
+        self.model = auto.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            local_files_only=True,
+            trust_remote_code=False,
+        ).eval()
 
     def prefill(self, count: int) -> None:
         with self.torch.inference_mode():
@@ -94,7 +100,9 @@ def encoder(folder: Path, dtype: Any) -> Any:
     """transformers' WhisperEncoder; the folder has no decoder, which from_pretrained would want."""
     torch, transformers = import_module("torch"), import_module("transformers")
     load_file = import_module("safetensors.torch").load_file
-    config = transformers.WhisperConfig.from_pretrained(folder)
+    config = transformers.WhisperConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
     config._attn_implementation = "sdpa"
     whisper = import_module("transformers.models.whisper.modeling_whisper")
     with torch.device("meta"):

@@ -12,6 +12,7 @@ import numpy as np
 from alm import _answer, audio, decoding, text
 from alm._answer import Answer, Said
 from alm._clips import Rules
+from alm._history import History
 from alm._mouth import Mouth
 from alm.errors import BadOption
 from alm.pipeline import Decoder, assemble, woven
@@ -52,6 +53,7 @@ class Chat:
         self.decoder = Decoder(model.decoder_session, model.decoder_part, model.table)
         self.turns = self.clips = 0
         self._held = 0  # positions in the cache
+        self._history = History(model.manifest.dimensions)
         self._unfed: list[int] = []  # ids of the answer before that are not in the cache
         self._ids: list[int] = []  # of the positions in the cache
 
@@ -108,12 +110,17 @@ class Chat:
         start = time.perf_counter()
         row = [np.array(self._unfed, np.int64), *woven(built.pieces, embeds)]
         inputs, lengths = assemble(self.model.table, [row])
-        mouth.stages.add("prompt", start)
         held, whole = self._held, self._held + int(lengths[0])
+        if self._history.restarts(held, whole):
+            inputs, lengths = assemble(self.model.table, [[*self._history.row, *row]])
+            held, whole = 0, int(lengths[0])
+        mouth.stages.add("prompt", start)
         options_now, cut = mouth.fitted(whole)
+        self._held = held
         ids = [*self._ids, *self._unfed, *self.model.prompter.ids(built, embeds)]
         sequence, answered = self._speak(mouth, inputs, lengths, options_now, ids)
         self._remember(sequence, whole, ids, options_now.num_beams)
+        self._history.add(held, whole, row, sequence.token_ids[: self._held - whole])
         self.turns, self.clips = self.turns + 1, self.clips + len(clips)
         said = Said(
             asked=0,

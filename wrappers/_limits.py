@@ -1,0 +1,131 @@
+"""Limits of what a checkpoint's config may say, checked before memory or time is spent on it.
+
+Names are those of transformers' configs, so that one table serves every family. The limits are some
+ten times the largest published model's; that the sizes are also those of the weights is checked
+against the shapes in the weight files, still before any is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from alm.errors import BadCheckpoint
+
+WIDTH, LAYERS, HEADS = 2**17, 1024, 4096
+# A key -> the least and the most that a whole number may be.
+SIZES: dict[str, tuple[int, int]] = {
+    # an LLM
+    "vocab_size": (1, 2**22),
+    "hidden_size": (1, WIDTH),
+    "intermediate_size": (1, 2**20),
+    "num_hidden_layers": (1, LAYERS),
+    "num_attention_heads": (1, HEADS),
+    "num_key_value_heads": (1, HEADS),
+    "head_dim": (2, HEADS),
+    "max_position_embeddings": (1, 2**27),
+    "original_max_position_embeddings": (1, 2**27),
+    "sliding_window": (0, 2**31 - 1),
+    "max_window_layers": (0, 2**31 - 1),
+    # a Whisper
+    "num_mel_bins": (1, 1024),
+    "max_source_positions": (2, 2**16),
+    "d_model": (1, WIDTH),
+    "encoder_layers": (1, LAYERS),
+    "encoder_attention_heads": (1, HEADS),
+    "encoder_ffn_dim": (1, 2**20),
+    # a BEATs
+    "input_patch_size": (1, 128),
+    "embed_dim": (1, WIDTH),
+    "encoder_embed_dim": (1, WIDTH),
+    "encoder_ffn_embed_dim": (1, 2**20),
+    "conv_pos": (1, 2**14),
+    "conv_pos_groups": (1, WIDTH),
+    "num_buckets": (4, 2**16),
+    "max_distance": (2, 2**27),
+}
+POSITIVE = (
+    *("rms_norm_eps", "rope_theta", "query_pre_attn_scalar", "factor", "partial_rotary_factor"),
+    *("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor"),
+    *("final_logit_softcapping", "attn_logit_softcapping"),
+)
+MOST = 1e12  # of these
+FLAGS = (
+    *("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window"),
+    *("conv_bias", "layer_norm_first", "deep_norm", "relative_position_embedding", "gru_rel_pos"),
+)
+WORDS = (
+    *("model_type", "hidden_act", "hidden_activation", "activation_function", "activation_fn"),
+    *("rope_type", "type"),
+)
+SECTIONS = ("audio_config", "text_config", "rope_scaling", "rope_parameters")
+FACTORS = ("short_factor", "long_factor")
+TOKENS = ("bos_token_id", "eos_token_id", "audio_token_id", "audio_token_index")
+
+
+def check(config: Mapping[str, Any], where: str) -> None:
+    """Check every known key of a config and of its sections; a null is a key left out.
+
+    Args:
+        config: the plain data of a config.json, or a BEATs checkpoint's `cfg`.
+        where: the file, for messages.
+
+    Raises:
+        BadCheckpoint: naming every key that is of the wrong type or out of its limits.
+    """
+    wrong = list(_wrong(config, ""))
+    if wrong:
+        raise BadCheckpoint(f"{where} says {'; '.join(wrong)}")
+
+
+def _wrong(config: Mapping[str, Any], prefix: str) -> Iterable[str]:
+    for name, value in config.items():
+        if value is None:
+            continue
+        if name in SECTIONS:
+            if isinstance(value, Mapping):
+                yield from _wrong(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name} {shown(value)}; it must be a section of its own"
+        elif wanted := _wanted(name, value):
+            yield f"{prefix}{name} {shown(value)}; it must be {wanted}"
+
+
+def _wanted(name: str, value: Any) -> str:
+    """What the value of this key must be; "" where it is that, or where the key is not known."""
+    if name in SIZES:
+        least, most = SIZES[name]
+        return "" if _whole(value, least, most) else f"a whole number from {least} to {most}"
+    if name in POSITIVE:
+        return "" if _positive(value) else f"a number above zero, at most {MOST:g}"
+    if name in FLAGS:
+        return "" if isinstance(value, bool) else "true or false"
+    if name in WORDS:
+        return "" if isinstance(value, str) else "a word"
+    if name in FACTORS:
+        good = isinstance(value, list | tuple) and value and all(map(_positive, value))
+        return "" if good else f"a list of numbers above zero, at most {MOST:g}"
+    if name in TOKENS:
+        ids = value if isinstance(value, list) else [value]
+        return "" if all(_whole(each, -1, 2**31) for each in ids) else "a token's id"
+    return ""
+
+
+def _whole(value: Any, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _positive(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and 0 < value <= MOST
+
+
+def shown(value: Any) -> str:
+    """The value as a message has it: short, and numbers of a million digits not at all."""
+    if isinstance(value, int) and abs(value) >= 10**30:
+        return "with more than 30 digits"
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):
+        return f"of type {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:60]}..."
