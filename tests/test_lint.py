@@ -95,7 +95,26 @@ def test_a_foreign_operator_is_answered_with_the_lever_or_dialect_to_take(
     model = graph([made, made], [("x", FLOAT, [2])], [("y", FLOAT, [2])])
     (found,) = findings(model, JETPACK6, tmp_path)
     assert found.rule == "operator" and way in found.way_out
-    assert found.what.startswith("TensorRT 10.3 has no ") and found.what.endswith(", 2 times")
+    assert found.what.startswith("TensorRT 10.3 has no ") and found.nodes == 2
+
+
+def test_the_table_counts_nodes_and_not_findings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign = [
+        onnx.helper.make_node("Unheard", ["x"], [f"y{i}"], f"n{i}", domain="elsewhere")
+        for i in range(3)
+    ]
+    cubes = [onnx.helper.make_node("Pow", ["i", "i"], [f"z{i}"], f"p{i}") for i in range(2)]
+    outputs = [(f"y{i}", FLOAT, [2]) for i in range(3)] + [(f"z{i}", INT64, [2]) for i in range(2)]
+    model = graph([*foreign, *cubes], [("x", FLOAT, [2]), ("i", INT64, [2])], outputs)
+    found = tuple(findings(model, JETPACK6, tmp_path))
+    report.table(lint.Verdict(JETPACK6, "TensorRT 10.3", ("part",), 5, found))
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    counts = {
+        row[3]: (row[1], row[2]) for row in rows if row and row[0] == "part" and "part" != row[1]
+    }
+    assert counts["operator"] == ("n0", "3") and counts["dtype"] == ("p0", "2")
 
 
 def test_what_a_later_tensorrt_lifted_is_asked_of_the_earlier_alone(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ class Lever:
 
     TABLE = "int8"
     ENGINE = "onnxruntime"
-    LOSS = 1.0
+    BOUND = 1.0
     LEAVES_ALONE = (
         "encoders and bridges, where 4 bits cost words and gain no time and which get int8; front "
         "ends, norms, attention's products"

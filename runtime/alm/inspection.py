@@ -18,6 +18,7 @@ from alm.ports import Port, Span, differences
 PORT = 8080  # where Netron is served
 GRAPH = ".onnx"
 WIDE = 1000  # columns of a pipe or a file: nothing is folded there
+PARTS = "part|role|opset, dialect|precision|>nodes|>size|>error|>relative|>rms|verdict"
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a manifest may come from anywhere
 
 
@@ -165,9 +166,7 @@ def _print(
     table = printer()
     if whole:
         table("", "|", _header(folder, said))
-    table(
-        "parts", "part|role|opset, dialect|precision|>nodes|>size|>error|>relative", _parts(parts)
-    )
+    table("parts", PARTS, _parts(parts))
     files = [file for part in parts for file in part.files]
     files += [said.tokenizer] if whole and said.tokenizer else []
     table(
@@ -246,8 +245,17 @@ def _parts(parts: Sequence[Part]) -> Iterator[tuple[str, ...]]:
             part.precision,
             str(part.nodes or "-"),
             size(part.bytes),
-            *(_error(parity.get(name)) for name in ("worst_abs", "worst_rel")),
+            *(_error(parity.get(name)) for name in ("worst_abs", "worst_rel", "rms")),
+            _verdict(parity),
         )
+
+
+def _verdict(parity: Mapping[str, Any]) -> str:
+    """ "exact", "within 0.3", or "-" where the manifest says none."""
+    said, bound = parity.get("verdict"), parity.get("bound")
+    if isinstance(said, str) and said.startswith("within") and isinstance(bound, int | float):
+        return f"within {bound:g}"
+    return said if isinstance(said, str) else "-"
 
 
 def _error(value: object) -> str:
