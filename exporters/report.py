@@ -18,6 +18,7 @@ COLUMNS = (
     *("part", "nodes", "size", "precision", "worst error", "relative", "rms", "verdict"),
     "seconds",
 )
+WIDE = 120  # columns of a pipe or a file, and of the table in a narrower terminal
 LEFT = ("part", "precision", "verdict")
 
 
@@ -54,14 +55,15 @@ class Report:
         """Part, nodes, bytes, precision, errors against torch, verdict, seconds."""
         table = Table(box=None, pad_edge=False)
         for title in COLUMNS:
-            table.add_column(title, justify="left" if title in LEFT else "right")
+            justify = "left" if title in LEFT else "right"
+            table.add_column(title, justify=justify, no_wrap=True)
         for each in made:
             part = each.part
             parity = part.measured["parity"]
             errors = [f"{parity[name]:.1e}" for name in ("worst_abs", "worst_rel", "rms")]
             row = [part.name, str(part.nodes or "-"), size(part.bytes), part.precision]
             table.add_row(*row, *errors, _verdict(part), f"{each.seconds:.1f}")
-        self.out.print(table)
+        self.out.print(table, width=max(self.out.width, WIDE))
 
 
 class Progress:
