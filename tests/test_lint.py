@@ -113,7 +113,7 @@ def test_the_table_counts_nodes_and_not_findings(
     _report.table(lint.Verdict(JETPACK6, "TensorRT 10.3", ("part",), 5, found))
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     counts = {row[3]: (row[1], row[2]) for row in rows if len(row) > 3 and row[2].isdigit()}
-    assert counts["operator"] == ("n0", "3") and counts["dtype"] == ("p0", "2")
+    assert counts["operator"] == ("node0", "3") and counts["dtype"] == ("node3", "2")
 
 
 def test_what_a_later_tensorrt_lifted_is_asked_of_the_earlier_alone(tmp_path: Path) -> None:
