@@ -27,7 +27,11 @@ app = typer.Typer(**PLAIN, add_completion=False)  # `python export.py` is no com
 @app.command()
 def export(
     model: Annotated[
-        str, typer.Option(help="A checkpoint's folder or config file, or `demo`.")
+        str,
+        typer.Option(
+            help="A config.yaml of SALMONN or audio-llm, a Hugging Face folder of Qwen2-Audio or "
+            "Voxtral, or `demo`."
+        ),
     ] = "demo",
     part: Annotated[
         list[str], typer.Option(help="A part to export, or `all`; may be repeated.")
@@ -55,7 +59,11 @@ def export(
     ] = "",
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Export parts of a model, prove each equal to its torch module, and write the manifest."""
+    """Export the parts of an audio language model, and compare each with its torch module.
+
+    In float32 a part must be exact. With a lever it must be within the lever's bound, and the
+    table says what was lost. Otherwise the export stops.
+    """
     if inspect or netron:
         raise typer.Exit(inspection.show(out, netron=netron))
     # The workshop is heavy: help, inspection and wrong words do without it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
@@ -21,15 +22,25 @@ from exporters import feeds
 from wrappers import Wrapper
 
 FP32_TOLERANCE = 1e-3
+UNTOUCHED = 1e-4  # of the largest value: two engines differ by less on the same float32 weights
+
+EXACT, WITHIN, BEYOND = "exact", "within bound", "beyond bound"  # verdicts
 
 
 @dataclass
 class Parity:
-    """How far a graph is from its float32 module, at the worst place of the worst case."""
+    """How far a graph is from its float32 module.
+
+    `worst_abs` and `worst_rel` are of the worst element of the worst case. `rms` is the root mean
+    square of an output's errors over that of its values, for the worst output of the worst case:
+    bounds are set on it, because the worst element of a coarse rounding is a matter of chance and
+    grows with the number of elements.
+    """
 
     worst_abs: float = 0.0
     worst_rel: float = 0.0  # the same, as a share of the largest value of that output
     output: str = ""  # where the worst is
+    rms: float = 0.0
     cases: int = 0
 
     def to_json(self) -> dict[str, Any]:
@@ -40,6 +51,18 @@ class Parity:
     def good(self) -> bool:
         """Within what float32 may cost: 1e-3, of the largest value where that is above 1."""
         return bool(min(self.worst_abs, self.worst_rel) <= FP32_TOLERANCE)
+
+    def verdict(self, bound: float) -> str:
+        """EXACT, WITHIN or BEYOND the bound on `rms`.
+
+        A bound of zero is that of float32, where EXACT is 1e-3 as `good` has it. With a lever a
+        part is EXACT only if the lever left it alone, or stored it without loss.
+        """
+        if bound <= 0:
+            return EXACT if self.good else BEYOND
+        if self.good and self.worst_rel <= UNTOUCHED:
+            return EXACT
+        return WITHIN if self.rms <= bound else BEYOND
 
     def take(self, name: str, got: np.ndarray, want: np.ndarray) -> None:
         """Compare one output.
@@ -56,6 +79,16 @@ class Parity:
         if error >= self.worst_abs:
             self.worst_abs, self.output = error, name
             self.worst_rel = error / max(float(np.abs(want).max(initial=0.0)), 1e-30)
+        self.rms = max(self.rms, relative_rms(got, want))
+
+
+def relative_rms(got: np.ndarray, want: np.ndarray) -> float:
+    """Root mean square of the errors over that of the wanted values; 0 where there are no errors.
+
+    Both are float64, so that squares neither overflow nor vanish.
+    """
+    error, size = float(np.square(got - want).sum()), float(np.square(want).sum())
+    return math.sqrt(error / max(size, 1e-60)) if error else 0.0
 
 
 class Truth:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -51,7 +52,8 @@ def export(
     """Export one part into the bundle.
 
     Raises:
-        ExportFailed: a float32 part is off by more than 1e-3, or any part gives garbage.
+        ExportFailed: a float32 part is off by more than 1e-3, or another by more than the bound of
+            its levers.
     """
     start = time.perf_counter()
     give_back()  # what the part before left
@@ -66,13 +68,14 @@ def export(
 def _table(checkpoint: Checkpoint, settings: Settings, bundle: Bundle) -> Part:
     precision = settings.precision[TABLE]
     path = bundle.folder / f"{TABLE}.npy"
-    dtype, files = table.write(checkpoint.embedding(), path, pull.pull(precision).table)
+    pulled = pull.pull(precision)
+    dtype, files, measured = table.write(checkpoint.embedding(), path, pulled.table)
     return Part(
         name=TABLE,
         role="table",
         files=tuple(bundle.file(file) for file in files),
         precision=precision,
-        measured={"stored": dtype},
+        measured={"stored": dtype, "parity": _judged(TABLE, precision, measured, pulled.bound)},
     )
 
 
@@ -87,6 +90,7 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
     say("tracing")
     give_back()
     traced = graph.trace(part, settings.dynamic_batch)
+    weights = sum(weight.numel() for weight in part.parameters())
     scales = part.state_scales
     part.keep_state_in("float32")
     say("asking the original")
@@ -94,12 +98,7 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
     give_back()
     work = _Work(truth, part.role, inputs, bundle.folder / f"{name}.onnx", pulled, say)
     kept = _leanest(traced, work, settings)
-    measured = kept.parity
-    if precision == pull.PLAIN and not measured.good:
-        raise ExportFailed(
-            f"part {name} is off by {measured.worst_abs:.1e} (relative {measured.worst_rel:.1e}) "
-            f"in {measured.output}; a float32 graph must be within {parity.FP32_TOLERANCE:g}"
-        )
+    judged = _judged(name, precision, kept.parity, pulled.bound)
     return Part(
         name=name,
         role=part.role,
@@ -113,8 +112,29 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
         chunk_rows=part.chunk_rows,
         nodes=sum(graphfile.read(kept.files[0]).nodes.values()),
         simplified=kept.verdict,
-        measured={"parity": measured.to_json()} | part.facts,
+        measured={"parity": judged, "weights": weights} | part.facts,
     )
+
+
+def _judged(name: str, precision: str, measured: parity.Parity, bound: float) -> dict[str, Any]:
+    """What was measured, the bound and the verdict, for the manifest.
+
+    Raises:
+        ExportFailed: the part is beyond the bound.
+    """
+    verdict = measured.verdict(bound)
+    if verdict == parity.BEYOND:
+        off = (
+            f"part {name} is off by {measured.worst_abs:.1e} (relative {measured.worst_rel:.1e}) "
+            f"in {measured.output}"
+        )
+        if precision == pull.PLAIN:
+            raise ExportFailed(f"{off}; a float32 graph must be within {parity.FP32_TOLERANCE:g}")
+        raise ExportFailed(
+            f"{off}, {measured.rms:.2g} as root mean square, and {precision} may cost {bound:g}; "
+            f"export this part more finely: --precision {precision},{name}=fp32"
+        )
+    return measured.to_json() | {"bound": bound, "verdict": verdict}
 
 
 def _embeds(checkpoint: Checkpoint) -> Tensor:
@@ -177,7 +197,7 @@ def _leanest(traced: ir.Model, work: _Work, settings: Settings) -> _Saved:
         return work.save(traced, f"no: {reason}")
     if saved is None:
         return work.save(traced, "no: nothing to take away")
-    if saved.parity.good or saved.parity.worst_rel <= work.pulled.loss:
+    if saved.parity.good or saved.parity.rms <= work.pulled.bound:
         return saved
     aside = {file: file.rename(file.with_name(f".{file.name}.leaner")) for file in saved.files}
     plain = work.save(traced, "no: onnxsim made it less exact")

@@ -29,9 +29,9 @@ class Pulled:
         return next((lever.TABLE for lever in self.levers if lever.TABLE), "")
 
     @property
-    def loss(self) -> float:
-        """The share of the largest value that all together may cost."""
-        return sum(lever.LOSS for lever in self.levers)
+    def bound(self) -> float:
+        """The most that all together may cost, as `parity.Parity.rms`; 0 for fp32."""
+        return sum(lever.BOUND for lever in self.levers)
 
     @property
     def engines(self) -> set[str]:

@@ -10,7 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from alm.inspection import size
+from alm.manifest import Part
+from exporters.parity import EXACT
 from exporters.part import Exported
+
+COLUMNS = (
+    *("part", "nodes", "size", "precision", "worst error", "relative", "rms", "verdict"),
+    "seconds",
+)
+WIDE = 120  # columns of a pipe or a file, and of the table in a narrower terminal
+LEFT = ("part", "precision", "verdict")
 
 
 class Report:
@@ -34,24 +43,27 @@ class Report:
 
     def done(self, name: str, made: Exported) -> None:
         """One line for a finished part."""
-        self.console.print(f"{name}: {size(made.part.bytes)}, {made.seconds:.1f} s, {_error(made)}")
+        self.console.print(
+            f"{name}: {size(made.part.bytes)}, {made.seconds:.1f} s, {_verdict(made.part)}"
+        )
 
     def note(self, text: str) -> None:
         """Something the person should know."""
         self.console.print(f"note: {text}", soft_wrap=True)
 
     def table(self, made: Sequence[Exported]) -> None:
-        """Part, nodes, bytes, precision, worst error against torch, seconds."""
+        """Part, nodes, bytes, precision, errors against torch, verdict, seconds."""
         table = Table(box=None, pad_edge=False)
-        for title in ("part", "nodes", "size", "precision", "worst error", "relative", "seconds"):
-            table.add_column(title, justify="left" if title in ("part", "precision") else "right")
+        for title in COLUMNS:
+            justify = "left" if title in LEFT else "right"
+            table.add_column(title, justify=justify, no_wrap=True)
         for each in made:
             part = each.part
-            parity = part.measured.get("parity", {})
-            worst = [f"{parity[k]:.1e}" if parity else "-" for k in ("worst_abs", "worst_rel")]
+            parity = part.measured["parity"]
+            errors = [f"{parity[name]:.1e}" for name in ("worst_abs", "worst_rel", "rms")]
             row = [part.name, str(part.nodes or "-"), size(part.bytes), part.precision]
-            table.add_row(*row, *worst, f"{each.seconds:.1f}")
-        self.out.print(table)
+            table.add_row(*row, *errors, _verdict(part), f"{each.seconds:.1f}")
+        self.out.print(table, width=max(self.out.width, WIDE))
 
 
 class Progress:
@@ -69,6 +81,8 @@ class Progress:
             self.console.print(line, soft_wrap=True)
 
 
-def _error(made: Exported) -> str:
-    parity = made.part.measured.get("parity")
-    return f"worst error {parity['worst_abs']:.1e}" if parity else "a table"
+def _verdict(part: Part) -> str:
+    """ "exact", or "within 0.3": the most that its levers may cost as root mean square."""
+    parity = part.measured["parity"]
+    exact = parity["verdict"] == EXACT
+    return EXACT if exact else f"within {parity['bound']:g}"

@@ -5,10 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alm import command, tools
+from alm import command, devices, tools
+from alm._planned import Choice, Planned
 from alm.manifest import File, Manifest, Part
 from alm.plan import predict
 from alm.ports import Port
+from alm.targets._data import Stored
+
+# How the decoders of published figures are stored: 4 bits in blocks of 128 with a float16 scale and
+# a zero point, `lm_head` in float16; and what MLC takes, 4 bits throughout.
+FIGURES = Stored((4 + 20 / 128) / 8, 2)
+FOUR_BITS = Stored(FIGURES.layers, FIGURES.layers)
 
 NANO, NX, AGX = "orin-nano-8gb", "orin-nx-16gb", "agx-orin-64gb"
 SUPER, THOR = "orin-nano-8gb-super", "agx-thor"
@@ -51,7 +58,9 @@ LLMS = {
 
 
 def part(name: str, role: str, size: int, **more: Any) -> Part:
-    return Part(name, role, (File(f"{name}.onnx", size, "0" * 64),), precision="fp16", **more)
+    """In float16."""
+    files = (File(f"{name}.onnx", size, "0" * 64),)
+    return Part(name, role, files, precision="fp16", measured={"weights": size // 2}, **more)
 
 
 def image_encoder() -> tuple[Part, Part]:
@@ -104,6 +113,14 @@ def planned(folder: Path, said: Manifest, device: str, **more: Any) -> dict[str,
 
 def row(found: dict[str, Any], precision: str) -> dict[str, Any]:
     return next(each for each in found["choices"] if each["precision"] == precision)
+
+
+def in_figures(
+    folder: Path, said: Manifest, device: str, stored: Stored = FIGURES, context: int = 0
+) -> dict[str, Any]:
+    """A row of the plan for a decoder stored otherwise than any target of ours has it."""
+    made = Planned(said, folder, devices.device(device), (30.0,), context)
+    return made.choice(Choice("figures", stored, "fp16", 2.0))
 
 
 def alm_plan(*words: str | Path) -> int:

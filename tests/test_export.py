@@ -150,9 +150,10 @@ def test_the_table_says_part_nodes_size_precision_error_and_seconds(
     run_export("--model", checkpoint, "--out", tmp_path / "out", "--part", "mel", "--part", "embed")
     said = capsys.readouterr()
     title, mel, embed = said.out.strip().split("\n")
-    assert title.split() == "part nodes size precision worst error relative seconds".split()
-    assert mel.split()[0] == "mel" and "e-" in mel
-    assert embed.split()[0] == "embed"
+    words = "part nodes size precision worst error relative rms verdict seconds"
+    assert title.split() == words.split()
+    assert mel.split()[0] == "mel" and "e-" in mel and "exact" in mel.split()
+    assert embed.split()[0] == "embed" and "exact" in embed.split()
     assert "[1/2] mel: tracing" in said.err
 
 
@@ -167,7 +168,12 @@ def test_half_precision_is_half_the_bytes_and_says_what_it_costs(
         assert one and other
         assert other.precision == "fp16"
         assert other.bytes < 0.75 * one.bytes, name  # tiny parts are half structure
-        assert 0 < other.measured["parity"]["worst_rel"] < 3e-2
+        parity = other.measured["parity"]
+        assert 0 < parity["worst_rel"] < 3e-2
+        assert parity["verdict"] == "within bound" and 0 < parity["rms"] <= parity["bound"]
+    assert all(p.measured["parity"]["verdict"] == "exact" for p in whole.parts)
+    mel = half.part("mel")
+    assert mel and mel.measured["parity"]["verdict"] == "exact"
     decoder = half.part("decoder")
     assert decoder and decoder.inputs["past_key_values.0.key"].dtype == "float16"
     answer = alm.load(out, provider="cpu").generate(clip, "transcribe", num_beams=1)

@@ -148,12 +148,15 @@ def test_precisions_are_joined_by_plus() -> None:
 def test_a_table_is_stored_as_it_says(dtype: str, worst: float, tmp_path: Path) -> None:
     rows = torch.randn(50, 24)
     rows[7] = 0
-    stored, files = table.write(rows, tmp_path / "embed.npy", dtype)
+    stored, files, measured = table.write(rows, tmp_path / "embed.npy", dtype)
     found: Any = np.load(files[0]).astype(np.float32)
     if dtype == "int8":
         found = found * np.load(files[1])[:, None]
     assert stored == dtype and (found[7] == 0).all()
-    assert np.abs(found - rows.numpy()).max() <= worst * rows.abs().max()
+    error = np.abs(found - rows.numpy())
+    assert error.max() <= worst * rows.abs().max()
+    assert measured.worst_abs == pytest.approx(error.max())
+    assert (measured.verdict(worst) == "exact") == (dtype == "float32")
 
 
 def test_a_lever_that_would_leave_an_infinity_is_refused(tmp_path: Path) -> None:

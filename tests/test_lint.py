@@ -16,6 +16,7 @@ import export
 from alm import _graphnodes, command, lint, targets, tools
 from alm._trtgraph import fitted
 from alm.errors import UnknownName
+from alm.lint import _report
 from alm.lint._rule import Case
 from alm.manifest import File, Part
 from alm.ports import Span
@@ -95,7 +96,24 @@ def test_a_foreign_operator_is_answered_with_the_lever_or_dialect_to_take(
     model = graph([made, made], [("x", FLOAT, [2])], [("y", FLOAT, [2])])
     (found,) = findings(model, JETPACK6, tmp_path)
     assert found.rule == "operator" and way in found.way_out
-    assert found.what.startswith("TensorRT 10.3 has no ") and found.what.endswith(", 2 times")
+    assert found.what.startswith("TensorRT 10.3 has no ") and found.nodes == 2
+
+
+def test_the_table_counts_nodes_and_not_findings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign = [
+        onnx.helper.make_node("Unheard", ["x"], [f"y{i}"], f"n{i}", domain="elsewhere")
+        for i in range(3)
+    ]
+    cubes = [onnx.helper.make_node("Pow", ["i", "i"], [f"z{i}"], f"p{i}") for i in range(2)]
+    outputs = [(f"y{i}", FLOAT, [2]) for i in range(3)] + [(f"z{i}", INT64, [2]) for i in range(2)]
+    model = graph([*foreign, *cubes], [("x", FLOAT, [2]), ("i", INT64, [2])], outputs)
+    found = tuple(findings(model, JETPACK6, tmp_path))
+    _report.table(lint.Verdict(JETPACK6, "TensorRT 10.3", ("part",), 5, found))
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    counts = {row[3]: (row[1], row[2]) for row in rows if len(row) > 3 and row[2].isdigit()}
+    assert counts["operator"] == ("node0", "3") and counts["dtype"] == ("node3", "2")
 
 
 def test_what_a_later_tensorrt_lifted_is_asked_of_the_earlier_alone(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ class Lever:
 
     TABLE = ""
     ENGINE = ""
-    LOSS = 2e-2
+    BOUND = 3e-2
     LEAVES_ALONE = "front ends, convolutions, norms, biases, and all that is computed"
 
     def prepare(self, part: Wrapper, embeds: Embeds) -> None:

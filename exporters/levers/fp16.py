@@ -22,7 +22,7 @@ class Lever:
 
     TABLE = "float16"
     ENGINE = ""
-    LOSS = 5e-3
+    BOUND = 1e-2
     LEAVES_ALONE = (
         "front ends, whose powers span more than float16 holds; norms, softmax, activations and "
         "the residual stream, because float16 norms are a known cause of wrong transcripts; biases"

@@ -29,7 +29,7 @@ class Lever:
 
     TABLE = "int8"
     ENGINE = "onnxruntime"
-    LOSS = 0.2
+    BOUND = 0.2
     LEAVES_ALONE = (
         "front ends, whose powers span more than 8 bits hold; convolutions, for which integer "
         "kernels are slower here; attention's own products, which have no constant side; norms"

@@ -26,7 +26,7 @@ class Lever:
 
     TABLE = "int8"
     ENGINE = ""
-    LOSS = 0.1
+    BOUND = 0.2
     LEAVES_ALONE = (
         "convolutions and the cache, which get float16; front ends, whose powers span more than "
         "that holds; attention's own products, which get float16 in the dialect standard; norms, "

@@ -18,118 +18,60 @@ from alm.ports import CACHE_IN, Port
 TASK = "transcribe"
 LETTERS = 4  # of a prompt in a token, in English
 SAMPLES = 320  # of audio in a row of Whisper's or BEATs', where no span says how many there are
-CACHE_LEVER = "kv8"  # says how the cache is stored, not the weights
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Bytes of a weight of a decoder."""
-
-    layers: float
-    head: float
-    down: float = 0.0  # of the layers' last product, a third of the wide middle; 0: as `layers`
-
-
-def _blocks(bits: int, block: int, scale_bits: int = 32, zero: bool = True) -> float:
-    """Bytes of a weight in blocks, each with a scale and perhaps a zero point."""
-    return (bits + (scale_bits + bits * zero) / block) / 8
-
-
-INT8, INT4, INT4_FINE = _blocks(8, 128), _blocks(4, 256), _blocks(4, 32)
-INT4_TRT = _blocks(4, 128, scale_bits=16, zero=False)
-# By lever; `int4head16` is what TensorRT Edge-LLM's figures are of, and no lever makes it.
-DECODER = {
-    "fp32": Stored(4, 4),
-    "fp16": Stored(2, 2),
-    "bf16": Stored(2, 2),
-    "int8": Stored(INT8, INT8),
-    "int4head16": Stored(INT4, 2),
-    "int4head8": Stored(INT4, INT8),
-    "int4": Stored(INT4, INT4),
-    "int4mixed": Stored(INT4_FINE, INT8, INT8),
-    "int8dq": Stored(1, 1),  # one scale an output
-    "int4dq": Stored(INT4_TRT, 1),
-}
 
 
 @dataclass(frozen=True)
 class Heard:
-    """A part before the decoder: how much there is of it, and how it is stored."""
+    """A part before the decoder, and how many weights it has."""
 
     part: Part
-    weights: float
-    precision: str  # fp32, fp16, bf16 or int8
+    weights: int
 
-    def bytes_as(self, precision: str) -> float:
-        """Its bytes in another precision; front ends stay as they are."""
-        if self.part.role == "frontend":
-            return float(self.part.bytes)
-        return self.weights * DECODER[precision].head
+    def bytes_as(self, weight: float) -> float:
+        """Its bytes with so many of them a weight; front ends stay as they are."""
+        return float(self.part.bytes) if self.part.role == "frontend" else self.weights * weight
 
-
-def lever(precision: str) -> str:
-    """The lever that stores the weights: int4 of int4+kv8 and of bf16+int4, fp32 of kv8."""
-    names = [name for name in precision.split("+") if name and name != CACHE_LEVER]
-    integers = [name for name in names if name.startswith("int")]
-    return (integers or names or ["fp32"])[0]
-
-
-def stored(precision: str) -> Stored | None:
-    """How a precision stores a decoder; a lever nobody told us of as the one its name begins with.
-
-    None where there is none.
-    """
-    name = lever(precision)
-    alike = max((known for known in DECODER if name.startswith(known)), key=len, default="")
-    return DECODER.get(alike)
+    @property
+    def wide(self) -> bool:
+        """Whether it lies in the folder in float32."""
+        return self.part.bytes > 3 * self.weights
 
 
 def heard(part: Part) -> Heard:
-    """An encoder, bridge or front end, its weights counted from its bytes."""
-    name = lever(part.precision)
-    if part.role == "frontend":
-        name = "fp32"  # whatever the lever: see the levers' LEAVES_ALONE
-    elif name.startswith("int"):
-        name = "int8"  # every lever of integers stores these parts so
-    each = {"fp32": 4, "int8": 1}.get(name, 2)
-    return Heard(part, part.bytes / each, name)
+    """An encoder, bridge or front end."""
+    return Heard(part, weights(part))
 
 
-def decoder_weights(part: Part, dimensions: Mapping[str, Any]) -> tuple[float, float]:
-    """Weights of a decoder's layers, and of its head, from its bytes and its precision.
+def weights(part: Part) -> int:
+    """How many weights a part has, as the exporter counted them.
 
     Raises:
-        BadArtifacts: nothing is known of its precision, or there are fewer bytes than its head has.
+        BadArtifacts: the manifest does not say; alm-edge before the count was written made it.
     """
-    kind = stored(part.precision)
-    if kind is None:
+    count = part.measured.get("weights")
+    if type(count) is not int or count < 0:
         raise BadArtifacts(
-            f"how many bytes a weight of precision {part.precision!r:.80} has is not known; "
-            f"known are: {', '.join(DECODER)}"
+            f"the manifest does not say how many weights part {part.name} has; export it again "
+            "with this version of alm-edge"
         )
-    hidden, vocab = (dimensions[n] for n in ("hidden", "vocab"))
+    return count
+
+
+def decoder_weights(part: Part, dimensions: Mapping[str, Any]) -> tuple[int, int]:
+    """Weights of a decoder's layers, and of its head.
+
+    Raises:
+        BadArtifacts: they are not said, or are fewer than the head alone has.
+    """
+    hidden, vocab = (dimensions[name] for name in ("hidden", "vocab"))
     head = hidden * vocab
-    left, layers = part.bytes - head * kind.head, 0.0
-    if kind.down:
-        attention = _attention(dimensions)
-        wide = left - attention * kind.layers
-        layers = attention + wide / ((2 * kind.layers + kind.down) / 3)
-    else:
-        layers = left / kind.layers
+    layers = weights(part) - head
     if layers <= 0:
         raise BadArtifacts(
-            f"part {part.name} has {part.bytes} bytes, too few for a head of "
-            f"{hidden} x {vocab} weights in {part.precision}"
+            f"part {part.name} has {head + layers} weights, too few for a head of "
+            f"{hidden} x {vocab}"
         )
-    return layers, float(head)
-
-
-def _attention(dimensions: Mapping[str, Any]) -> int:
-    layers, heads, kv_heads, wide, hidden = (
-        value if isinstance(value := dimensions.get(name), int) else 0
-        for name in ("layers", "heads", "kv_heads", "head_dim", "hidden")
-    )
-    return layers * 2 * hidden * wide * (heads + kv_heads)
+    return layers, head
 
 
 def cache(decoder: Part, positions: int, dtype: str = "") -> int:

@@ -8,36 +8,31 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from alm import _counted
-from alm._counted import DECODER, Heard
+from alm import _counted, targets
+from alm._counted import Heard
 from alm.devices import Device
 from alm.errors import BadArtifacts, BadOption
 from alm.manifest import Manifest, Part
+from alm.targets._data import Stored
 
 PROGRAM = 0.95e9  # bytes of a process with CUDA and an engine, without weights
 WORKING = 1.17  # bytes of a running engine for each byte of weights: work space, activations
 MEMORY_ERROR = 0.05
-HALF = "fp16"  # of encoders and bridges on a GPU
-FIGURES = "int4head16"  # the precision that the published figures are of
 SMALL = 0.25e9  # bytes a token; the smallest model with published figures reads twice that
 SMALL_ERROR = 0.5
-MATTERS = 0.05  # the cache's share of a step's bytes from which int8 is worth a row
+SLOWER = 2  # times as long as in float16: TF32, in which a GPU computes float32, has half the rate
+HALF = "float16"  # of the KV cache in every precision of TensorRT's targets but fp32
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A precision of the model; `own`: what lies in the folder."""
+    """A precision of the decoder, and how it and the parts before it are stored."""
 
-    decoder: str  # levers, as the manifest has them
+    precision: str  # as the exporter takes it
+    stored: Stored  # the decoder
     encoders: str
-    cache: str  # dtype of the KV cache
-    own: bool = False
-
-
-CHOICES = tuple(
-    Choice(name, HALF, "float16") for name in ("fp16", "int8", FIGURES, "int4head8", "int4")
-)
-SHORT_CACHE = Choice("int4head8+kv8", HALF, "int8")
+    encoder_weight: float  # bytes
+    cache: str = HALF  # dtype of the KV cache
 
 
 def fits(load: float, run: float, usable: float) -> str:
@@ -102,17 +97,40 @@ class Planned:
     @cached_property
     def own(self) -> Choice:
         """What lies in the folder."""
-        others = sorted({each.precision for each in self.heard if each.part.role != "frontend"})
-        dtype = _counted.cache_dtype(self.decoder)
-        return Choice(self.decoder.precision or "fp32", "/".join(others) or "-", dtype, own=True)
+        others = [each for each in self.heard if each.part.role != "frontend"]
+        names = "/".join(sorted({each.part.precision or "fp32" for each in others})) or "-"
+        total = sum(each.weights for each in others)
+        stored = self.decoder.bytes / (self.layers + self.head)
+        return Choice(
+            self.decoder.precision or "fp32",
+            Stored(stored, stored),
+            names,
+            sum(each.part.bytes for each in others) / total if total else 0.0,
+            _counted.cache_dtype(self.decoder),
+        )
+
+    @cached_property
+    def offered(self) -> list[Choice]:
+        """What can be exported and built for the device."""
+        found: dict[str, Choice] = {}
+        for goal in map(targets.find, self.device.targets):
+            encoders = goal.AUTO["encoder"]
+            weight = goal.PRECISIONS[encoders].layers
+            for name, stored in goal.PRECISIONS.items():
+                cache = "float32" if stored.layers == 4 else HALF
+                found.setdefault(name, Choice(name, stored, encoders, weight, cache))
+        return list(found.values())
 
     def choices(self) -> list[Choice]:
-        """What lies in the folder, then what else there could be."""
-        read = self._decoder_bytes(SHORT_CACHE)
-        cache = _counted.cache(self.decoder, self.context, "float16")
-        offered = CHOICES + ((SHORT_CACHE,) if cache > MATTERS * (read + cache) else ())
-        own = Choice(self.own.decoder, self.own.encoders, self.own.cache)
-        return [self.own, *(choice for choice in offered if choice != own)]
+        """What lies in the folder, then what else can be built for the device."""
+        own = (self.own.precision, self.own.encoders)
+        return [self.own, *(c for c in self.offered if (c.precision, c.encoders) != own)]
+
+    def buildable(self, choice: Choice) -> bool:
+        """Whether a target of the device takes every lever of its precisions."""
+        names = {*choice.precision.split("+"), *choice.encoders.split("/")}
+        single = {lever for name in names for lever in name.split("+")} - {"-"}
+        return any(single <= set(targets.find(name).PRECISIONS) for name in self.device.targets)
 
     def choice(self, choice: Choice) -> dict[str, Any]:
         """A row of the plan: bytes, milliseconds, and whether it fits."""
@@ -123,12 +141,14 @@ class Planned:
         weights = decoder + sum(parts)
         load = PROGRAM + weights + max([decoder, *parts])
         run = PROGRAM + WORKING * weights + cache
-        step, error = device.step(decoder + row), self._step_error(choice)
+        step = device.step(decoder + row)
+        error = max(device.step_error, SMALL_ERROR) if decoder < SMALL else device.step_error
         return {
-            "precision": choice.decoder,
+            "precision": choice.precision,
             "encoders": choice.encoders,
             "cache": choice.cache,
-            "own": choice.own,
+            "own": choice is self.own,
+            "buildable": self.buildable(choice),
             "weights": weights,
             "decoder_bytes": decoder,
             "cache_bytes": cache,
@@ -146,26 +166,19 @@ class Planned:
         }
 
     def _decoder_bytes(self, choice: Choice) -> float:
-        if choice.own:
-            return float(self.decoder.bytes)
-        stored = DECODER[_counted.lever(choice.decoder)]
-        return self.layers * stored.layers + self.head * stored.head
+        return self.layers * choice.stored.layers + self.head * choice.stored.head
 
     def _bytes(self, each: Heard, choice: Choice) -> float:
-        return float(each.part.bytes) if choice.own else each.bytes_as(choice.encoders)
-
-    def _step_error(self, choice: Choice) -> float:
-        of_figures = choice.decoder == FIGURES
-        error = self.device.step_error if of_figures else self.device.other_error
-        return max(error, SMALL_ERROR) if self._decoder_bytes(choice) < SMALL else error
+        own = choice is self.own
+        return float(each.part.bytes) if own else each.bytes_as(choice.encoder_weight)
 
     def _clip(self, seconds: float, choice: Choice) -> dict[str, Any]:
         """Until the first token of a clip, or of its first window if it has several."""
         device, decoder = self.device, self._decoder_bytes(choice)
-        lever = _counted.lever(choice.decoder)
         _, tokens = _counted.prompt_tokens(self.said, seconds)
-        operations = 2 * self.layers * tokens * _slowly(lever)
-        prompt = device.prompt(decoder, operations, int4=lever.startswith("int"))
+        slower = SLOWER if choice.stored.layers > 3 else 1
+        operations = 2 * self.layers * tokens * slower
+        prompt = device.prompt(decoder, operations, int4=choice.stored.layers < 2)
         encoders = sum(self._encoder(each, seconds, choice) for each in self.heard)
         error = encoders * device.encoder_error + prompt * device.prompt_error
         return {
@@ -177,8 +190,8 @@ class Planned:
         }
 
     def _encoder(self, each: Heard, seconds: float, choice: Choice) -> float:
-        own = choice.own and each.part.role != "frontend"
-        operations = self._operations(each, seconds) * _slowly(each.precision if own else HALF)
+        wide = choice is self.own and each.wide and each.part.role != "frontend"
+        operations = self._operations(each, seconds) * (SLOWER if wide else 1)
         return self.device.encode(self._bytes(each, choice), operations)
 
     def _operations(self, each: Heard, seconds: float) -> float:
@@ -187,10 +200,10 @@ class Planned:
     # --- for all of them
 
     def parts(self) -> list[dict[str, Any]]:
-        """Every part before the decoder, in float16, for each clip."""
+        """Every part before the decoder, as it is offered, for each clip."""
 
         def clip(each: Heard, seconds: float) -> dict[str, Any]:
-            took = self._encoder(each, seconds, CHOICES[0])
+            took = self._encoder(each, seconds, self.offered[0])
             return {
                 "seconds": seconds,
                 "operations": self._operations(each, seconds),
@@ -215,14 +228,17 @@ class Planned:
         if self.device.remark:
             yield self.device.remark
         yield (
-            f"{FIGURES}, of which the figures are, keeps lm_head in float16; int4head8 has it in "
-            "int8, int4 in 4 bits"
+            "every time here is predicted and none was measured: an engine of alm build is taken "
+            "to be as fast as the one of those figures; on the device, alm bench measures"
         )
-        yield (
-            "times are those of an engine as fast as the one of the figures; alm bench measures "
-            "what yours does"
-        )
-        if self._decoder_bytes(self.own) < SMALL or self._decoder_bytes(CHOICES[-1]) < SMALL:
+        if not self.buildable(self.own):
+            yield (
+                f"what lies in the folder ({self.own.precision}, encoders {self.own.encoders}) is "
+                f"not for TensorRT on this device; export it again with --target "
+                f"{self.device.targets[-1]} --precision auto, or run it there with ONNX Runtime, "
+                "whose speed is not predicted"
+            )
+        if min(self._decoder_bytes(choice) for choice in self.choices()) < SMALL:
             yield (
                 "this model is smaller than any with published figures: launching, not reading, "
                 "takes its time, and the encoders' milliseconds leave that out"
@@ -244,11 +260,6 @@ class Planned:
                 f"clips beyond {self.window:g} s are heard window after window, each with its own "
                 "answer: the first token is that of the first window"
             )
-
-
-def _slowly(precision: str) -> int:
-    """Times as long as in float16: TF32, in which a GPU computes float32, has half the rate."""
-    return 2 if precision == "fp32" else 1
 
 
 def spread(value: float, error: float) -> dict[str, float]:

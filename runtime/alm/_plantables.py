@@ -21,12 +21,12 @@ def show(found: Mapping[str, Any]) -> None:
         _memory(found),
     )
     table(
-        "speed, with error bars; first token in ms",
+        "predicted speed, with error bars; first token in ms",
         "decoder|>tokens/s|" + "".join(f">first, {clip}|" for clip in clips),
         _speed(found),
     )
     heads = "".join(f">{clip}|" for clip in clips)
-    table("before the decoder, in fp16, ms", f"part|>weights|>GFLOP|{heads}", _parts(found))
+    table("before the decoder, predicted, ms", f"part|>weights|>GFLOP|{heads}", _parts(found))
     print()
     for note in found["notes"]:
         print(f"note: {note}")
@@ -36,6 +36,8 @@ def _about(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     device, model = found["device"], found["model"]
     size = inspection.size
     yield "device", f"{device['title']}; {size(int(device['usable']))} for a program"
+    yield "engines", f"TensorRT, exported with --target {' or '.join(device['targets'])}"
+    yield "predicted from", device["source"]
     decoder, others = model["decoder_weights"] / 1e6, model["other_weights"] / 1e6
     yield (
         "model",
@@ -66,8 +68,8 @@ def _memory(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 
 def _speed(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for row in found["choices"]:
-        first = (_bar(clip["first_token"]) for clip in row["clips"])
-        yield _name(row), _bar(row["tokens_per_second"]), *first, ""
+        cells = [row["tokens_per_second"], *(clip["first_token"] for clip in row["clips"])]
+        yield _name(row), *(_bar(cell) if row["buildable"] else "-" for cell in cells), ""
 
 
 def _name(row: Mapping[str, Any]) -> str:

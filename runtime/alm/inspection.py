@@ -20,6 +20,7 @@ PORT = 8080  # where Netron is served
 GRAPH = ".onnx"
 WIDE = 1000  # columns of a pipe or a file: nothing is folded there
 WIDEST = 20_000  # characters of a cell
+PARTS = "part|role|opset, dialect|precision|>nodes|>size|>error|>relative|>rms|verdict"
 
 
 @dataclass
@@ -166,9 +167,7 @@ def _print(
     table = printer()
     if whole:
         table("", "|", _header(folder, said))
-    table(
-        "parts", "part|role|opset, dialect|precision|>nodes|>size|>error|>relative", _parts(parts)
-    )
+    table("parts", PARTS, _parts(parts))
     files = [file for part in parts for file in part.files]
     files += [said.tokenizer] if whole and said.tokenizer else []
     table(
@@ -251,8 +250,17 @@ def _parts(parts: Sequence[Part]) -> Iterator[tuple[str, ...]]:
             part.precision,
             str(part.nodes or "-"),
             size(part.bytes),
-            *(_error(parity.get(name)) for name in ("worst_abs", "worst_rel")),
+            *(_error(parity.get(name)) for name in ("worst_abs", "worst_rel", "rms")),
+            _verdict(parity),
         )
+
+
+def _verdict(parity: Mapping[str, Any]) -> str:
+    """ "exact", "within 0.3", or "-" where the manifest says none."""
+    said, bound = parity.get("verdict"), parity.get("bound")
+    if isinstance(said, str) and said.startswith("within") and isinstance(bound, int | float):
+        return f"within {bound:g}"
+    return said if isinstance(said, str) else "-"
 
 
 def _error(value: object) -> str:

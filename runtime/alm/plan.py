@@ -30,9 +30,10 @@ def predict(
             and the longest answer.
 
     Returns:
-        Plain data: device, model, choices (one for each precision, that of the folder first), parts
-        (those before the decoder, in float16), notes. Times are milliseconds, sizes bytes; what has
-        an error bar is an object of `value`, `least` and `most`.
+        Plain data: device, model, choices (that of the folder first, then each precision that can
+        be built for the device), parts (those before the decoder, as they are offered), notes.
+        Times are milliseconds and predicted, sizes bytes; what has an error bar is an object of
+        `value`, `least` and `most`.
 
     Raises:
         UnknownName, BadOption: no such device, a context beyond the model's.
@@ -53,6 +54,7 @@ def predict(
             "memory": known.memory,
             "usable": known.usable,
             "source": known.source,
+            "targets": list(known.targets),
         },
         "model": made.about(),
         "choices": choices,

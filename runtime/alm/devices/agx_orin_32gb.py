@@ -14,7 +14,6 @@ DEVICE = Device(
     compute=27 * TERA * COMPUTE_REACHED,
     source="no figure was published: agx-orin-64gb has the same bandwidth and a larger GPU",
     step_error=0.20,
-    other_error=0.20,
     prompt_error=0.25,
     encoder_error=0.35,
 )

@@ -9,6 +9,7 @@ READ = 220 * GB
 DEVICE = Device(
     title="Jetson AGX Thor T5000 128 GB (273 GB/s)",
     memory=128 * GIB,
+    targets=("trt-jetpack7",),
     step_ms=1.5,
     step_rate=READ,
     prompt_ms=13.5,
@@ -19,7 +20,6 @@ DEVICE = Device(
     source="fitted to figures in NVFP4 and of vLLM, which do not agree better than 20 %; of int4 "
     "there is one prompt, of encoders nothing",
     step_error=0.20,
-    other_error=0.20,
     prompt_error=0.30,
     encoder_error=0.50,
 )

@@ -24,7 +24,6 @@ DEVICE = Device(
     compute=5 * TERA * COMPUTE_REACHED,
     source="no figure was published: scaled from orin-nano-8gb by the datasheets",
     step_error=0.25,
-    other_error=0.25,
     prompt_error=0.30,
     encoder_error=0.35,
 )

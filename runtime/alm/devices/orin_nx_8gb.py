@@ -13,8 +13,7 @@ DEVICE = Device(
     prompt_ms_per_gb=6.5,
     compute=19 * TERA * COMPUTE_REACHED,
     source="no figure was published: as orin-nx-16gb, which has the same GPU and bandwidth",
-    step_error=0.15,
-    other_error=0.20,
+    step_error=0.20,
     prompt_error=0.25,
     encoder_error=0.35,
 )

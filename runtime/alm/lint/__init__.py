@@ -28,6 +28,7 @@ class Finding:
     way_out: str
     source: str
     refused: bool  # False: it builds, and this should be known
+    nodes: int = 1  # nodes (or ports) of which this is true; 0 where it is the whole graph
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def examine(case: Case) -> Iterator[Finding]:
                 breach.way_out,
                 breach.source or rule.source,
                 rule.refused,
+                breach.nodes,
             )
 
 

@@ -44,14 +44,18 @@ def summary(verdict: Verdict) -> str:
 
 def _rows(findings: Sequence[Finding]) -> list[tuple[str, ...]]:
     """Findings that differ in the node alone share a row, with the first node and their number."""
-    groups: dict[Finding, list[str]] = {}
+    groups: dict[Finding, dict[str, int]] = {}
     for found in findings:
-        alike = replace(found, node="")
-        groups.setdefault(alike, []).append(found.node)
+        alike = replace(found, node="", nodes=0)
+        groups.setdefault(alike, {})[found.node] = found.nodes  # a node breaks a rule once
     return [
-        (f.part, nodes[0], str(len(nodes)), f.rule, f.what, f.way_out, f.source)
+        (f.part, next(iter(nodes)), str(sum(nodes.values()) or "-"), f.rule, *_why(f))
         for f, nodes in groups.items()
     ]
+
+
+def _why(found: Finding) -> tuple[str, str, str]:
+    return found.what, found.way_out, found.source
 
 
 def _data(verdict: Verdict) -> dict[str, object]:

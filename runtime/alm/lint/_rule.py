@@ -24,6 +24,7 @@ class Breach:
     what: str
     way_out: str
     source: str = ""  # where the rule's own does not fit
+    nodes: int = 1  # that this breach stands for; 0 where it is the whole graph
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,8 @@ def operator(case: Case) -> Iterator[Breach]:
             continue
         seen.add(node.op)  # once an operator: a report of a thousand rows is not read
         count = case.graph.file.nodes[node.op]
-        times = f", {count} times" if count > 1 else ""
-        what = f"{limits.engine} has no {node.op}{times}"
-        yield Breach(called(node), what, _instead(case, node.op), limits.source)
+        what = f"{limits.engine} has no {node.op}"
+        yield Breach(called(node), what, _instead(case, node.op), limits.source, count)
 
 
 def _instead(case: Case, op: str) -> str:
@@ -74,6 +73,7 @@ def opset(case: Case) -> Iterator[Breach]:
             f"the graph is of opset {found}, and {limits.engine} reads {least} to {most}",
             f"export with --dialect {case.goal.DIALECT}",
             limits.source,
+            nodes=0,
         )
 
 

@@ -1,9 +1,10 @@
 """Where the artifacts will run, one file each.
 
 A file says the decoder's DIALECT, the default PRECISION, what AUTO is for each role of a part,
-ENGINES: those whose own operators a graph may hold, PRECISIONS: those that it takes (none listed:
-all), LIMITS: what its engine takes of a graph, and BUILD: how an engine is built (None: graphs run
-as they are). On a command line its name has hyphens: trt-jetpack6.
+ENGINES: those whose own operators a graph may hold, PRECISIONS: those that it takes, with the
+bytes that each stores a weight in (none listed: all), LIMITS: what its engine takes of a graph, and
+BUILD: how an engine is built (None: graphs run as they are). On a command line its name has
+hyphens: trt-jetpack6.
 """
 
 from __future__ import annotations

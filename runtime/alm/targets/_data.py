@@ -11,6 +11,19 @@ ANYTHING = ("*",)
 
 
 @dataclass(frozen=True)
+class Stored:
+    """Bytes of a weight, scales included, in a decoder's layers and in its `lm_head`."""
+
+    layers: float
+    head: float
+
+
+def blocks(bits: int, block: int, scale_bits: int) -> float:
+    """Bytes of a weight of so many bits in blocks that have a scale each and no zero point."""
+    return (bits + scale_bits / block) / 8
+
+
+@dataclass(frozen=True)
 class Operator:
     """What an engine wants of an operator.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from alm.targets._data import FLOATS, INTEGERS, Operator
+from alm.targets._data import FLOATS, INTEGERS, Operator, Stored, blocks
 
 Version = tuple[int, int]
 
@@ -22,7 +22,13 @@ PORTS = (*ALL, "uint8")
 
 # What a target of any TensorRT says of precisions.
 PRECISION = "fp16"
-PRECISIONS = ("fp32", "fp16", "bf16", "int8dq", "int4dq")
+PRECISIONS = {
+    "fp32": Stored(4, 4),
+    "fp16": Stored(2, 2),
+    "bf16": Stored(2, 2),
+    "int8dq": Stored(1, 1),  # one scale an output
+    "int4dq": Stored(blocks(4, 128, 16), 1),  # `lm_head` in 8 bits
+}
 ENGINES = ("tensorrt",)
 AUTO = {
     "frontend": "fp32",

@@ -6,7 +6,7 @@ from alm.targets._data import Limits
 
 DIALECT = "ort"
 PRECISION = "fp32"
-PRECISIONS = ()
+PRECISIONS = {}
 ENGINES = ("onnxruntime",)  # whose own operators may be used
 # What loses nothing that can be heard and is fastest here: see bench/results.
 AUTO = {

@@ -6,7 +6,7 @@ from alm.targets._data import Limits
 
 DIALECT = "decomposed"
 PRECISION = "fp32"
-PRECISIONS = ()
+PRECISIONS = {}
 ENGINES = ()  # whose own operators may be used
 AUTO = {
     "frontend": "fp32",
