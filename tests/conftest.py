@@ -6,13 +6,14 @@ import functools
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from filelock import FileLock  # of torch
 from reference import SALMONN
 
 import export
@@ -69,18 +70,30 @@ def run_export(*words: str | Path) -> None:
         assert command.run(export.app, [str(word) for word in (*words, "--debug")]) == 0
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that one of the workers of this run makes, and that all of them read."""
+    root = factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    folder, done = root / name, root / f"{name}.done"
+    with FileLock(root / f"{name}.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed half-way
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """config.yaml of a tiny random SALMONN with BEATs and LoRA, whose window is 4 s."""
-    return make(tmp_path_factory.mktemp("checkpoint") / "tiny", TINY)
+    return made_once(tmp_path_factory, "checkpoint", lambda out: make(out, TINY)) / "config.yaml"
 
 
 @pytest.fixture(scope="session")
 def artifacts(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, exported whole: dialect standard, float32, any batch. Never to be changed."""
-    out = tmp_path_factory.mktemp("artifacts") / "tiny"
-    run_export("--model", checkpoint, "--out", out, "--dynamic-batch", "--dialect", "standard")
-    return out
+    words = ("--model", checkpoint, "--dynamic-batch", "--dialect", "standard", "--out")
+    return made_once(tmp_path_factory, "artifacts", lambda out: run_export(*words, out))
 
 
 @pytest.fixture(scope="session")

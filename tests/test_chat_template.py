@@ -156,7 +156,7 @@ def test_a_template_without_end_is_stopped() -> None:
     loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     start = time.monotonic()
     assert f"takes more than {_jinja.MOST_SECONDS} s" in refusal(loop)
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 300
 
 
 def test_a_template_of_a_book_is_not_even_read() -> None:

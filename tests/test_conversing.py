@@ -19,7 +19,7 @@ SHORT = ("--max-new-tokens", "8", "--num-beams", "1")
 
 def piped(*words: str | Path, lines: str) -> tuple[int, str, str]:
     run = process(ALM_RUN, *words, *SHORT)
-    out, err = run.communicate(lines.encode(), timeout=120)
+    out, err = run.communicate(lines.encode(), timeout=300)
     return run.returncode, out.decode(), err.decode()
 
 
@@ -97,7 +97,7 @@ def test_at_a_terminal_a_wrong_line_costs_only_itself(artifacts: Path, clip: Pat
     for line in ("/sing\n", "hear <audio> and <audio>\n", "describe\n", "/quit\n"):
         time.sleep(0.1)
         os.write(here, line.encode())
-    out, err = run.communicate(timeout=120)
+    out, err = run.communicate(timeout=300)
     os.close(here)
     alone = alm.load(artifacts).chat(max_new_tokens=8, num_beams=1).ask("describe", str(clip))
     assert run.returncode == 0 and out.decode() == alone.text + "\n"

@@ -55,7 +55,7 @@ def viewer(artifacts: Path) -> Iterator[Viewer]:
 
 def get(port: int, path: str, host: str = "") -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body."""
-    line = http.client.HTTPConnection(HOST, port, timeout=10)
+    line = http.client.HTTPConnection(HOST, port, timeout=60)
     try:
         line.request("GET", path, headers={"Host": host or f"{HOST}:{port}"})
         answer = line.getresponse()
@@ -146,7 +146,7 @@ def test_a_changed_graph_is_not_served(own: Path, capsys: pytest.CaptureFixture[
 def test_without_netron_the_answer_is_how_to_install_it(artifacts: Path) -> None:
     code = f"import sys; sys.modules['netron'] = None; {ALM}"
     line = [sys.executable, "-c", code, "inspect", str(artifacts), "--netron", "mel"]
-    run = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(line, capture_output=True, text=True, timeout=300)
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr.startswith("error: netron is not installed; try: pip install 'alm-edge[netr")
 

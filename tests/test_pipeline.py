@@ -92,7 +92,7 @@ def test_a_missing_tensor_is_answered_with_who_wanted_it_and_what_there_is() -> 
 
 
 def test_parts_that_do_not_wait_for_each_other_run_side_by_side() -> None:
-    both = threading.Barrier(2, timeout=30)  # passed only by two at once
+    both = threading.Barrier(2, timeout=300)  # passed only by two at once
 
     def meet(name: str) -> Make:
         def make(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
