@@ -63,7 +63,7 @@ def test_asking_for_a_temperature_asks_for_sampling(
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ({"beams": 4}, "unknown option 'beams'; there is: do_sample, early_stopping, "),
+        ({"beams": 4}, "unknown option 'beams'; there is: bad_words_ids, begin_suppress_tokens, "),
         ({"num_beams": 0}, "num_beams must be"),
         ({"max_new_tokens": "many"}, "max_new_tokens must be a whole number"),
         ({"max_new_tokens": 0}, "max_new_tokens must be"),

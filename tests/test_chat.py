@@ -12,6 +12,7 @@ import pytest
 from conftest import run_export
 
 import alm
+from alm import decoding
 from alm._stages import Stages
 from alm.errors import AlmError, BadAudio, BadOption, BadPrompt
 from alm.model import Model
@@ -42,10 +43,10 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
     return (0.1 * made).astype(np.float32)
 
 
-def from_scratch(
-    model: Model, turns: Sequence[tuple[str, list[np.ndarray], list[int]]], most: int
-) -> list[int]:
-    """Greedy answer to the last turn, all of the conversation before it in one prompt."""
+def whole(
+    model: Model, turns: Sequence[tuple[str, list[np.ndarray], list[int]]]
+) -> list[np.ndarray]:
+    """A conversation as one prompt, for `assemble`."""
     row: list[np.ndarray] = []
     heard = 0
     for i, (prompt, clips, answer) in enumerate(turns):
@@ -53,6 +54,14 @@ def from_scratch(
         row += woven(built.pieces, model.ear.hear(clips, Stages())[0])
         row.append(np.array([token for token in answer if token not in model.eos], np.int64))
         heard += len(clips)
+    return row
+
+
+def from_scratch(
+    model: Model, turns: Sequence[tuple[str, list[np.ndarray], list[int]]], most: int
+) -> list[int]:
+    """Greedy answer to the last turn, all of the conversation before it in one prompt."""
+    row = whole(model, turns)
     inputs, lengths = assemble(model.table, [row])
     decoder = Decoder(model.decoder_session, model.decoder_part, model.table)
     decoder.start(1, inputs.shape[1] + most)
@@ -63,6 +72,26 @@ def from_scratch(
             break
         logits = decoder.step(np.array(said[-1:]))
     return said
+
+
+@pytest.mark.parametrize("beams", [2, 4])
+def test_beams_in_a_later_turn_are_those_of_the_whole_conversation_at_once(
+    loaded: Model, beams: int
+) -> None:
+    options = decoding.Options(max_new_tokens=8, num_beams=beams)
+    chat = loaded.chat(num_beams=beams, max_new_tokens=8, min_new_tokens=0)
+    turns: list[tuple[str, list[np.ndarray], list[int]]] = []
+    for prompt, clips in (("What?", [noise(1.5, 1)]), ("And?", [noise(2, 2)]), ("Sure?", [])):
+        turns.append((prompt, clips, []))
+        row = whole(loaded, turns)
+        inputs, lengths = assemble(loaded.table, [row])
+        decoder = Decoder(loaded.decoder_session, loaded.decoder_part, loaded.table)
+        decoder.start(1, inputs.shape[1] + 8)
+        logits = decoder.feed(inputs, lengths)
+        (alone,) = decoding.generate(logits, decoder, options, eos_ids=loaded.eos)
+        answer = chat.ask(prompt, *clips).token_ids
+        assert answer == alone.token_ids
+        turns[-1] = (prompt, clips, answer)
 
 
 def test_several_clips_in_one_prompt_are_heard_in_their_order(loaded: Model) -> None:
