@@ -196,8 +196,8 @@ def test_all_that_is_wrong_with_the_weights_is_named_at_once_with_its_file(copy:
     }.items():
         assert f"{file} does not fit its config; {wrong}" in said
     assert "model.embed_tokens.weight is missing" in said
-    assert f"{QUERY}.lora_B.default.weight is missing" in said
-    assert "model.layers.1.mlp.up_proj.lora_A.default.weight is [4, 5] and not [4, 64]" in said
+    assert f"{QUERY}.lora_B is missing" in said
+    assert "model.layers.1.mlp.up_proj.lora_A is [4, 5] and not [4, 64]" in said
 
 
 def test_files_that_are_not_there_are_named_at_once(copy: Tiny) -> None:
@@ -246,7 +246,7 @@ def other_rank(model: Saved) -> None:
 SPOILT: dict[str, tuple[str, Callable[[Saved], None]]] = {
     "a LoRA that is text": (f"holds what is no tensor: lora_layers.{QUERY}", no_pair),
     "a LoRA that is a number": (f"{QUERY}.lora_A.default.weight is no matrix", no_matrix),
-    "a LoRA of nothing": ("changes what the LLM does not have: model.layers.0.router", no_module),
+    "a LoRA of nothing": ("changes what the model does not have: model.layers.0.router", no_module),
     "a LoRA of two ranks": ("adapter's weights are of rank 2, 4", other_rank),
 }
 

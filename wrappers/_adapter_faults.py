@@ -9,7 +9,7 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
 
 from alm.errors import BadCheckpoint
-from wrappers._adapter_merge import CHANGED, merged
+from wrappers._adapter_merge import CHANGED, check_places, merged
 from wrappers._adapters import Adapter, few
 from wrappers._weights import Weights
 
@@ -20,6 +20,7 @@ def faults(skeleton: nn.Module, adapter: Adapter) -> list[str]:
     Every setting of its config has a tensor, and every tensor a place.
     """
     try:
+        check_places(skeleton, adapter)
         _check_targets(skeleton, adapter)
         weights = Weights("the model")
         for name, value in skeleton.state_dict().items():

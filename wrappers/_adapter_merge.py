@@ -27,6 +27,19 @@ MERGE_TOLERANCE = 1e-4
 CHANGED = (nn.Linear, nn.Conv1d, nn.Embedding)
 
 
+def check_places(skeleton: nn.Module, adapter: Adapter) -> None:
+    """The model has every module that the adapter changes.
+
+    Raises:
+        BadCheckpoint: naming those that it does not have.
+    """
+    there = {n for n, module in skeleton.named_modules() if isinstance(module, CHANGED)}
+    if absent := [site.name for site in adapter.sites if site.name not in there]:
+        raise BadCheckpoint(
+            f"the {adapter.kind.name} adapter changes what the model does not have: {few(absent)}"
+        )
+
+
 def wrap(skeleton: nn.Module, adapter: Adapter) -> dict[str, Tensor]:
     """Wrap the modules that change, and give the adapter's tensors under the names they have then.
 
@@ -34,11 +47,7 @@ def wrap(skeleton: nn.Module, adapter: Adapter) -> dict[str, Tensor]:
         BadCheckpoint: tensors that peft does not ask for, or lacks, or of other shapes.
     """
     kind, sites = adapter.kind, adapter.sites
-    there = {n for n, module in skeleton.named_modules() if isinstance(module, CHANGED)}
-    if absent := [site.name for site in sites if site.name not in there]:
-        raise BadCheckpoint(
-            f"the {kind.name} adapter changes what the model does not have: {few(absent)}"
-        )
+    check_places(skeleton, adapter)
     try:
         config = kind.build(adapter.tensors, sites, adapter.settings)
         with warnings.catch_warnings():
