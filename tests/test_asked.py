@@ -16,6 +16,7 @@ from commands import ALM_RUN, Capture, alm_run, answer, process, refused, sound
 import alm
 from alm import command, manifest, tools
 
+ALM = "import sys; from alm.tools import main; sys.exit(main())"
 SHORT = ("--greedy", "--max-new-tokens", "6")
 
 
