@@ -11,12 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import ALM_RUN, Capture, alm_run, answer, process, refused, sound
+from commands import ALM_RUN, RUNTIME, Capture, alm_run, answer, process, refused, sound
 
 import alm
 from alm import command, manifest, tools
 
-SHORT = ("--greedy", "--max-new-tokens", "6")
+ALM = "import sys; from alm.tools import main; sys.exit(main())"
+SHORT = ("--greedy", "--num-beams", "1", "--max-new-tokens", "6")
+
+
+@pytest.fixture(autouse=True)
+def checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes run this checkout's `alm`, wherever another is installed."""
+    monkeypatch.setenv("PYTHONPATH", str(RUNTIME))
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +140,7 @@ def test_bytes_that_are_no_utf8_are_one_sentence_in_a_prompt_and_fine_in_a_name(
         ([bytes(clips[0]), b"hi\xff"], 1, b"error: the prompt holds bytes that are not UTF-8"),
         ([odd, bytes(clips[0]), b"describe", *map(str.encode, SHORT)], 0, b""),
     ):
-        run = process(ALM_RUN, "--engine", artifacts, *words)  # pyright: ignore
+        run = process(ALM_RUN, "--engine", artifacts, *map(os.fsdecode, words))
         out, err = run.communicate(timeout=120)
         assert (run.returncode, b"unexpected" in err) == (status, False)
         assert err.startswith(sentence or b"note: ")
@@ -177,7 +184,6 @@ def test_what_would_take_all_memory_or_hours_is_refused_before_the_model_is_load
 def test_a_shell_completes_options_and_commands(
     monkeypatch: pytest.MonkeyPatch, code: str, variable: str, typed: str, wanted: str
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(alm.__file__).parents[1]))
     monkeypatch.setenv(variable, "complete_bash")
     monkeypatch.setenv("COMP_WORDS", typed)
     monkeypatch.setenv("COMP_CWORD", "1")
