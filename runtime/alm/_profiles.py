@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from alm._cache import CAPACITY_STEP
 from alm._engines import Profile
-from alm.errors import BadOption
+from alm.errors import BadArtifacts, BadOption
 from alm.manifest import Part
-from alm.ports import Span
+from alm.ports import Port, Span
 
 ROOM = "capacity"  # the axis of a cache in place
 CONTEXT, PROMPT = 2048, 512  # positions, where nothing is said and the model can do as many
@@ -48,6 +48,9 @@ def fit(part: Part, sizes: Sizes) -> Fit:
     batch = {"batch": Span(1, sizes.batch, sizes.batch)}
     if part.role != "decoder":
         return Fit(_made(part, {}, [batch | dict(part.spans)]), {})
+    for axis in ("past", "seq"):
+        if axis not in part.spans:
+            raise BadArtifacts(f"the manifest's part {part.name:.80} has no span of {axis!r}")
     most = part.spans["past"].most
     context = sizes.context or min(CONTEXT, most)
     prompt = sizes.prompt or min(PROMPT, context)
@@ -74,11 +77,21 @@ def _made(
         return ()
     made: list[Profile] = []
     for of in spans:
+        if lacking := _lacking(moving, of):
+            raise BadArtifacts(
+                f"the manifest's part {part.name:.80} has no span of {lacking!r:.80}"
+            )
         least = {axis: span.least for axis, span in of.items()}
         usual = {axis: span.usual for axis, span in of.items()}
         most = {axis: span.most for axis, span in of.items()}
         made.append({n: (p.shape(least), p.shape(usual), p.shape(most)) for n, p in moving.items()})
     return tuple(made)
+
+
+def _lacking(ports: Mapping[str, Port], spans: Mapping[str, Span]) -> str:
+    """A dynamic axis of which nobody says how long it may be; "" when there is none."""
+    named = (axis for port in ports.values() for axis in port.axes if isinstance(axis, str))
+    return next((axis for axis in named if axis not in spans), "")
 
 
 def fits(shapes: Mapping[str, Sequence[int]], profile: Profile) -> str:

@@ -48,11 +48,12 @@ def places(plain: Any) -> list[tuple[Any, Any]]:
     todo = [plain]
     while todo:
         container = todo.pop()
+        if not isinstance(container, dict | list):
+            continue
         keys = list(container) if isinstance(container, dict) else range(len(container))
         for key in keys:
             found.append((container, key))
-            if isinstance(container[key], dict | list):
-                todo.append(container[key])
+            todo.append(container[key])
     return found
 
 

@@ -1,0 +1,161 @@
+"""Each input that once ended in something else than one of our errors, by its name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import onnx
+import pytest
+from commands import alm_run, refused
+
+from alm import command, manifest, text, tools, verify
+from alm.backends._session import EngineOptions
+from alm.errors import BadArtifacts, BadOption
+
+CASES = Path(__file__).resolve().parent / "cases"
+RUN_ONLY = ("min-manifest-axis", "min-manifest-no-tasks")  # a part alone can be looked at
+ALWAYS = [path for path in sorted(CASES.glob("*manifest-*.json")) if path.stem not in RUN_ONLY]
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [path.stem for path in paths]
+
+
+@pytest.mark.parametrize("case", ALWAYS, ids=names(ALWAYS))
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("inspect", "--no-verify"),
+        ("lint", "--target", "cpu"),
+        ("plan", "--device", "agx-orin-64gb"),
+        ("build", "--dry-run"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_manifest_that_broke_a_command_is_refused_by_all_of_them(
+    case: Path, words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(case, tmp_path / manifest.NAME)
+    assert command.run(tools.app, [words[0], str(tmp_path), *words[1:]]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and "is misshapen: " in said.err
+
+
+@pytest.mark.parametrize("name", [*RUN_ONLY, *names(ALWAYS)])
+def test_a_manifest_that_broke_a_run_is_refused_before_a_graph_is_opened(
+    name: str, tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(CASES / f"{name}.json", tmp_path / manifest.NAME)
+    status, said = refused(capsys, "--engine", tmp_path, clip, "transcribe")
+    assert status == 1 and "is misshapen: " in said and len(said) < 1000
+
+
+def test_tasks_that_are_missing_are_named_by_the_list_of_tasks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(CASES / "min-manifest-no-tasks.json", tmp_path / manifest.NAME)
+    status, said = refused(capsys, "--engine", tmp_path, "--list-tasks")
+    assert status == 1 and "lacks 'tasks'" in said
+
+
+@pytest.mark.parametrize("name", ["tokenizer-panic-load", "tokenizer-panic-encode"])
+def test_a_panic_of_rust_is_one_sentence_and_prints_nothing(
+    name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(BadArtifacts, match="its parts do not fit together") as caught:
+        text.load_tokenizer(CASES / f"{name}.json")
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def spoil(folder: Path, change: object) -> None:
+    """Change the first part's graph, and let the manifest know its new hash."""
+    plain = json.loads((folder / manifest.NAME).read_text("utf-8"))
+    file = plain["parts"][0]["files"][0]
+    model = onnx.load(folder / file["name"], load_external_data=False)
+    content = change(model)  # pyright: ignore
+    (folder / file["name"]).write_bytes(content)
+    file.update(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    (folder / manifest.NAME).write_text(json.dumps(plain), "utf-8")
+
+
+def test_a_tensor_name_that_is_no_text_is_one_sentence(
+    own: Path, clip: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def change(model: onnx.ModelProto) -> bytes:
+        model.graph.node[3].input[0] = "ZZZZZZZ"
+        return model.SerializeToString().replace(b"ZZZZZZZ", b"\xff\xfe\xfdZZZZ")
+
+    spoil(own, change)
+    assert alm_run("--engine", own, clip, "transcribe", "--provider", "cpu") == 1
+    said = capfd.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and "is not UTF-8" in said.err
+
+
+@pytest.mark.parametrize("inside", ["graph", "subgraph", "function"])
+@pytest.mark.parametrize(
+    ("domain", "kind", "why"),
+    [
+        ("com.microsoft", "EPContext", "holds code for one engine"),
+        ("evil", "Op", "needs a library of operators"),
+    ],
+)
+def test_operators_that_are_code_from_outside_are_refused_wherever_they_stand(
+    own: Path, domain: str, kind: str, why: str, inside: str
+) -> None:
+    from alm.pipeline import open_part
+
+    def change(model: onnx.ModelProto) -> bytes:
+        node = onnx.helper.make_node(kind, [], ["strange"], domain=domain)
+        if inside == "graph":
+            model.graph.node.append(node)
+        elif inside == "subgraph":
+            graph = onnx.helper.make_graph([node], "g", [], [])
+            model.graph.node.append(onnx.helper.make_node("If", ["c"], [], then_branch=graph))
+        else:
+            ids = [onnx.helper.make_opsetid(domain, 1)]
+            made = onnx.helper.make_function("local", "f", [], ["strange"], [node], ids)
+            model.functions.append(made)
+        return model.SerializeToString()
+
+    spoil(own, change)
+    with pytest.raises(BadArtifacts, match=why):
+        open_part(own, manifest.load(own).parts[0], EngineOptions())
+
+
+def test_threads_beyond_any_use_are_refused() -> None:
+    for threads in (100_000, -1):
+        with pytest.raises(BadOption, match="on this machine"):
+            EngineOptions(threads=threads)
+
+
+def test_a_file_that_is_changed_while_an_engine_opens_it_is_not_used(own: Path) -> None:
+    part = manifest.load(own).parts[0]
+    with (
+        pytest.raises(BadArtifacts, match="changed while it was opened"),
+        verify.unchanged(own, part.files) as paths,
+    ):
+        aside = paths[0].with_name("aside")
+        paths[0].rename(aside)
+        aside.rename(paths[0])  # the same file is back: its time of change tells
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "geteuid"), reason="owners and modes of POSIX")
+def test_a_cache_that_others_may_write_is_ignored_with_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from alm import _remembered
+
+    for number, spoiled in enumerate((0o777, 0o770)):
+        place = tmp_path / str(number)
+        monkeypatch.setenv("ALM_CACHE", str(place))
+        _remembered.remember("a.json", "key", 1, 9)
+        assert place.stat().st_mode & 0o777 == 0o700 and _remembered.recall("a.json") == {"key": 1}
+        place.chmod(spoiled)
+        assert _remembered.recall("a.json") == {} and f"{place} is ignored" in caplog.text
+    monkeypatch.setenv("ALM_CACHE", str(tmp_path / "link"))
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert _remembered.private() is None and "it is a link" in caplog.text
