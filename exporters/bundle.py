@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import glob
 import os
 import shutil
 import sys
+import tempfile
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 
+<<<<<<< HEAD
 from alm import atomic, verify
+=======
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+>>>>>>> layout
 from alm import manifest as manifests
 from alm.errors import AlmError, BadArtifacts
 from alm.manifest import File, Manifest
@@ -18,6 +29,7 @@ from alm.manifest import File, Manifest
 TOOLS = ("torch", "transformers", "peft", "onnx", "onnxscript", "onnx-ir", "onnxsim", "onnxruntime")
 EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 AT_FDCWD = -100
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Bundle:
@@ -28,10 +40,13 @@ class Bundle:
             bundle.publish(manifest)
 
     Leaving the block without `publish` (an error, an interrupt) removes the construction site; a
-    kill leaves it behind, named so that the next export clears it. The old artifacts stay whole.
+    kill leaves it behind, and the next export into the same folder clears it. The old artifacts
+    stay whole. One export at a time works on a folder: the construction site is locked while its
+    process lives.
     """
 
     def __init__(self, out: Path) -> None:
+<<<<<<< HEAD
         self.out = out.resolve()
         self.old = _existing(self.out)
         self.folder: Path  # there is one within the block
@@ -40,6 +55,36 @@ class Bundle:
         for left in atomic.leftovers(self.out):
             shutil.rmtree(left, ignore_errors=True)
         self.folder = atomic.new_folder(self.out)
+=======
+        """Look at `out`, and create nothing.
+
+        Raises:
+            BadArtifacts: it is no folder, or holds something else than artifacts, or may not be
+                read.
+        """
+        try:
+            self.out = out.resolve()
+            self.old = _existing(self.out)
+        except (OSError, ValueError, RuntimeError) as error:
+            if isinstance(error, AlmError):
+                raise
+            raise unwritable(out, error) from error
+        self.folder = self.out
+        self._lock: int | None = None
+
+    def __enter__(self) -> Bundle:
+        try:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self.out)
+            for left in self.out.parent.glob(f".{glob.escape(self.out.name)}.new-*"):
+                shutil.rmtree(left, ignore_errors=True)
+            made = tempfile.mkdtemp(prefix=f".{self.out.name}.new-", dir=self.out.parent)
+            self.folder = Path(made)
+            self.folder.chmod(0o777 & ~_umask())
+        except OSError as error:
+            self._unlock()
+            raise unwritable(self.out, error) from error
+>>>>>>> layout
         return self
 
     def __exit__(
@@ -48,7 +93,17 @@ class Bundle:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder != self.out:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._unlock()
+        if isinstance(error, OSError) and not isinstance(error, AlmError) and ours(error):
+            raise unwritable(self.out, error) from error
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self.out.with_name(f".{self.out.name}.lock").unlink(missing_ok=True)
+            os.close(self._lock)  # the lock goes with it
+            self._lock = None
 
     def file(self, path: Path) -> File:
         """A file of this folder as the manifest lists it."""
@@ -73,6 +128,58 @@ class Bundle:
         _swap(self.folder, self.out)
 
 
+def unwritable(out: Path, error: Exception) -> BadArtifacts:
+    """The sentence about a disk or a folder that takes no artifacts."""
+    number = getattr(error, "errno", None)
+    if number in FULL:
+        return BadArtifacts(
+            f"there is no room for the artifacts where {out} lies "
+            f"({os.strerror(number)}); make room or give another --out: what was there is as it was"
+        )
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    return BadArtifacts(f"{str(out)[:200]} cannot be written: {reason}; give another --out")
+
+
+def ours(error: OSError) -> bool:
+    """Whether an error is of a disk that is full, or of a folder that may not be written."""
+    return error.errno in (*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
+
+
+def _locked(out: Path) -> int | None:
+    """A lock beside `out` that goes with this process; None where the system has no such locks.
+
+    Raises:
+        BadArtifacts: another export is at work there.
+    """
+    if fcntl is None:
+        return None
+    path = out.with_name(f".{out.name}.lock")
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    while True:
+        handle = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                return handle
+            os.close(handle)  # its last holder took the file away after we had opened it
+        except BlockingIOError as error:
+            os.close(handle)
+            raise BadArtifacts(
+                f"another export is writing {out}; wait for it, or give another --out"
+            ) from error
+        except FileNotFoundError:
+            os.close(handle)
+        except OSError:  # a file system without locks
+            os.close(handle)
+            return None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def _existing(out: Path) -> Manifest | None:
     """The manifest of a folder that is already there.
 
@@ -82,7 +189,8 @@ def _existing(out: Path) -> Manifest | None:
     if not out.exists():
         return None
     if not out.is_dir():
-        raise BadArtifacts(f"{out} is a file; --out wants a folder")
+        kind = "a file" if out.is_file() else "no folder"
+        raise BadArtifacts(f"{out} is {kind}; --out wants a folder")
     if not any(path.name != ".gitignore" for path in out.iterdir()):
         return None
     try:

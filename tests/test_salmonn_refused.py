@@ -208,7 +208,7 @@ CONFIGS: dict[str, tuple[type[AlmError], str, Said]] = {
     ),
     "an LLM whose config contradicts itself": (
         BadCheckpoint,
-        "llm/config.json describes no model",
+        "llm/config.json says hidden_size 'wide'",
         lambda c: c.json("llm/config.json", hidden_size="wide"),
     ),
     "an LLM of another activation": (
