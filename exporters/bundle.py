@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import glob
 import os
 import shutil
 import sys
-import tempfile
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 
-<<<<<<< HEAD
-from alm import atomic, verify
-=======
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
 
->>>>>>> layout
+from alm import atomic, verify
 from alm import manifest as manifests
 from alm.errors import AlmError, BadArtifacts
 from alm.manifest import File, Manifest
@@ -46,16 +41,6 @@ class Bundle:
     """
 
     def __init__(self, out: Path) -> None:
-<<<<<<< HEAD
-        self.out = out.resolve()
-        self.old = _existing(self.out)
-        self.folder: Path  # there is one within the block
-
-    def __enter__(self) -> Bundle:
-        for left in atomic.leftovers(self.out):
-            shutil.rmtree(left, ignore_errors=True)
-        self.folder = atomic.new_folder(self.out)
-=======
         """Look at `out`, and create nothing.
 
         Raises:
@@ -76,15 +61,12 @@ class Bundle:
         try:
             self.out.parent.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.out)
-            for left in self.out.parent.glob(f".{glob.escape(self.out.name)}.new-*"):
+            for left in atomic.leftovers(self.out):
                 shutil.rmtree(left, ignore_errors=True)
-            made = tempfile.mkdtemp(prefix=f".{self.out.name}.new-", dir=self.out.parent)
-            self.folder = Path(made)
-            self.folder.chmod(0o777 & ~_umask())
+            self.folder = atomic.new_folder(self.out)
         except OSError as error:
             self._unlock()
             raise unwritable(self.out, error) from error
->>>>>>> layout
         return self
 
     def __exit__(
