@@ -91,7 +91,7 @@ def make(folder: Path, family: str, layers: int = 0, shard_bytes: int = SHARD_BY
 def slots(said: PreTrainedConfig) -> Iterator[Slot]:
     """The tensors of the model that a config describes."""
     with torch.device("meta"):
-        model: Any = AutoModelForMultimodalLM.from_config(said)
+        model: Any = AutoModelForMultimodalLM.from_config(said, trust_remote_code=False)
     for name, tensor in model.state_dict().items():
         norm = "norm" in name and name.endswith("weight")
         yield Slot(name, tuple(tensor.shape), "one" if norm else "normal")

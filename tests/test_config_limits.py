@@ -58,8 +58,8 @@ ROPES: dict[str, dict[str, Any]] = {
         rope_scaling={
             "rope_type": "longrope",
             "factor": 2.0,
-            "short_factor": [1.0],
-            "long_factor": [1.0],
+            "short_factor": [1.0, 1.0, 1.0],
+            "long_factor": [1.0, 1.0, 1.0],
             "original_max_position_embeddings": 8,
         }
     ),

@@ -126,7 +126,7 @@ def _initial(kind: str, config: Any, **more: Any) -> tuple[Tensor, float]:
     try:
         with torch.device("cpu"):  # also when the module is built without weights, on meta
             return ROPE_INIT_FUNCTIONS[kind](config, **more)
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__} {error}"[:200]
         raise BadCheckpoint(f"rope scaling {kind!r} cannot be computed: {reason}") from error
 
