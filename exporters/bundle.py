@@ -156,12 +156,6 @@ def _locked(out: Path) -> int | None:
             return None
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def _existing(out: Path) -> Manifest | None:
     """The manifest of a folder that is already there.
 

@@ -75,7 +75,10 @@ def _table(checkpoint: Checkpoint, settings: Settings, bundle: Bundle) -> Part:
         role="table",
         files=tuple(bundle.file(file) for file in files),
         precision=precision,
-        measured={"stored": dtype, "parity": _judged(TABLE, precision, measured, pulled.bound)},
+        measured={
+            "stored": dtype,
+            "parity": _judged(TABLE, precision, measured, pulled.bound("table")),
+        },
     )
 
 
@@ -98,7 +101,7 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
     give_back()
     work = _Work(truth, part.role, inputs, bundle.folder / f"{name}.onnx", pulled, say)
     kept = _leanest(traced, work, settings)
-    judged = _judged(name, precision, kept.parity, pulled.bound)
+    judged = _judged(name, precision, kept.parity, pulled.bound(part.role))
     return Part(
         name=name,
         role=part.role,
@@ -128,7 +131,7 @@ def _judged(name: str, precision: str, measured: parity.Parity, bound: float) ->
             f"part {name} is off by {measured.worst_abs:.1e} (relative {measured.worst_rel:.1e}) "
             f"in {measured.output}"
         )
-        if precision == pull.PLAIN:
+        if not bound:
             raise ExportFailed(f"{off}; a float32 graph must be within {parity.FP32_TOLERANCE:g}")
         raise ExportFailed(
             f"{off}, {measured.rms:.2g} as root mean square, and {precision} may cost {bound:g}; "
@@ -197,7 +200,7 @@ def _leanest(traced: ir.Model, work: _Work, settings: Settings) -> _Saved:
         return work.save(traced, f"no: {reason}")
     if saved is None:
         return work.save(traced, "no: nothing to take away")
-    if saved.parity.good or saved.parity.rms <= work.pulled.bound:
+    if saved.parity.good or saved.parity.rms <= work.pulled.bound(work.role):
         return saved
     aside = {file: file.rename(file.with_name(f".{file.name}.leaner")) for file in saved.files}
     plain = work.save(traced, "no: onnxsim made it less exact")

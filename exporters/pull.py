@@ -28,10 +28,12 @@ class Pulled:
         """How the embedding table is stored; "" for as exactly as it came."""
         return next((lever.TABLE for lever in self.levers if lever.TABLE), "")
 
-    @property
-    def bound(self) -> float:
-        """The most that all together may cost, as `parity.Parity.rms`; 0 for fp32."""
-        return sum(lever.BOUND for lever in self.levers)
+    def bound(self, role: str) -> float:
+        """The most that all together may cost a part, as `parity.Parity.rms`.
+
+        0 where none of them changes parts of this role, which must be exact.
+        """
+        return sum(lever.BOUND.get(role, 0.0) for lever in self.levers)
 
     @property
     def engines(self) -> set[str]:

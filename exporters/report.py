@@ -27,7 +27,7 @@ class Report:
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
-        self.out = Console(highlight=False, soft_wrap=True)
+        self.out = Console(highlight=False, soft_wrap=True, width=max(self.console.width, WIDE))
 
     @contextmanager
     def part(self, name: str, number: int, count: int) -> Iterator[Progress]:
@@ -63,7 +63,7 @@ class Report:
             errors = [f"{parity[name]:.1e}" for name in ("worst_abs", "worst_rel", "rms")]
             row = [part.name, str(part.nodes or "-"), size(part.bytes), part.precision]
             table.add_row(*row, *errors, _verdict(part), f"{each.seconds:.1f}")
-        self.out.print(table, width=max(self.out.width, WIDE))
+        self.out.print(table)
 
 
 class Progress:

@@ -87,10 +87,22 @@ def model(llm: Llm, tokens: int = 61, *front: Part) -> Manifest:
         for kind in ("key", "value")
     }
     embeds = Port("float32", ("batch", "seq", llm.hidden))
+    logits = Port("float32", ("batch", 1, llm.vocab))
+    present = {name.replace("past_key_values", "present"): port for name, port in cache.items()}
+    outputs = {"logits": logits} | present
     size = 2 * (llm.weights + llm.head)
     return Manifest(
         family="test",
-        parts=(*front, part("decoder", "decoder", size, inputs={"inputs_embeds": embeds} | cache)),
+        parts=(
+            *front,
+            part(
+                "decoder",
+                "decoder",
+                size,
+                inputs={"inputs_embeds": embeds} | cache,
+                outputs=outputs,
+            ),
+        ),
         tokenizer=None,
         # Letters of one token, whatever is counted of the places for clips and question.
         prompt={"turn": "Q:", "clip": "<A>", "placeholder": "<A>", "tasks": {}},

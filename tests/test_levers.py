@@ -167,3 +167,23 @@ def test_a_lever_that_would_leave_an_infinity_is_refused(tmp_path: Path) -> None
     graph.save(model, tmp_path / "part.onnx", part.role)
     with pytest.raises(ExportFailed, match="not finite"):
         parity.measure(tmp_path / "part.onnx", parity.Truth(part, True), part.inputs)
+
+
+def test_what_a_lever_costs_beyond_its_bound_is_beyond_it_and_no_worst_element_decides() -> None:
+    want = np.random.default_rng(0).standard_normal((50, 40))
+    odd = want.copy()
+    odd[0, 0] += 1.0  # one element of 2000, off by as much as a usual value is large
+    measured = parity.Parity()
+    measured.take("y", odd, want)
+    assert measured.worst_rel > 0.2 and measured.rms == pytest.approx(2000**-0.5, rel=0.1)
+    assert measured.verdict(0.05) == "within bound" and measured.verdict(0.01) == "beyond bound"
+    assert measured.verdict(0.0) == "beyond bound"
+    same = parity.Parity()
+    same.take("y", want * (1 + 1e-6), want)
+    assert same.verdict(0.0) == same.verdict(0.05) == "exact"
+
+
+def test_joined_levers_add_their_bounds_and_front_ends_stay_exact() -> None:
+    assert pull.pull("int4+kv8").bound("decoder") == pytest.approx(1.6)
+    assert pull.pull("int4+kv8").bound("encoder") == pull.pull("int8").bound("encoder") > 0
+    assert pull.pull("fp32").bound("decoder") == pull.pull("int4").bound("frontend") == 0

@@ -12,7 +12,7 @@ import ml_dtypes
 import onnx_ir as ir
 
 from exporters import lazy
-from exporters.levers import Embeds
+from exporters.levers import Embeds, bound
 from exporters.products import cast, products
 from wrappers import Wrapper
 
@@ -25,7 +25,7 @@ class Lever:
 
     TABLE = ""
     ENGINE = ""
-    BOUND = 3e-2
+    BOUND = bound(3e-2)
     LEAVES_ALONE = "front ends, convolutions, norms, biases, and all that is computed"
 
     def prepare(self, part: Wrapper, embeds: Embeds) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from exporters import lazy
-from exporters.levers import Embeds
+from exporters.levers import Embeds, bound
 from exporters.levers._half import attention
 from exporters.products import Once, cast, products
 from wrappers import Wrapper
@@ -22,7 +22,7 @@ class Lever:
 
     TABLE = "float16"
     ENGINE = ""
-    BOUND = 1e-2
+    BOUND = bound(1e-2)
     LEAVES_ALONE = (
         "front ends, whose powers span more than float16 holds; norms, softmax, activations and "
         "the residual stream, because float16 norms are a known cause of wrong transcripts; biases"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from exporters import lazy
-from exporters.levers import Embeds, _nbits, int8
+from exporters.levers import Embeds, _nbits, bound, int8
 from exporters.products import CONTRIB, products
 from wrappers import Wrapper
 
@@ -29,7 +29,7 @@ class Lever:
 
     TABLE = "int8"
     ENGINE = "onnxruntime"
-    BOUND = 1.4  # an output that has nothing to do with the original is off by the root of 2
+    BOUND = bound(0.2, decoder=1.4)  # the root of 2 is what an unrelated output has
     LEAVES_ALONE = (
         "encoders and bridges, where 4 bits cost words and gain no time and which get int8; front "
         "ends, norms, attention's products"

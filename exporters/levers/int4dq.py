@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporters.levers import Embeds, _dequantized, int8dq
+from exporters.levers import Embeds, _dequantized, bound, int8dq
 from wrappers import Wrapper
 
 
@@ -21,7 +21,7 @@ class Lever(int8dq.Lever):
     bits: int = 4
     sensitive: tuple[str, ...] = ("lm_head",)
 
-    BOUND = 1.4  # an output that has nothing to do with the original is off by the root of 2
+    BOUND = bound(0.2, decoder=1.4)  # the root of 2 is what an unrelated output has
     LEAVES_ALONE = (
         "lm_head, encoders and bridges, where 4 bits cost words and which get 8; what int8dq "
         "leaves alone: convolutions, front ends, attention's products, norms, the cache"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from exporters import lazy
-from exporters.levers import Embeds, _nbits
+from exporters.levers import Embeds, _nbits, bound
 from exporters.products import CONTRIB, Once, Product, cast, products
 from wrappers import Wrapper
 
@@ -29,7 +29,7 @@ class Lever:
 
     TABLE = "int8"
     ENGINE = "onnxruntime"
-    BOUND = 0.2
+    BOUND = bound(0.2)
     LEAVES_ALONE = (
         "front ends, whose powers span more than 8 bits hold; convolutions, for which integer "
         "kernels are slower here; attention's own products, which have no constant side; norms"

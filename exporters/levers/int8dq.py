@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from exporters import lazy
-from exporters.levers import Embeds, _dequantized, fp16, int8
+from exporters.levers import Embeds, _dequantized, bound, fp16, int8
 from exporters.products import Once, products
 from wrappers import Wrapper
 
@@ -26,7 +26,7 @@ class Lever:
 
     TABLE = "int8"
     ENGINE = ""
-    BOUND = 0.2
+    BOUND = bound(0.2)
     LEAVES_ALONE = (
         "convolutions and the cache, which get float16; front ends, whose powers span more than "
         "that holds; attention's own products, which get float16 in the dialect standard; norms, "
