@@ -73,7 +73,8 @@ def _byte_pairs(folder: Path) -> str:
     if odd:
         raise BadCheckpoint(
             f"{folder}: {VOCAB} gives {odd[0]!r:.60} the id {vocab[odd[0]]!r:.20}, and "
-            f"transformers' conversion gives it {made.token_to_id(odd[0])}; put a tokenizer.json beside it"
+            f"transformers' conversion gives it {made.token_to_id(odd[0])}; "
+            "put a tokenizer.json beside it"
         )
     lost = [t for t in PLAIN if made.decode(_ids(made, t), skip_special_tokens=False) != t]
     if lost:
