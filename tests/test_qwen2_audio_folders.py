@@ -211,7 +211,7 @@ CASES: dict[str, tuple[type[Exception], str, Callable[[Copy], Any]]] = {
     ),
     "a config that contradicts itself": (
         BadCheckpoint,
-        "config.json describes no model",
+        "config.json says text_config.hidden_size 'wide'",
         lambda c: changed(c, "text_config", hidden_size="wide"),
     ),
     "a token for audio that is none": (

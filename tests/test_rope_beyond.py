@@ -59,7 +59,7 @@ def truth(tiny: tiny_hf.Tiny, model: Model, row: Sequence[np.ndarray], most: int
 
     A model that has generated before keeps the frequencies of its longest row.
     """
-    text: Any = copy.deepcopy(tiny.truth.language_model)
+    text: Any = copy.deepcopy(tiny.truth.model.language_model)
     table = text.get_input_embeddings() if hasattr(text, "get_input_embeddings") else None
     assert table is not None
     pieces: list[Tensor] = [
@@ -100,7 +100,7 @@ def test_prompts_and_steps_across_the_switch_equal_transformers(
     clip, prompt = tiny_hf.noise(8000, words), "a" * words
     said = model.generate(
         clip, prompt, num_beams=1, max_new_tokens=24, repetition_penalty=1.0, do_sample=False
-    )[0]
+    )
     assert said.token_ids == truth(tiny, model, row_of(model, [(prompt, [clip], [])]), 24)
 
 

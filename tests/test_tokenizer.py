@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import sentencepiece
 from checkpoints import CORPUS, sentencepiece_folder
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import BPE
 
 from alm.errors import BadCheckpoint, MissingFile
 from demo.random_checkpoint import tokenizer as byte_level
@@ -146,3 +147,37 @@ def test_a_broken_tokenizer_config_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text("{")
     with pytest.raises(BadCheckpoint, match="tokenizer_config.json is not JSON"):
         special_id(tmp_path, byte_level(), "bos_token")
+
+
+def _byte_level(folder: Path) -> Tokenizer:
+    """vocab.json and merges.txt as GPT-2 and Qwen save them, and the tokenizer they are of."""
+    folder.mkdir()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces = ["<|endoftext|>", *alphabet, "th", "the", "Ġthe"]
+    merges = [("t", "h"), ("th", "e"), ("Ġ", "the")]
+    vocab = {piece: number for number, piece in enumerate(pieces)}
+    (folder / "vocab.json").write_text(json.dumps(vocab))
+    (folder / "merges.txt").write_text(
+        "#version: 0.2\n" + "\n".join(" ".join(pair) for pair in merges) + "\n", "utf-8"
+    )
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "GPT2Tokenizer", "eos_token": "<|endoftext|>"})
+    )
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    made = Tokenizer(BPE(vocab, merges))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore
+    return made
+
+
+def test_a_vocabulary_with_merges_is_converted(tmp_path: Path) -> None:
+    truth = _byte_level(tmp_path / "gpt2")
+    ours = Tokenizer.from_str(tokenizer_json(tmp_path / "gpt2", []))
+    for text in ("the other the", " hi ", "Grüße, 语音 🙂", "two  spaces\n"):
+        assert ours.encode(text, add_special_tokens=False).ids == truth.encode(text).ids
+
+
+def test_merges_that_are_no_merges_are_one_sentence(tmp_path: Path) -> None:
+    _byte_level(tmp_path / "gpt2")
+    (tmp_path / "gpt2" / "merges.txt").write_text("#version: 0.2\nno-pair\n")
+    with pytest.raises(BadCheckpoint):
+        tokenizer_json(tmp_path / "gpt2", [])

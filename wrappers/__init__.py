@@ -18,9 +18,10 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from alm.errors import MissingFile, UnknownName
+from alm.errors import AlmError, MissingFile, UnknownName
 from alm.pick import names, pick
 from alm.ports import Port, Span
+from wrappers._plain_files import exists, unreadable
 
 PartT = TypeVar("PartT", bound="Wrapper")
 
@@ -146,12 +147,17 @@ def open_checkpoint(path: Path) -> Checkpoint:
         UnknownName: no family does; the message lists those known.
         MissingFile, BadCheckpoint: as the family finds.
     """
-    if not path.exists():
-        raise MissingFile(f"there is no {path}; --model wants a checkpoint, or `demo`")
+    if not exists(path):
+        raise MissingFile(f"there is no {str(path)[:200]}; --model wants a checkpoint, or `demo`")
     families: Mapping[str, Any] = {name: pick_role("family", name) for name in with_role("family")}
-    for family in families.values():
-        if family.recognises(path):
-            return family.load(path)
+    try:
+        for family in families.values():
+            if family.recognises(path):
+                return family.load(path)
+    except AlmError:
+        raise
+    except OSError as error:  # a file or a folder that we may not read
+        raise unreadable(Path(str(error.filename or path)), error) from error
     wanted = "; ".join(f"{name}: {family.LOOKS_LIKE}" for name, family in families.items())
     named = model_type(path)
     said = f" (its config.json says model_type: {named[:80]!r})" if named else ""
