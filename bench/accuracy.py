@@ -170,7 +170,7 @@ def main() -> None:
         rows.append(exported_row(said.model, precision, kinds))
         print(rows[-1], flush=True)
     said.out.mkdir(parents=True, exist_ok=True)
-    command = "python bench/accuracy.py " + " ".join(
+    command = "python bench/accuracy.py --recordings DIR " + " ".join(
         f"--precision {row.precision}" for row in rows[1:]
     )
     text = table(rows, said.clips, command)
