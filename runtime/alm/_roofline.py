@@ -81,8 +81,8 @@ def beyond(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> Ite
         )
     if names["compute"]:
         yield (
-            f"above 100 % of computing's bound ({', '.join(names['compute'])}): the bound is numpy's "
-            "float32 matrix product; an engine's kernels may be faster, and int8 ones are"
+            f"above 100 % of computing's bound ({', '.join(names['compute'])}): the bound is "
+            "numpy's float32 matrix product; an engine's kernels may be faster, and int8 ones are"
         )
 
 
