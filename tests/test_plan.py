@@ -11,12 +11,15 @@ import pytest
 from commands import Capture
 from conftest import run_export
 from planning import AGX, LLMS, NANO, NX, alm_plan, model, part, planned, row
+from torch import Tensor, nn
 
 from alm import _counted, devices, manifest, targets
 from alm._planned import fits
 from alm.errors import BadArtifacts, BadOption, UnknownName
 from alm.plan import predict
-from alm.ports import Port
+from alm.ports import Port, Span
+from exporters import graph, pull
+from wrappers import Wrapper
 
 # --- error bars
 
@@ -134,19 +137,32 @@ def test_the_exporter_counts_the_weights_and_no_lever_changes_the_count(
     assert 4 * sum(counts[0]) == pytest.approx(decoders[0].bytes, rel=0.1)
 
 
-@pytest.mark.parametrize("name", targets.names())
-def test_a_target_stores_what_it_says(name: str, checkpoint: Path, tmp_path: Path) -> None:
-    """Bytes that the exporter wrote against the target's bytes a weight; the rest is structure."""
-    for precision, stored in targets.find(name).PRECISIONS.items():
-        folder = tmp_path / precision
-        words = ("--part", "decoder", "--precision", precision, "--target", name, "--out", folder)
-        run_export("--model", checkpoint, *words)
-        said = manifest.load(folder)
-        decoder = said.part("decoder")
-        assert decoder
-        layers, head = _counted.decoder_weights(decoder, said.dimensions)
-        told = layers * stored.layers + head * stored.head
-        assert told == pytest.approx(decoder.bytes, rel=0.25), precision
+class Layer(Wrapper):
+    """A decoder of one product and a head, of widths that every block divides."""
+
+    role = "decoder"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(256, 256, bias=False)
+        self.lm_head = nn.Linear(256, 1024, bias=False)
+        self.inputs = {"x": Port("float32", ("batch", "time", 256))}
+        self.outputs = {"y": Port("float32", ("batch", "time", 1024))}
+        self.spans = {"time": Span(1, 6, 20)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lm_head(self.layer(x))
+
+
+def test_a_target_says_how_many_bytes_its_precisions_store() -> None:
+    part = Layer()
+    traced = graph.trace(part, dynamic_batch=True)
+    takes = {k: v for name in targets.names() for k, v in targets.find(name).PRECISIONS.items()}
+    assert len(takes) > 3
+    for precision, stored in takes.items():
+        leaner = pull.pull(precision).rewrite(traced.clone(), part.role)
+        told = part.layer.weight.numel() * stored.layers + part.lm_head.weight.numel() * stored.head
+        assert graph.weight_bytes(leaner) == pytest.approx(told, rel=0.02), precision
 
 
 def test_the_manifest_alone_is_enough(artifacts: Path, tmp_path: Path) -> None:
@@ -185,8 +201,8 @@ def test_operations_are_near_those_that_the_graph_has(artifacts: Path) -> None:
     for name in ("whisper", "beats"):
         each = said.part(name)
         assert each
-        graph = artifacts / each.files[0].name
-        truth, _ = _work.operations(graph, sizes)
+        path = artifacts / each.files[0].name
+        truth, _ = _work.operations(path, sizes)
         told = _counted.operations(_counted.heard(each), sizes)
         assert 0.7 < told / truth < 1.7, name
 

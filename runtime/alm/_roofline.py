@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,12 +63,27 @@ def roofline(
         past = prompt + steps // 2  # of the step in the middle
         sizes = {"batch": 1, "seq": 1, "past": past, "capacity": past}
         found.append(row("per_token", decoder, sizes, cache_bytes(decoder, past)))
-    if any((each["reached"] or 0) > 1 for each in found):
-        notes.append(
-            "more than 100 % is reached where weights stay in the processor's caches, or where the "
-            "engine multiplies int8, which is faster than numpy's float32"
-        )
+    notes += beyond(found, machine)
     return found
+
+
+def beyond(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> Iterator[str]:
+    """Why stages are above 100 %, a sentence for each kind of bound."""
+    names = {
+        kind: [r["stage"] for r in rows if r["bound"] == kind and (r["reached"] or 0) > 1]
+        for kind in ("memory", "compute")
+    }
+    if names["memory"]:
+        yield (
+            f"above 100 % of memory's bound ({', '.join(names['memory'])}): the bound is the "
+            f"{machine['bytes_per_second'] / 1e9:.1f} GB/s that numpy read for half a second after "
+            "the runs, not the most there is, and weights that stay in a cache are not read again"
+        )
+    if names["compute"]:
+        yield (
+            f"above 100 % of computing's bound ({', '.join(names['compute'])}): the bound is "
+            "numpy's float32 matrix product; an engine's kernels may be faster, and int8 ones are"
+        )
 
 
 def bound(
