@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 
-from alm import manifest as manifests
 from alm import atomic, verify
+from alm import manifest as manifests
 from alm.errors import AlmError, BadArtifacts
 from alm.manifest import File, Manifest
 
