@@ -39,8 +39,9 @@ def sources(
 def test_no_input_ends_in_anything_but_our_errors(
     kind: str, sources: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    seconds = request.config.getoption("--fuzz-seconds") * SHARES[kind] / sum(SHARES.values())
-    seed, inputs = (request.config.getoption(name) for name in ("--fuzz-seed", "--fuzz-inputs"))
+    option = request.config.option
+    seconds = option.fuzz_seconds * SHARES[kind] / sum(SHARES.values())
+    seed, inputs = option.fuzz_seed, option.fuzz_inputs
     words = [kind, sources, tmp_path, f"{seconds:.1f}", seed, inputs]
     path = [str(HERE), str(ROOT / "runtime"), str(ROOT), str(HERE.parent)]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
