@@ -26,7 +26,7 @@ MAY = {
 ONLY_IN = {
     "numpy": "*",
     "typer": ("cli.py", "command.py", "tools.py"),
-    "tokenizers": ("text.py", "prompt.py"),
+    "tokenizers": ("text.py", "prompt.py", "_rust.py"),
     "soundfile": ("audio.py",),
     "soxr": ("audio.py",),
     "rich": ("inspection.py",),

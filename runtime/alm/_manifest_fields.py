@@ -81,6 +81,7 @@ def _tokens(tokens: Mapping[str, Any]) -> None:
     if tokens.get("bos") is not None:
         count(tokens, "bos", 0, where="'tokens'", most=MOST_VOCAB)
     if "eos" in tokens:
+        need(tokens, "eos", list, where="'tokens'")
         all_of(tokens["eos"], int, "eos")
         if not all(0 <= token < MOST_VOCAB for token in tokens["eos"]):
             raise Misshapen(f"'eos' of 'tokens' is out of range: {tokens['eos']!r:.80}")

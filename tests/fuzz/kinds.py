@@ -381,7 +381,7 @@ class Pickles(Checkpoint):
                 tensors.pop(name, None)
             elif way == 1:
                 tensors[dice.choice([1, None, "x", "", "\ud800", (1, 2), b"x"])] = old
-            elif way == 2 and hasattr(old, "T"):
+            elif way == 2 and hasattr(old, "ndim"):
                 tensors[name] = old.T.contiguous() if old.ndim == 2 else old[..., None]
             elif way == 3 and hasattr(old, "double"):
                 tensors[name] = dice.choice([old.double(), old.half(), old.long(), old[:1]])
