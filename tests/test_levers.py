@@ -184,6 +184,6 @@ def test_what_a_lever_costs_beyond_its_bound_is_beyond_it_and_no_worst_element_d
 
 
 def test_joined_levers_add_their_bounds_and_front_ends_stay_exact() -> None:
-    assert pull.pull("int4+kv8").bound("decoder") == pytest.approx(1.6)
+    assert pull.pull("int4+kv8").bound("decoder") == pytest.approx(1.9)
     assert pull.pull("int4+kv8").bound("encoder") == pull.pull("int8").bound("encoder") > 0
     assert pull.pull("fp32").bound("decoder") == pull.pull("int4").bound("frontend") == 0

@@ -25,7 +25,7 @@ class Lever:
 
     TABLE = ""
     ENGINE = ""
-    BOUND = bound(3e-2)
+    BOUND = bound(0.1)
     LEAVES_ALONE = "front ends, convolutions, norms, biases, and all that is computed"
 
     def prepare(self, part: Wrapper, embeds: Embeds) -> None:

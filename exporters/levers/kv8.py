@@ -22,7 +22,7 @@ class Lever:
 
     TABLE = ""
     ENGINE = "onnxruntime"
-    BOUND = {"decoder": 0.2}
+    BOUND = {"decoder": 0.5}
     LEAVES_ALONE = "all weights, and everything but the cache: join it to another, as in int4+kv8"
 
     def prepare(self, part: Wrapper, embeds: Embeds) -> None:

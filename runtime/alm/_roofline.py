@@ -77,12 +77,14 @@ def beyond(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> Ite
         yield (
             f"above 100 % of memory's bound ({', '.join(names['memory'])}): the bound is the "
             f"{machine['bytes_per_second'] / 1e9:.1f} GB/s that numpy read for half a second after "
-            "the runs, not the most there is, and weights that stay in a cache are not read again"
+            "the runs beside whatever else ran then, and weights that stay in a cache are not "
+            "read again"
         )
     if names["compute"]:
         yield (
             f"above 100 % of computing's bound ({', '.join(names['compute'])}): the bound is "
-            "numpy's float32 matrix product; an engine's kernels may be faster, and int8 ones are"
+            "numpy's float32 matrix product, timed for half a second after the runs beside "
+            "whatever else ran then; an engine's kernels may be faster, and int8 ones are"
         )
 
 
