@@ -13,7 +13,7 @@ from alm.errors import BadCheckpoint
 NEEDED: dict[str, tuple[str, ...]] = {
     "linear": ("factor",),
     "dynamic": ("factor",),
-    "yarn": ("original_max_position_embeddings"),
+    "yarn": ("original_max_position_embeddings",),
     "llama3": (
         *("factor", "low_freq_factor", "high_freq_factor"),
         "original_max_position_embeddings",

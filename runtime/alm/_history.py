@@ -30,7 +30,7 @@ class History:
         grown = self.grows is not None and whole > self.grows
         return grown or (self.switches is not None and self._first <= self.switches < whole)
 
-    def add(self, held: int, whole: int, new: Sequence[np.ndarray], said: np.ndarray) -> None:
+    def add(self, held: int, whole: int, new: Sequence[np.ndarray], said: Sequence[int]) -> None:
         """Remember a turn: it began with `held` of its `whole` positions in the cache."""
         if self.grows is None and self.switches is None:
             return
