@@ -87,7 +87,8 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("name", ANY)
 def test_tokens_are_those_of_transformers(name: str, beams: int, kind: str) -> None:
-    options = Options(**({"max_new_tokens": 14, "num_beams": beams} | ANY[name]))
+    given: dict[str, Any] = {"max_new_tokens": 14, "num_beams": beams} | ANY[name]
+    options = Options(**given)
     for seed in range(2):
         eos = EOS[seed]
         prompts = getattr(tiny_lm, kind)(seed, 1)
@@ -99,7 +100,8 @@ def test_tokens_are_those_of_transformers(name: str, beams: int, kind: str) -> N
 @pytest.mark.parametrize("name", [name for name in ANY if name != "encoder_repetition_penalty"])
 def test_no_setting_is_without_effect_on_these_prompts(name: str) -> None:
     plain = Options(max_new_tokens=14, num_beams=ANY[name].get("num_beams", 1))
-    changed = Options(**({"max_new_tokens": 14} | ANY[name]))
+    given: dict[str, Any] = {"max_new_tokens": 14} | ANY[name]
+    changed = Options(**given)
     differ = [
         ours(seed, prompts, plain, EOS[seed]) != ours(seed, prompts, changed, EOS[seed])
         for seed in range(2)
@@ -125,7 +127,8 @@ def test_the_encoders_penalty_is_for_what_the_prompt_has_not() -> None:
 def test_a_row_of_another_length_is_answered_as_if_it_were_alone(
     name: str, beams: int, kind: str
 ) -> None:
-    options = Options(**({"max_new_tokens": 10, "num_beams": beams} | ANY[name]))
+    given: dict[str, Any] = {"max_new_tokens": 10, "num_beams": beams} | ANY[name]
+    options = Options(**given)
     rows = [getattr(tiny_lm, kind)(seed, 1)[:, :size] for seed, size in ((0, 9), (1, 4), (2, 7))]
     scores = [_Rows.of(0, row) for row in rows]
     together = decoding.generate(
@@ -202,7 +205,7 @@ def test_numbers_that_are_none_are_let_through_where_asked() -> None:
 @pytest.mark.parametrize("sampled", [False, True])
 def test_options_that_forbid_every_token_are_refused(beams: int, sampled: bool) -> None:
     everything = Options(
-        max_new_tokens=3, num_beams=beams, do_sample=sampled, suppress_tokens=list(range(VOCAB))
+        max_new_tokens=3, num_beams=beams, do_sample=sampled, suppress_tokens=tuple(range(VOCAB))
     )
     with pytest.raises(BadOption, match="forbid every token"):
         ours(0, tiny_lm.ids(0, 1), everything, EOS[0])

@@ -152,8 +152,8 @@ def test_white_space_goes_where_the_original_strips_it(
 
 
 def test_a_spelled_control_token_is_text_where_the_original_has_it_so() -> None:
-    end = TOKENIZER.token_to_id("</s>")
-    own = {"turn": "</s>{clips}{}</s>", "clip": "<SpeechHere>"}
+    end: Any = TOKENIZER.token_to_id("</s>")
+    own: dict[str, Any] = {"turn": "</s>{clips}{}</s>", "clip": "<SpeechHere>"}
     as_text = built("a </s> b<SpeechHere>", literal=True, bos=None, **own).pieces[1]
     assert as_text.count(end) == 1 and as_text[-1] == end  # the turn's own
     assert TOKENIZER.decode(as_text, skip_special_tokens=False) == "a </s> b<SpeechHere></s>"

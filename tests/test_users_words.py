@@ -39,9 +39,8 @@ def test_a_question_has_the_tokens_that_transformers_gives_it(
     theirs = PreTrainedTokenizerFast(tokenizer_object=chatml(), chat_template=source)
     audio: dict[str, Any] = {"type": "audio", "audio": "a.wav", "audio_url": "a.wav"}
     content = [audio] * clips + [{"type": "text", "text": query}]
-    wanted = theirs.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, return_dict=False
-    )
+    turn: Any = {"role": "user", "content": content}
+    wanted = theirs.apply_chat_template([turn], add_generation_prompt=True, return_dict=False)
     place = chatml().token_to_id(AUDIO)
     first, *rest = ours.build(query, clips).pieces
     got = first + [token for piece in rest for token in (place, *piece)]

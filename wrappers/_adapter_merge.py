@@ -101,7 +101,8 @@ def _retrained(weights: Weights, adapter: Adapter) -> Weights:
     """The weights with those in place that were trained whole, or row by row."""
     changed = Weights(adapter.where)
     for name, tensor in adapter.replaced.items():
-        if (was := weights.shapes.get(name)) != tuple(tensor.shape):
+        was = weights.shapes.get(name)
+        if was is None or was != tuple(tensor.shape):
             there = f"{list(was)}" if was else "not in the model"
             raise BadCheckpoint(f"{name} is {list(tensor.shape)}, and {there} without the adapter")
         changed.add(name, was, lambda tensor=tensor: tensor)
