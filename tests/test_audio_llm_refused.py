@@ -245,7 +245,7 @@ def other_rank(model: Saved) -> None:
 
 SPOILT: dict[str, tuple[str, Callable[[Saved], None]]] = {
     "a LoRA that is text": (f"holds what is no tensor: lora_layers.{QUERY}", no_pair),
-    "a LoRA that is a number": (f"{QUERY}.lora_A.default.weight is no matrix", no_matrix),
+    "a LoRA that is a number": (f"{QUERY}.lora_A is no matrix", no_matrix),
     "a LoRA of nothing": ("changes what the model does not have: model.layers.0.router", no_module),
     "a LoRA of two ranks": ("adapter's weights are of rank 2, 4", other_rank),
 }

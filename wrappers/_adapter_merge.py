@@ -105,7 +105,7 @@ def _retrained(weights: Weights, adapter: Adapter) -> Weights:
         if was is None or was != tuple(tensor.shape):
             there = f"{list(was)}" if was else "not in the model"
             raise BadCheckpoint(f"{name} is {list(tensor.shape)}, and {there} without the adapter")
-        changed.add(name, was, lambda tensor=tensor: tensor)
+        changed.add(name, tuple(tensor.shape), lambda tensor=tensor: tensor)
     for name, values in adapter.rows.items():
         places = _places(weights, adapter, name, values)
         for each in (name, adapter.tied.get(name)):

@@ -128,19 +128,6 @@ def filled(part: ModuleT) -> ModuleT:
 
 
 @contextmanager
-def held(part: nn.Module, path: str) -> Iterator[None]:
-    """The weights of an attached part under `path` are there meanwhile."""
-    names = [f"{path}.{n}" for n, _ in part.get_submodule(path).named_parameters()]
-    for name in names:
-        _put(part, name, weight(part, name).to(part.get_parameter(name).dtype))
-    try:
-        yield
-    finally:
-        for name in names:
-            _put(part, name, part.get_parameter(name).to("meta"))
-
-
-@contextmanager
 def weightless(part: nn.Module) -> Iterator[None]:
     """All parameters replaced by stand-ins without values, on the device of the inputs."""
     real = dict(part.named_parameters(remove_duplicate=False))
