@@ -162,3 +162,24 @@ def test_the_graphs_hear_and_answer_as_transformers_does(
         truth = middling.truth(inputs_embeds=embeds).logits[:, -1]
     logits = answered(run["decoder"], made["decoder"], embeds)
     torch.testing.assert_close(logits, truth, atol=1e-4 * float(truth.abs().max()), rtol=0)
+
+
+def test_a_gemma_in_it_has_logits_that_are_not_capped(tmp_path: Path) -> None:
+    gemma = tiny_hf.qwen2_audio(
+        tmp_path / "gemma",
+        seconds=2,
+        model_type="gemma2",
+        head_dim=12,
+        query_pre_attn_scalar=20,
+        sliding_window=24,
+        final_logit_softcapping=5.0,
+        tie_word_embeddings=False,
+    )
+    made = open_checkpoint(gemma.folder).parts["decoder"]("decomposed")
+    run = graphs({"decoder": made}, tmp_path)
+    embeds = torch.randn(1, 40, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        truth = gemma.truth(inputs_embeds=embeds).logits[:, -1]
+    assert truth.abs().max() > 6  # above the cap
+    logits = answered(run["decoder"], made, embeds)
+    torch.testing.assert_close(logits, truth, atol=1e-4 * float(truth.abs().max()), rtol=0)

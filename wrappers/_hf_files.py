@@ -6,6 +6,7 @@ Names of weights are the published ones here, whichever transformers wrote them.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,10 @@ class Files:
         """The LLM that the config describes."""
         text = self.config.text_config
         try:
-            return pick_role("llm", text.model_type).spec(text)
+            spec = pick_role("llm", text.model_type).spec(text)
+            # transformers puts a plain head of these models' own on the LLM: a Gemma 2's logits
+            # are not capped in them, which beams and sampling can tell.
+            return replace(spec, logit_softcap=0.0)
         except UnknownName as error:
             raise BadCheckpoint(f"{self.file} says text_config.model_type: {error}") from error
         except BadCheckpoint as error:
