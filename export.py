@@ -76,9 +76,6 @@ def export(
     pick.pick(dialects, dialect or goal.DIALECT)
     report = Report()
     checkpoint = open_checkpoint(_demo(report) if model == "demo" else _path(model))
-    for note in checkpoint.notes:
-        report.note(note)
-
     known = [*checkpoint.parts, parts.TABLE]
     chosen = _chosen(part, known)
     settings = parts.Settings(
@@ -88,6 +85,8 @@ def export(
         **({} if simplify else {"simplify": None}),
     )
     with Bundle(out) as bundle:
+        for note in checkpoint.notes:
+            report.note(note)
         made = []
         for number, name in enumerate(chosen, 1):
             with report.part(name, number, len(chosen)) as say:

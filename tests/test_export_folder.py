@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def test_two_exports_into_one_folder_are_one_and_a_sentence(tmp_path: Path) -> N
 
 
 def test_what_a_killed_export_left_is_cleared_by_the_next(tmp_path: Path) -> None:
-    left = tmp_path / ".out.new-abc"
+    left = tmp_path / ".out.0123abcd.new"
     left.mkdir()
     with Bundle(tmp_path / "out"):
         assert not left.exists()
@@ -59,15 +60,22 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_left(tmp_path: Path) -> None
 
 
 @pytest.fixture
-def read_only(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "fixed"
-    folder.mkdir()
-    folder.chmod(0o500)
-    yield folder
-    folder.chmod(0o700)
+def read_only() -> Iterator[Path]:
+    """A folder that nobody may write, seen as somebody who is not root: root may write it."""
+    root = os.geteuid() == 0
+    folder = Path(tempfile.mkdtemp())  # pytest's own folders are closed to others
+    folder.chmod(0o555)
+    if root:
+        os.seteuid(65534)
+    try:
+        yield folder
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o700)
+        folder.rmdir()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written_is_one_sentence(read_only: Path) -> None:
     with pytest.raises(BadArtifacts, match="cannot be written"), Bundle(read_only / "out"):
         pass

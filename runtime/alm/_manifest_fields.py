@@ -133,7 +133,8 @@ def check_decoder(inputs: Mapping[str, Port], outputs: Mapping[str, Port], where
             raise Misshapen(
                 f"{where} gives no {CACHE_OUT + name[len(CACHE_IN) :]:.80} for {name:.80}"
             )
-        if port.dtype not in CACHE_KINDS:
+        kinds = ("int64",) if name == f"{CACHE_IN}positions" else CACHE_KINDS
+        if port.dtype not in kinds:
             raise Misshapen(f"'dtype' of {name:.80} of {where} is {port.dtype!r}, no cache's")
 
 
