@@ -27,6 +27,7 @@ UINT8, INT4 = TensorProto.UINT8, TensorProto.INT4
 JETPACK6, JETPACK7, RTX = "trt-jetpack6", "trt-jetpack7", "trt-rtx"
 NEW = (JETPACK7, RTX)
 ALL = (JETPACK6, *NEW)
+CPU = ("cpu",)
 
 
 class Small(NamedTuple):
@@ -211,6 +212,12 @@ def dynamic() -> ModelProto:
     return graph(made, [("x", FLOAT, ["frames", 8])], [("y", FLOAT, ["frames", 8])])
 
 
+def integer_product(kind: int) -> ModelProto:
+    made = node("MatMulInteger", ["x", "w"], ["y"])
+    weight = helper.make_tensor("w", kind, [8, 4], [1] * 32)
+    return graph(made, [("x", UINT8, [2, 8])], [("y", INT32, [2, 4])], {"w": weight})
+
+
 SMALLEST = {
     "operator": Small("operator", gelu("com.microsoft"), gelu("")),
     "opset": Small("opset", relu(24), relu(20), (JETPACK6,), False),
@@ -242,6 +249,7 @@ SMALLEST = {
     "scale-constant": Small(
         "constant-input", dequantized(None), dequantized(0.5), (JETPACK6, JETPACK7), False
     ),
+    "overflow": Small("overflow", integer_product(INT8), integer_product(UINT8), CPU, False),
     "scale-shared": Small("scale-shared", dequantized(shared=2), own_scales(), ALL, False),
     "block": Small("block", dequantized(kind=INT4, block=48), dequantized(kind=INT4, block=64)),
     "data-dependent": Small("data-dependent", nonzero(True), nonzero(False)),

@@ -16,7 +16,7 @@ from alm.backends._session import EngineOptions
 from alm.errors import ExportFailed, UnknownName
 from alm.ports import Port, Span
 from exporters import graph, lazy, parity, pull, table
-from exporters.levers import _nbits
+from exporters.levers import _nbits, int8
 from exporters.products import CONTRIB, products
 from wrappers import Wrapper
 from wrappers._lazy import attach, filled, hollow
@@ -111,6 +111,21 @@ def test_the_engine_reads_the_blocks_as_they_are_meant(
     want = y @ matrices["head.weight"].T + whole.shift.numpy()
     # The engine rounds its inputs to 8 bits in blocks.
     assert np.abs(got - want).max() < 0.02 * np.abs(want).max()
+
+
+def test_integer_products_do_not_overflow_on_any_processor(tmp_path: Path) -> None:
+    """All inputs and weights at the ends of their 8 bits: what a sum in 16 bits would cut."""
+    part, weights = attached()
+    for name in weights.shapes:
+        signs = torch.arange(weights[name].numel()).reshape(weights[name].shape) % 3 > 0
+        weights.add_tensors({name: torch.where(signs, 1.0, -1.0).bfloat16()})
+    part.role = "encoder"
+    model = int8.Lever().rewrite(graph.trace(part, dynamic_batch=True), part.role)
+    graph.save(model, tmp_path / "part.onnx", part.role)
+    x = np.where(np.arange(480).reshape(1, 3, 160) % 5 > 0, 1, -1).astype(np.float32)
+    got = ort.open_session(tmp_path / "part.onnx", EngineOptions()).run({"x": x})["y"]
+    want = filled(part)(torch.from_numpy(x)).detach().numpy()
+    assert np.abs(got - want).max() < 0.01 * np.abs(want).max()
 
 
 def test_tracing_reads_no_matrix() -> None:

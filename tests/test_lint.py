@@ -174,8 +174,9 @@ def test_tensorrt_rtx_refuses_the_same_graph(rtx: Any, name: str) -> None:
 
 
 @pytest.mark.tensorrt
-@every
-def test_tensorrt_rtx_builds_the_mended_graph(rtx: Any, small: Small) -> None:
+@pytest.mark.parametrize("name", [name for name in SMALLEST if RTX in SMALLEST[name].targets])
+def test_tensorrt_rtx_builds_the_mended_graph(rtx: Any, name: str) -> None:
+    small = SMALLEST[name]
     assert refusal(rtx, small.mended, small.spans) == ""
 
 

@@ -147,24 +147,28 @@ def refused(path: Path) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize("middle", [0, 128])
 def test_products_with_inputs_rounded_on_the_way_are_read_as_products_with_small_weights(
-    tmp_path: Path,
+    tmp_path: Path, middle: int
 ) -> None:
     random = np.random.default_rng(0)
     codes = random.integers(-127, 128, (256, 64), np.int8)
     scales = random.uniform(1e-3, 2e-3, 64).astype(np.float32)
     nodes = [
         helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
-        helper.make_node("MatMulInteger", ["q", "w", "z"], ["sums"]),
+        helper.make_node("MatMulInteger", ["q", "w", "z", *["m"] * bool(middle)], ["sums"]),
         helper.make_node("Cast", ["sums"], ["exact"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["s", "scales"], ["factor"]),
         helper.make_node("Mul", ["exact", "factor"], ["y"]),
     ]
-    weights = [numpy_helper.from_array(codes, "w"), numpy_helper.from_array(scales, "scales")]
+    stored = (codes + np.int16(middle)).astype(np.uint8) if middle else codes
+    weights = [numpy_helper.from_array(stored, "w"), numpy_helper.from_array(scales, "scales")]
+    weights.append(numpy_helper.from_array(np.array(middle, np.uint8), "m"))
     path = graph(tmp_path, nodes, [floats("x", "n", 256)], [floats("y", "n", 64)], weights)
     x = random.standard_normal((5, 256)).astype(np.float32)
     exact = x @ (codes * scales)
-    for options in (OURS, THEIRS):
+    # ONNX Runtime's products of int8 weights overflow on x86 without VNNI.
+    for options in (OURS, THEIRS) if middle else (OURS,):
         y = backends.open_session(path, options).run({"x": x})["y"]
         assert np.abs(y - exact).max() < 0.01 * np.abs(exact).max()
 

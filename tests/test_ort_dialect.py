@@ -220,9 +220,9 @@ def test_the_graph_is_valid_and_a_norm_is_one_node_once_loaded(
     onnxruntime.InferenceSession(variant.path, settings, providers=["CPUExecutionProvider"])
     nodes, spec = graphfile.read(loaded).nodes, variant.module.spec
     assert nodes["SimplifiedLayerNormalization"] == (4 if spec.sandwich else 2) * spec.layers + 1
-    # The one Pow is of the base of `dynamic` rope, which grows with the length.
-    grows = variant.module.rope.kind == "dynamic"
-    assert nodes.get("Pow", 0) == int(grows) and "Sqrt" not in nodes
+    # `dynamic` rope has two powers, of how much its base grows with the length and of that base.
+    rope: Any = variant.module.rope
+    assert nodes.get("Pow", 0) == (2 if rope.kind == "dynamic" else 0) and "Sqrt" not in nodes
 
 
 @pytest.fixture(scope="module", params=["llama3", "llama with its own head size", "gemma2"])

@@ -69,13 +69,14 @@ def _dynamic_quantize_linear(node: Any) -> Any:
 
 
 def _matmul_integer(node: Any) -> Any:
-    """(x - zero) w in float32, the weight [in, out] left in 8 bits."""
+    """(x - zero) (w - zero') in float32, the weight [in, out] left in 8 bits."""
     from openvino import opset13 as ops
 
-    assert node.get_input_size() < 4  # a zero point of the weight
     x, weight = (ops.convert(node.get_input(i), "f32") for i in range(2))
     if node.get_input_size() > 2:
         x = ops.subtract(x, ops.convert(node.get_input(2), "f32"))
+    if node.get_input_size() > 3:
+        weight = ops.subtract(weight, ops.convert(node.get_input(3), "f32"))
     # It takes weights for quantized only where they are scaled by something other than 1.
     width = node.get_input(1).get_partial_shape()[1].get_length()
     scale = ops.constant(np.full((1, width), 1 / 128, np.float32))

@@ -65,6 +65,21 @@ def scale_sign(case: Case) -> Iterator[Breach]:
 
 
 @rule(
+    "overflow",
+    "weights of integer products are uint8",
+    "tried with ONNX Runtime 1.32 on x86 without VNNI: pairs of uint8 times int8 are added in 16 "
+    "bits, and what does not fit is cut",
+    refused=False,
+)
+def overflow(case: Case) -> Iterator[Breach]:
+    weights = case.limits.overflows or {}
+    for node in case.of(*weights):
+        if case.graph.dtype(node.input(weights[node.op])) == "int8":
+            way = "store them as uint8 around 128, as --precision int8 does"
+            yield Breach(called(node), "int8 weights, which overflow on some processors", way)
+
+
+@rule(
     "scale-shared",
     "every DequantizeLinear has a scale tensor of its own",
     "TensorRT Edge-LLM 0.9.1, which copies them before a build: a scale of many nodes makes "

@@ -67,6 +67,8 @@ class Limits:
     symmetric: bool = False  # zero points are zero, scales positive and each of one node
     static_shapes: bool = False  # shapes may follow from shapes, and not from values
     fused_attention: bool = False  # Attention without a fused kernel must be allowed to fall apart
+    # Products whose int8 weights overflow on some processors, and which input the weights are.
+    overflows: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)

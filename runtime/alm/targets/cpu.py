@@ -21,5 +21,12 @@ LIMITS = Limits(
     source="opset 24 is the newest that was tried, with ONNX Runtime 1.24 to 1.31",
     opsets=(7, 24),
     domains=("", "com.microsoft"),
+    overflows={
+        "MatMulInteger": 1,
+        "ConvInteger": 1,
+        "QLinearMatMul": 3,
+        "com.microsoft::MatMulIntegerToFloat": 1,
+        "com.microsoft::DynamicQuantizeMatMul": 1,
+    },
 )
 BUILD = None
