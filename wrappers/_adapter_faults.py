@@ -9,6 +9,7 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
 
 from alm.errors import BadCheckpoint
+from wrappers import _patterns
 from wrappers._adapter_merge import CHANGED, check_places, merged
 from wrappers._adapters import Adapter, few
 from wrappers._weights import Weights
@@ -46,6 +47,7 @@ def _check_targets(skeleton: nn.Module, adapter: Adapter) -> None:
     rule.target_modules, rule.target_parameters = said, None
     every = [n for n, m in skeleton.named_modules() if isinstance(m, CHANGED)]
     held = {site.name for site in adapter.sites}
+    _patterns.check(adapter.settings, (a for n in every for a in adapter.aliases(n)), adapter.where)
     try:
         # transformers' own names decide; an older config may know those of older versions only.
         for way in range(max((len(adapter.aliases(n)) for n in every), default=0)):

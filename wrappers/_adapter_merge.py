@@ -17,6 +17,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
+from wrappers import _patterns
 from wrappers._adapters import LEAF, Adapter, few, key_of
 from wrappers._decoder import Decoder
 from wrappers._lazy import attach
@@ -48,6 +49,8 @@ def wrap(skeleton: nn.Module, adapter: Adapter) -> dict[str, Tensor]:
     """
     kind, sites = adapter.kind, adapter.sites
     check_places(skeleton, adapter)
+    scales = {n: v for n, v in adapter.settings.items() if n in ("rank_pattern", "alpha_pattern")}
+    _patterns.check(scales, (alias for site in sites for alias in site.aliases), adapter.where)
     try:
         config = kind.build(adapter.tensors, sites, adapter.settings)
         with warnings.catch_warnings():

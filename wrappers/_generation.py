@@ -12,6 +12,7 @@ from typing import Any
 
 from alm.decoding import Options, choose
 from alm.errors import BadCheckpoint, BadOption
+from wrappers import _limits
 from wrappers._plain_files import read_json
 
 FILE = "generation_config.json"
@@ -103,10 +104,15 @@ def in_folder(folder: Path, model: Mapping[str, Any] | None = None) -> tuple[Pat
     Args:
         folder: the model's folder.
         model: its config.json, if that was read already.
+
+    Raises:
+        BadCheckpoint: unreadable, or a token's id that is none.
     """
     file = folder / FILE
     if file.is_file():
-        return file, {name: value for name, value in read_json(file).items() if value is not None}
+        plain = {name: value for name, value in read_json(file).items() if value is not None}
+        _limits.check({name: plain[name] for name in _limits.TOKENS if name in plain}, str(file))
+        return file, plain
     file = folder / "config.json"
     plain = model if model is not None else read_json(file) if file.is_file() else {}
     inner = plain.get("text_config")

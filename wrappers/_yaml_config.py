@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alm.errors import BadCheckpoint, MissingFile
+from wrappers._limits import shown
 from wrappers._plain_files import exists, read_yaml
 
 NUMBERS: dict[str, type] = {
@@ -22,6 +23,7 @@ NUMBERS: dict[str, type] = {
     "whisper_lora_rank": int,
     "whisper_lora_alpha": float,
 }
+MOST: dict[type, float] = {int: 2**16, float: 1e9}  # of these numbers
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Config:
         """A section of the config, empty when it is not there."""
         said = self.config.get(name) or {}
         if not isinstance(said, dict):
-            raise BadCheckpoint(f"{self.file}: `{name}` is {said!r} and not a section")
+            raise BadCheckpoint(f"{self.file}: `{name}` is {shown(said)} and not a section")
         return said
 
     @cached_property
@@ -56,9 +58,12 @@ class Config:
                 said[name] = kind(said[name])
             except (TypeError, ValueError, OverflowError):
                 said[name] = 0
-            if not 0 < said[name] < float("inf"):
-                given = self.section("model")[name]
-                raise BadCheckpoint(f"{self.file} says {name}: {given!r}; it must be above zero")
+            if not 0 < said[name] <= MOST[kind]:
+                given = shown(self.section("model")[name])
+                raise BadCheckpoint(
+                    f"{self.file} says {name}: {given}; it must be above zero, "
+                    f"at most {MOST[kind]:.0f}"
+                )
         return said
 
     def path(self, key: str) -> Path:

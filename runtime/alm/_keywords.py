@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Literal, TypedDict
 
-from alm import decoding
+from alm import _machine, decoding
 from alm._tasks import near
 from alm.errors import BadOption
 
 MOST_BEAMS = 256  # rows of the KV cache; published settings have at most 16
 MOST_TOKENS = 2**31 - 1  # positions: the graphs' int32, more than any context
-MOST_THREADS = 256  # of each graph, where there are no more cores; each takes a stack
+LEAST_LIMIT, THREADS_A_CORE = 64, 4  # of threads of each graph: more only wait for each other
 
 
 class Decoding(TypedDict, total=False):
@@ -78,7 +77,9 @@ def choose(defaults: Mapping[str, Any], said: Mapping[str, Any]) -> decoding.Opt
 
 
 def check_threads(threads: int) -> None:
-    """Refuse, with BadOption, more threads than a machine can start."""
-    most = max(MOST_THREADS, os.cpu_count() or 1)
+    """Refuse, with BadOption, more threads than could help: each takes memory at once."""
+    most = max(LEAST_LIMIT, THREADS_A_CORE * _machine.usable_cores())
     if not isinstance(threads, int) or not 0 <= threads <= most:
-        raise BadOption(f"threads are 0 (the engine's choice) to {most}, not {threads!r:.40}")
+        raise BadOption(
+            f"threads are 0 (the engine's choice) to {most} on this machine, not {threads!r:.40}"
+        )

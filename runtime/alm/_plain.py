@@ -18,7 +18,6 @@ MOST_DEEP = 32  # lists and objects in each other
 MOST_VALUES = 500_000
 MOST_LETTERS = 100_000  # of one string: a prompt's, the longest that there is
 MOST_NAME = 1_000  # of a key: a tensor's or a task's name
-LONGEST = 1_000  # of a sentence for a person
 # Unicode's controls, which terminals obey: of colours and cursors, and of the direction of writing.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import typer
 
-from alm._plain import LONGEST, is_panic, printable
-from alm.errors import AlmError
+from alm._plain import is_panic, printable
+from alm.errors import LONGEST, AlmError
 
 # typer brings click under one name or another, depending on its version: take it from typer.
 ClickError: type[Exception] = typer.BadParameter.__mro__[2]

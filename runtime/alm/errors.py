@@ -14,11 +14,21 @@ AlmError
 
 from __future__ import annotations
 
+LONGEST = 1_000  # characters of a sentence for a person
+ENDING = 300  # of these, kept of the end of a longer one: what to do about it stands there
+
 
 class AlmError(Exception):
     """Everything that `alm` raises on purpose; the message is one sentence for a person."""
 
     usage = False  # True: the command line was wrong, exit status 2
+
+    def __str__(self) -> str:
+        """The sentence; a longer one (it may quote a file of anyone's) loses its middle."""
+        text = super().__str__()
+        if len(text) <= LONGEST:
+            return text
+        return f"{text[: LONGEST - ENDING - 5]} ... {text[-ENDING:]}"
 
 
 class UnknownName(AlmError, ValueError):

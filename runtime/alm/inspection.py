@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from alm import graphfile, manifest, verify
-from alm._plain import LONGEST, printable
-from alm.errors import AlmError, BadArtifacts, UnknownName
+from alm._plain import printable
+from alm.errors import LONGEST, AlmError, BadArtifacts, UnknownName
 from alm.manifest import File, Manifest, Part
 from alm.ports import Port, Span, differences
 

@@ -12,7 +12,9 @@ import typer
 
 from alm import command
 from alm.cli import PLAIN, Debug, Version, Whole, audio_file, speak_utf8, tell
-from alm.errors import MissingFile
+from alm.errors import BadOption, MissingFile
+
+MOST_MEMORY = 2**20  # GiB
 
 app = typer.Typer(**PLAIN)
 
@@ -108,6 +110,8 @@ def build(
     from alm import build as building
     from alm._profiles import Sizes
 
+    if not memory <= MOST_MEMORY:  # also what is no number
+        raise BadOption(f"--memory is 0 to {MOST_MEMORY} GiB, not {memory:g}")
     settings = building.Settings(
         backend=backend,
         parts=tuple(part),

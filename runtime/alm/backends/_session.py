@@ -9,11 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from alm import _machine
-from alm.errors import BadOption
+from alm._keywords import check_threads
 from alm.ports import Port
-
-LEAST_LIMIT, THREADS_A_CORE = 64, 4  # of threads: more only wait for each other
 
 
 @dataclass(frozen=True)
@@ -27,11 +24,7 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         """Refuse, with BadOption, more threads than could help: each takes memory at once."""
-        most = max(LEAST_LIMIT, THREADS_A_CORE * _machine.usable_cores())
-        if not 0 <= self.threads <= most:
-            raise BadOption(
-                f"threads are 0 (the engine's choice) to {most} on this machine, not {self.threads}"
-            )
+        check_threads(self.threads)
 
 
 class Kept:
