@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 import warnings
 from pathlib import Path
@@ -184,3 +185,16 @@ def test_paths_may_be_relative_to_where_the_export_runs(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(AlmError, match="and none in"):
         open_checkpoint(config)
+
+
+PANICS = Path(__file__).parent / "fuzz" / "cases"
+
+
+@pytest.mark.parametrize("name", ["tokenizer-panic-load", "tokenizer-panic-encode"])
+def test_a_tokenizer_that_makes_rust_panic_is_one_sentence(
+    copy: Copy, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(PANICS / f"{name}.json", copy.folder / "llm" / "tokenizer.json")
+    said = refused(copy)
+    assert "llm/tokenizer.json " in said and "its parts do not fit together" in said
+    assert "panicked" not in capfd.readouterr().err

@@ -77,6 +77,34 @@ def test_a_model_that_is_not_there_or_not_known_is_said(
     assert "salmonn: the original's config.yaml" in said
 
 
+def test_a_name_of_the_hub_is_answered_with_how_to_download_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = fails(capsys, 1, "--model", "some-org/Some.Model-7B")
+    assert "hf download some-org/Some.Model-7B --local-dir Some.Model-7B" in said
+    assert "--model Some.Model-7B" in said
+    for path in ("some/deep/folder", "./some-org/model", "/some-org/model"):
+        assert "hf download" not in fails(capsys, 1, "--model", path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no fifos there")
+def test_a_fifo_is_no_model_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.yaml")
+    for path in (tmp_path / "config.yaml", tmp_path):
+        done = subprocess.run(
+            [sys.executable, ROOT / "export.py", "--model", path, "--out", tmp_path / "out"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "runtime"), str(ROOT)])},
+        )
+        assert done.returncode in (1, 2) and done.stdout == ""
+        assert "is no model that is known here" in done.stderr, done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_something_else_is_not_written_to(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,14 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tiny_audio_llm
+import tiny_hf
 from checkpoints import TINY, sentencepiece_folder
 
 from demo.random_checkpoint import make
+from wrappers import with_role
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("wrappers", "exporters", "demo", "bench", "runtime")
 FROM_FILES = ("from_pretrained", "from_config")
 HUB = ("hf_hub_download", "snapshot_download", "load_dataset", "cached_file")
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # which would forbid what we must forbid
 EVIL = (
     "from pathlib import Path\n"
     "Path(__file__).with_name('mark').touch()\n"
@@ -84,8 +88,58 @@ def _export(path: Path, out: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         timeout=300,
-        env=os.environ | {"PYTHONPATH": paths},
+        env={k: v for k, v in os.environ.items() if k not in OFFLINE} | {"PYTHONPATH": paths},
     )
+
+
+def _salmonn(folder: Path) -> tuple[Path, Path]:
+    config = make(folder, TINY)
+    return config, config.parent / "llm"
+
+
+def _audio_llm(folder: Path) -> tuple[Path, Path]:
+    config = tiny_audio_llm.make(folder)
+    return config, config.parent / "llm"
+
+
+def _qwen2_audio(folder: Path) -> tuple[Path, Path]:
+    return (made := tiny_hf.qwen2_audio(folder, seconds=4).folder), made
+
+
+def _voxtral(folder: Path) -> tuple[Path, Path]:
+    return (made := tiny_hf.voxtral(folder, seconds=4).folder), made
+
+
+# A checkpoint of each family: what --model names, and the folder that holds its tokenizer.
+FAMILIES = {
+    "salmonn": _salmonn,
+    "audio_llm": _audio_llm,
+    "qwen2_audio": _qwen2_audio,
+    "voxtral": _voxtral,
+}
+
+
+def test_every_family_is_tried() -> None:
+    assert sorted(FAMILIES) == with_role("family")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_familys_loader_runs_the_tokenizers_code(tmp_path: Path, family: str) -> None:
+    model, folder = FAMILIES[family](tmp_path / "model")
+    for name in ("tokenizer.json", "tekken.json"):
+        (folder / name).unlink(missing_ok=True)
+    sentencepiece_folder(folder, {})
+    _evil(folder)
+    done = _export(model, tmp_path / "out")
+    assert not (folder / "mark").exists() and not (tmp_path / "out").exists()
+    assert "[y/N]" not in done.stdout + done.stderr and done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert "unexpected" not in line and "Traceback" not in done.stderr
+    # Where transformers has a class for the model it converts tokenizer.model with that.
+    ready_made = family in ("qwen2_audio", "voxtral")
+    assert (
+        "the tokenizer beside it has" if ready_made else "code of its own, which never runs here"
+    ) in line
 
 
 @pytest.mark.parametrize("case", ["tokenizer", "unknown model"])

@@ -18,7 +18,8 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from alm.errors import AlmError, MissingFile, UnknownName
+from alm._plain import is_panic, printable
+from alm.errors import AlmError, BadCheckpoint, MissingFile, UnknownName
 from alm.pick import names, pick
 from alm.ports import Port, Span
 from wrappers._plain_files import exists, unreadable
@@ -158,6 +159,13 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise
     except OSError as error:  # a file or a folder that we may not read
         raise unreadable(Path(str(error.filename or path)), error) from error
+    except BaseException as error:
+        if not is_panic(error):  # of tokenizers, on a text of the checkpoint's own
+            raise
+        raise BadCheckpoint(
+            f"the tokenizer of {path} cannot be used: its parts do not fit together "
+            f"({printable(error, 300)})"
+        ) from None
     wanted = "; ".join(f"{name}: {family.LOOKS_LIKE}" for name, family in families.items())
     named = model_type(path)
     said = f" (its config.json says model_type: {named[:80]!r})" if named else ""

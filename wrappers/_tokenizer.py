@@ -9,9 +9,11 @@ from typing import Any
 
 from tokenizers import Tokenizer, normalizers
 
-from alm.errors import BadCheckpoint, MissingFile
+from alm._rust import calm
+from alm.errors import BadArtifacts, BadCheckpoint, MissingFile
+from alm.text import load_tokenizer
 from wrappers import _tekken
-from wrappers._plain_files import read_json, refuse_pointer
+from wrappers._plain_files import read_json, refuse_pointer, unreadable
 
 # Texts on which a converted tokenizer must agree with sentencepiece, besides the model's prompts.
 PROBES = (
@@ -38,12 +40,7 @@ def tokenizer_json(folder: Path, prompts: Iterable[str]) -> str:
     ready = folder / "tokenizer.json"
     if ready.is_file():
         refuse_pointer(ready)
-        try:
-            text = ready.read_text("utf-8")
-            Tokenizer.from_str(text)
-        except Exception as error:  # tokenizers raises plain Exception
-            raise BadCheckpoint(f"{ready} is no tokenizer: {error}") from error
-        return text
+        return _tried(ready, prompts)
     tekken = folder / "tekken.json"
     if tekken.is_file():
         return _tekken.converted(tekken)
@@ -57,6 +54,22 @@ def tokenizer_json(folder: Path, prompts: Iterable[str]) -> str:
         )
     refuse_pointer(pieces)
     return _converted(pieces, [*PROBES, *prompts])
+
+
+def _tried(ready: Path, prompts: Iterable[str]) -> str:
+    """A tokenizer.json that loads, and encodes the prompts without an error or a panic of Rust."""
+    try:
+        content = ready.read_bytes()
+        made = load_tokenizer(ready, content)
+        for text in prompts:
+            made.encode(text)
+        return content.decode()
+    except OSError as error:
+        raise unreadable(ready, error) from error
+    except BadArtifacts as error:
+        raise BadCheckpoint(str(error)) from error
+    except UnicodeDecodeError as error:
+        raise BadCheckpoint(f"{ready} is no tokenizer.json: it is not UTF-8") from error
 
 
 def _byte_pairs(folder: Path) -> str:
@@ -116,14 +129,21 @@ def _candidates(folder: Path) -> Iterator[Tokenizer]:
     """
     from transformers import AutoTokenizer
 
+    refused = f"transformers cannot convert {folder}"
     try:
-        loaded = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-        backend = loaded.backend_tokenizer
-    except Exception as error:  # whatever the class that tokenizer_config.json names raises
-        reason = (str(error) or type(error).__name__).split("\n")[0]
-        raise BadCheckpoint(f"transformers cannot convert {folder}: {reason}") from error
+        with calm(refused):
+            loaded = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+            backend = loaded.backend_tokenizer
+    except BadArtifacts as error:  # whatever the class that tokenizer_config.json names raises
+        if _own_code(folder):
+            raise BadCheckpoint(
+                f"{folder} brings a tokenizer as code of its own, which never runs here; save a "
+                "tokenizer.json with it where you trust it, and put that there"
+            ) from error
+        reason = str(error.__cause__ or "").split("\n")[0]
+        raise BadCheckpoint(f"{refused}: {reason}" if reason else str(error)) from error
     yield backend
     plain: dict[str, Any] = json.loads(backend.to_str())
     plain["pre_tokenizer"] = None
@@ -131,6 +151,12 @@ def _candidates(folder: Path) -> Iterator[Tokenizer]:
     spaces = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     marked.normalizer = normalizers.Sequence(spaces)  # pyright: ignore
     yield marked
+
+
+def _own_code(folder: Path) -> bool:
+    """Whether tokenizer_config.json names Python code of its own as the tokenizer."""
+    path = folder / "tokenizer_config.json"
+    return path.is_file() and bool(read_json(path).get("auto_map"))
 
 
 def special_id(folder: Path, tokenizer: Tokenizer, token: str) -> int | None:

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Literal, TypedDict
 
-from alm import _machine, decoding
+from alm import decoding
 from alm._tasks import near
 from alm.errors import BadOption
 
 MOST_BEAMS = 256  # rows of the KV cache; published settings have at most 16
 MOST_TOKENS = 2**31 - 1  # positions: the graphs' int32, more than any context
-LEAST_LIMIT, THREADS_A_CORE = 64, 4  # of threads of each graph: more only wait for each other
 
 
 class Decoding(TypedDict, total=False):
@@ -74,12 +73,3 @@ def choose(defaults: Mapping[str, Any], said: Mapping[str, Any]) -> decoding.Opt
         if isinstance(value, int) and value > most:
             raise BadOption(f"{name} is at most {most}, not {value if value < 1e18 else 'more'}")
     return decoding.choose(defaults, said)
-
-
-def check_threads(threads: int) -> None:
-    """Refuse, with BadOption, more threads than could help: each takes memory at once."""
-    most = max(LEAST_LIMIT, THREADS_A_CORE * _machine.usable_cores())
-    if not isinstance(threads, int) or not 0 <= threads <= most:
-        raise BadOption(
-            f"threads are 0 (the engine's choice) to {most} on this machine, not {threads!r:.40}"
-        )

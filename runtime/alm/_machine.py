@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from alm.errors import BadOption
+
 MIB = 2**20
 STATUS = Path("/proc/self/status")
 PATIENCE = 0.4  # seconds for each measurement
+LEAST_LIMIT, THREADS_A_CORE = 64, 4  # of threads of each graph: more only wait for each other
 WIDE = 1024  # of the square matrices of the peak: 2.1 GFLOP a product
 
 
@@ -36,6 +39,15 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def check_threads(threads: int) -> None:
+    """Refuse, with BadOption, more threads than could help: each takes memory at once."""
+    most = max(LEAST_LIMIT, THREADS_A_CORE * usable_cores())
+    if not isinstance(threads, int) or not 0 <= threads <= most:
+        raise BadOption(
+            f"threads are 0 (the engine's choice) to {most} on this machine, not {threads!r:.40}"
+        )
 
 
 def available() -> int | None:

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import soundfile
@@ -36,7 +36,9 @@ BLOCK = 2**18  # samples of all channels decoded at a time
 MOST_CHANNELS = 64  # of an array: more is [channels, samples], turned the wrong way
 PADDING = 10_000  # samples that an MPEG header may say to drop at both ends together
 
-Source = str | os.PathLike[str] | bytes | bytearray | BinaryIO | np.ndarray | tuple[np.ndarray, int]
+Source = (
+    str | os.PathLike[str] | bytes | bytearray | IO[bytes] | np.ndarray | tuple[np.ndarray, int]
+)
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def _read_file(path: Path, channel: str, bounds: _Bounds) -> tuple[np.ndarray, i
 
 
 def _read_data(
-    name: str, data: mmap | bytes, file: int | BinaryIO, channel: str, bounds: _Bounds
+    name: str, data: mmap | bytes, file: int | IO[bytes], channel: str, bounds: _Bounds
 ) -> tuple[np.ndarray, int, Levels]:
     """The sound of a file's bytes, which `file` reads as well."""
     with ExitStack() as stack:
@@ -175,7 +177,7 @@ def _read_data(
         return _decode(name, sound, channel, short=mpeg or sound.format == "OGG")
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> IO[bytes]:
     """A file that is there, regular and not empty."""
     try:
         found = path.stat()
@@ -193,7 +195,7 @@ def _open(path: Path) -> BinaryIO:
     return file
 
 
-def _sound(name: str, file: int | BinaryIO) -> soundfile.SoundFile:
+def _sound(name: str, file: int | IO[bytes]) -> soundfile.SoundFile:
     try:
         return soundfile.SoundFile(file, closefd=False)
     except soundfile.LibsndfileError as error:

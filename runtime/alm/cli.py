@@ -155,13 +155,13 @@ def answer(
         "seed": seed,
     } | _more(more or [])
     import alm
-    from alm import _asked, _keywords, audio, manifest
+    from alm import _asked, _keywords, _machine, audio, manifest
 
     # Words that contradict each other are refused before a model of gigabytes is loaded.
     told = manifest.load(engine)
     manifest.check_run(told, engine)
     _keywords.choose(told.generation, options)
-    _keywords.check_threads(threads)
+    _machine.check_threads(threads)
     audio.check_options(told.audio["rate"], "first", max_audio_seconds)
     speak_utf8()
     asked = [clips]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alm import graphfile, manifest, verify
+from alm import _outfile, graphfile, manifest, verify
 from alm._plain import printable
-from alm.errors import LONGEST, AlmError, BadArtifacts, UnknownName
+from alm.errors import LONGEST, AlmError, BadArtifacts, BadOption, UnknownName
 from alm.manifest import File, Manifest, Part
 from alm.ports import Port, Span, differences
 
@@ -37,6 +36,7 @@ def show(
     *,
     part: str = "",
     as_json: bool = False,
+    out: Path | None = None,
     netron: str = "",
     port: int = PORT,
     check: bool = True,
@@ -46,6 +46,7 @@ def show(
     Args:
         part: only this part.
         as_json: everything as one JSON object, not as tables.
+        out: where that object is written, whatever is printed.
         netron: the part to serve.
         port: where to serve it.
         check: hold every file against its hash.
@@ -53,13 +54,18 @@ def show(
     Returns:
         0, or 1 when something is not what the manifest says; stderr then says what.
     """
+    if netron and out:
+        raise BadOption("--netron serves a graph and finds nothing that --out could write")
     if netron:
         return serve(folder, netron, port)
     said = manifest.load(folder)
     parts = [pick(said, part)] if part else list(said.parts)
     found = examine(folder, said, parts, check)
+    text = _outfile.as_json(_data(said, parts, found, check))
+    if out:
+        _outfile.write(out, text + "\n")
     if as_json:
-        print(json.dumps(_data(said, parts, found, check), ensure_ascii=False, indent=1))
+        print(text)
     else:
         _print(folder, said, parts, found, whole=not part)
     for sentence in found.wrong:

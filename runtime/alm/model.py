@@ -49,7 +49,7 @@ class Model:
         start = time.perf_counter()
         if audio_cache < 0:
             raise BadOption(f"audio_cache is bytes, 0 or more, not {audio_cache!r}")
-        _keywords.check_threads(threads)
+        _machine.check_threads(threads)
         self.folder = folder
         self.manifest = manifest.load(folder)
         self._whole()

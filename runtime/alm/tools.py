@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from alm import command
+from alm import _outfile, command
 from alm.cli import PLAIN, Debug, Version, Whole, audio_file, speak_utf8, tell
-from alm.errors import BadOption, MissingFile
+from alm.errors import BadOption
 
 MOST_MEMORY = 2**20  # GiB
 
@@ -41,6 +40,7 @@ def inspect(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
     part: Annotated[str, typer.Option(help="Only this part.")] = "",
     as_json: AsJson = False,
+    out: Out = None,
     netron: Annotated[
         str, typer.Option(metavar="PART", help="Serve this part's graph in Netron on localhost.")
     ] = "",
@@ -55,10 +55,11 @@ def inspect(
     """Show what is in an artifact folder, and whether it is whole."""
     from alm import inspection
 
+    _outfile.check(out)
     speak_utf8()
     where = inspection.PORT if port is None else port
     return inspection.show(
-        folder, part=part, as_json=as_json, netron=netron, port=where, check=check
+        folder, part=part, as_json=as_json, out=out, netron=netron, port=where, check=check
     )
 
 
@@ -68,13 +69,15 @@ def lint(
     target: Annotated[str, typer.Option(help="Where it will run: trt-jetpack6, ...")],
     part: Annotated[list[str], typer.Option(help="Only this part; may be repeated.")] = [],  # noqa: B006
     as_json: AsJson = False,
+    out: Out = None,
     debug: Debug = False,
 ) -> int:
     """Hold every node against what a target's engine takes; exit status 1 if it would not build."""
     from alm.lint import _report
 
+    _outfile.check(out)
     speak_utf8()
-    return _report.show(folder, target, part, as_json)
+    return _report.show(folder, target, part, as_json, out)
 
 
 @app.command()
@@ -164,7 +167,7 @@ def bench(
     from alm import bench as measuring
 
     plan = measuring.read_plan(seconds, contexts, new_tokens, prompt, warmup, repeats, protocol)
-    _writable(out, picture)
+    _outfile.check(out, picture)
     speak_utf8()
     with ExitStack() as stack:
         source = stack.enter_context(audio_file(audio)) if audio else None
@@ -172,7 +175,7 @@ def bench(
             folder, source, plan, provider=provider, threads=threads, say=tell
         )
     if picture:
-        picture.write_text(_benchtables.picture(found), "utf-8")
+        _outfile.write(picture, _benchtables.picture(found))
     _give(found, as_json, out, _benchtables.show)
 
 
@@ -192,24 +195,17 @@ def plan(
     from alm import _plantables
     from alm import plan as planning
 
-    _writable(out)
+    _outfile.check(out)
     speak_utf8()
     found = planning.predict(folder, device, planning.read_seconds(seconds), context)
     _give(found, as_json, out, _plantables.show)
-
-
-def _writable(*files: Path | None) -> None:
-    """Refuse, before minutes of work, files whose folder is not there."""
-    for path in filter(None, files):
-        if not path.resolve().parent.is_dir():
-            raise MissingFile(f"there is no folder {path.parent} to write {path.name} to")
 
 
 def _give(
     found: dict[str, Any], as_json: bool, out: Path | None, table: Callable[[dict[str, Any]], None]
 ) -> None:
     """Print what was found, as tables or as data, and write it to `out` if that is wanted."""
-    text = json.dumps(found, ensure_ascii=False, indent=1)
+    text = _outfile.as_json(found)
     if out:
-        out.write_text(text + "\n", "utf-8")
+        _outfile.write(out, text + "\n")
     print(text) if as_json else table(found)

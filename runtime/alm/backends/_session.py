@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alm._keywords import check_threads
+from alm._machine import check_threads
 from alm.ports import Port
 
 

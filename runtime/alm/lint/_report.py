@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from alm import _outfile
 from alm.inspection import printer
 from alm.lint import Finding, Verdict, lint
 
 
-def show(folder: Path, target: str, parts: Sequence[str] = (), as_json: bool = False) -> int:
-    """Print what is wrong with the graphs in `folder` for `target`.
+def show(
+    folder: Path,
+    target: str,
+    parts: Sequence[str] = (),
+    as_json: bool = False,
+    out: Path | None = None,
+) -> int:
+    """Print what is wrong with the graphs in `folder` for `target`; write it to `out` as JSON too.
 
     Returns:
         0, or 1 when something would not build.
     """
     verdict = lint(folder, target, parts)
-    print(json.dumps(_data(verdict), ensure_ascii=False, indent=1)) if as_json else table(verdict)
+    text = _outfile.as_json(_data(verdict))
+    if out:
+        _outfile.write(out, text + "\n")
+    print(text) if as_json else table(verdict)
     return 1 if verdict.refused else 0
 
 
@@ -39,7 +48,7 @@ def summary(verdict: Verdict) -> str:
     if not verdict.refused:
         return f"{looked} keep the rules of {goal}"
     broken = dict.fromkeys(f.rule for f in verdict.findings if f.refused)
-    return f"{looked} do not keep the rules of {goal}: {', '.join(broken)}"
+    return f"of {looked} some do not keep the rules of {goal}: {', '.join(broken)}"
 
 
 def _rows(findings: Sequence[Finding]) -> list[tuple[str, ...]]:

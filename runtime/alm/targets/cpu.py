@@ -18,7 +18,7 @@ AUTO = {
 }
 LIMITS = Limits(
     engine="ONNX Runtime",
-    source="opset 24 is the newest that was tried, with ONNX Runtime 1.24 to 1.31",
+    source="opset 24 is the newest that was tried, with ONNX Runtime 1.24 to 1.32",
     opsets=(7, 24),
     domains=("", "com.microsoft"),
     overflows={
