@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, BinaryIO, Literal
 
 import numpy as np
 import soundfile
@@ -158,7 +158,7 @@ def _read_file(path: Path, channel: str, bounds: _Bounds) -> tuple[np.ndarray, i
 
 
 def _read_data(
-    name: str, data: mmap | bytes, file: int | IO[bytes], channel: str, bounds: _Bounds
+    name: str, data: mmap | bytes, file: int | BinaryIO, channel: str, bounds: _Bounds
 ) -> tuple[np.ndarray, int, Levels]:
     """The sound of a file's bytes, which `file` reads as well."""
     with ExitStack() as stack:
@@ -177,7 +177,7 @@ def _read_data(
         return _decode(name, sound, channel, short=mpeg or sound.format == "OGG")
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> BinaryIO:
     """A file that is there, regular and not empty."""
     try:
         found = path.stat()
@@ -195,7 +195,7 @@ def _open(path: Path) -> IO[bytes]:
     return file
 
 
-def _sound(name: str, file: int | IO[bytes]) -> soundfile.SoundFile:
+def _sound(name: str, file: int | BinaryIO) -> soundfile.SoundFile:
     try:
         return soundfile.SoundFile(file, closefd=False)
     except soundfile.LibsndfileError as error:
