@@ -139,6 +139,8 @@ def test_what_peft_trains_besides_is_merged_too(
         (dict(lora_alpha="x"), "lora_alpha is 'x' and no number"),
         (dict(target_modules=["q_proj", "k_proj"]), "k_proj.*of which it holds no tensors"),
         (dict(target_modules=r".*language_model.*q_proj"), "holds tensors of .*v_proj, which"),
+        (dict(target_modules="("), "patterns of modules cannot be matched"),
+        (dict(rank_pattern={"a{99999999999999999999}": 4}), "patterns of modules cannot be"),
         (dict(base_model_name_or_path="org/model"), "'org/model', which is no folder of a model"),
         (dict(base_model_name_or_path=None), "does not say the model it was trained on"),
     ],

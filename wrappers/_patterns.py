@@ -17,7 +17,7 @@ from typing import Any
 
 from alm.errors import BadCheckpoint
 
-SECONDS = 20  # for all matches of an adapter, which take some milliseconds
+SECONDS = 10.0  # for all matches of an adapter, which take some milliseconds
 MEMORY = 2**30  # bytes of address space, where the system can limit it
 MOST = 10_000  # names or patterns in one setting
 PLAIN = re.compile(r"[\w.\-]*")  # names of modules: nothing in them repeats
@@ -48,13 +48,16 @@ for pattern, full in task["patterns"]:
 """
 
 
-def check(settings: Mapping[str, Any], names: Iterable[str], where: str) -> None:
+def check(
+    settings: Mapping[str, Any], names: Iterable[str], where: str, seconds: float = SECONDS
+) -> None:
     """Refuse patterns that cannot be matched with these names in a time and memory that are there.
 
     Args:
         settings: of an adapter, under peft's names.
         names: of modules, as they are matched.
         where: the adapter's file, for the message.
+        seconds: for all matches.
 
     Raises:
         BadCheckpoint: too many of them, none that `re` takes, or beyond the limits.
@@ -71,19 +74,19 @@ def check(settings: Mapping[str, Any], names: Iterable[str], where: str) -> None
         if len(texts) > MOST // 10 or any(not PLAIN.fullmatch(text) for text in texts):
             patterns += [(form.replace("{}", text) if form else text, not form) for text in texts]
     if patterns:
-        _try(patterns, sorted(set(names)), where)
+        _try(patterns, sorted(set(names)), where, seconds)
 
 
-def _try(patterns: list[tuple[str, bool]], names: list[str], where: str) -> None:
+def _try(patterns: list[tuple[str, bool]], names: list[str], where: str, seconds: float) -> None:
     task = json.dumps({"patterns": patterns, "names": names, "memory": MEMORY})
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-W", "ignore", "-c", CHILD],
-            input=task, capture_output=True, text=True, errors="replace", timeout=SECONDS,
+            input=task, capture_output=True, text=True, errors="replace", timeout=seconds,
         )  # fmt: skip
     except subprocess.TimeoutExpired as late:
         raise BadCheckpoint(
-            f"{where}: its patterns of modules take more than {SECONDS} s to match; {REMEDY}"
+            f"{where}: its patterns of modules take more than {seconds:g} s to match; {REMEDY}"
         ) from late
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["it crashed"])[-1]

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
 from commands import alm_run, refused
 
-from alm import command, manifest, text, tools, verify
+from alm import _keywords, command, manifest, text, tools, verify
 from alm.backends._session import EngineOptions
-from alm.errors import BadArtifacts, BadOption
+from alm.errors import LONGEST, BadArtifacts, BadCheckpoint, BadOption, MissingFile
+from wrappers import open_checkpoint
+from wrappers._yaml_config import NUMBERS, Config
 
 CASES = Path(__file__).resolve().parent / "cases"
 RUN_ONLY = ("min-manifest-axis", "min-manifest-no-tasks")  # a part alone can be looked at
@@ -128,8 +131,76 @@ def test_operators_that_are_code_from_outside_are_refused_wherever_they_stand(
 
 def test_threads_beyond_any_use_are_refused() -> None:
     for threads in (100_000, -1):
-        with pytest.raises(BadOption, match="on this machine"):
-            EngineOptions(threads=threads)
+        for refusing in (_keywords.check_threads, lambda n: EngineOptions(threads=n)):
+            with pytest.raises(BadOption, match="on this machine"):
+                refusing(threads)
+
+
+@pytest.mark.parametrize("memory", ["inf", "nan", "1e308"])
+def test_memory_without_end_is_refused(
+    artifacts: Path, memory: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.run(tools.app, ["build", str(artifacts), "--dry-run", "--memory", memory]) == 2
+    said = capsys.readouterr().err
+    assert "--memory" in said and "unexpected" not in said and said.count("\n") == 1
+
+
+def test_a_long_sentence_keeps_its_beginning_and_what_to_do() -> None:
+    made = str(MissingFile(f"/model is not there: {'a' * 9000}; download it"))
+    assert len(made) == LONGEST and made.startswith("/model is ") and made.endswith("; download it")
+
+
+@pytest.mark.parametrize("name", ["eos_token_id", "bos_token_id"])
+@pytest.mark.parametrize("value", ["\ud800", {"a": 1}, [1, "x"], 1.5, 2**64, True])
+def test_a_token_that_is_no_id_is_refused_by_name(
+    name: str, value: object, checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(checkpoint.parent, tmp_path / "model")
+    config = {name: value}
+    (folder / "llm" / "generation_config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(BadCheckpoint, match=f"generation_config.json says {name} .*token's id"):
+        open_checkpoint(folder / "config.yaml")
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", [2**63, 1e300, -1, "a" * 3000])
+def test_a_number_of_config_yaml_beyond_any_use_is_refused(
+    name: str, value: object, tmp_path: Path
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(json.dumps({"model": {name: value}}), "utf-8")
+    with pytest.raises(BadCheckpoint, match=f"says {name}: .*must be above zero") as caught:
+        Config(file).settings  # noqa: B018
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("content", ["a: " + "[" * 20_000, "[" * 20_000, "&a [*a]"])
+def test_yaml_that_is_nested_without_end_is_one_sentence(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(content, "utf-8")
+    with pytest.raises(BadCheckpoint, match="nested too deeply|has no sections"):
+        Config(file).settings  # noqa: B018
+
+
+def test_a_path_of_config_yaml_that_no_system_has_is_a_missing_file(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(json.dumps({"model": {"ckpt": "a" * 5000}}), "utf-8")
+    with pytest.raises(MissingFile, match="says ckpt: a+, but there is no") as caught:
+        Config(file).path("ckpt")
+    assert len(str(caught.value)) <= LONGEST
+
+
+@pytest.mark.parametrize("key", [1, None, (1, 2), b"x"], ids=str)
+def test_a_tensor_under_a_key_that_is_no_text_is_refused(
+    key: object, checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(checkpoint.parent, tmp_path / "model")
+    file = folder / "salmonn.pth"
+    plain = torch.load(file, weights_only=True)
+    (plain["model"] if "model" in plain else plain)[key] = torch.zeros(2)
+    torch.save(plain, file)
+    with pytest.raises(BadCheckpoint, match="salmonn.pth names a tensor by a value of type"):
+        open_checkpoint(folder / "config.yaml")
 
 
 def test_a_file_that_is_changed_while_an_engine_opens_it_is_not_used(own: Path) -> None:
