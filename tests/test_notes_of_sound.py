@@ -173,13 +173,14 @@ def test_what_is_opened_as_text_closed_or_empty_is_one_sentence(tmp_path: Path) 
     closed = tempfile.TemporaryFile()
     closed.close()
     with (tmp_path / "a.txt").open() as text:
-        for source, words in (
+        sources: list[tuple[Any, str]] = [
             (text, "open it with 'rb'"),
             (closed, "cannot be read as bytes"),
             (b"", "the audio is empty"),
             (BytesIO(), "the audio is empty"),
             (BytesIO(ISO), "the audio is MPEG-4"),
-        ):
+        ]
+        for source, words in sources:
             with pytest.raises(BadAudio, match=words):
                 audio.read(source, RATE)
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, BinaryIO, Literal
 
 import numpy as np
 import soundfile
@@ -36,7 +36,16 @@ BLOCK = 2**18  # samples of all channels decoded at a time
 MOST_CHANNELS = 64  # of an array: more is [channels, samples], turned the wrong way
 PADDING = 10_000  # samples that an MPEG header may say to drop at both ends together
 
-Source = str | os.PathLike[str] | bytes | bytearray | BinaryIO | np.ndarray | tuple[np.ndarray, int]
+Source = (
+    str
+    | os.PathLike[str]
+    | bytes
+    | bytearray
+    | memoryview
+    | IO[bytes]
+    | np.ndarray
+    | tuple[np.ndarray, int]
+)
 
 
 @dataclass(frozen=True)
