@@ -37,7 +37,14 @@ MOST_CHANNELS = 64  # of an array: more is [channels, samples], turned the wrong
 PADDING = 10_000  # samples that an MPEG header may say to drop at both ends together
 
 Source = (
-    str | os.PathLike[str] | bytes | bytearray | IO[bytes] | np.ndarray | tuple[np.ndarray, int]
+    str
+    | os.PathLike[str]
+    | bytes
+    | bytearray
+    | memoryview
+    | IO[bytes]
+    | np.ndarray
+    | tuple[np.ndarray, int]
 )
 
 
