@@ -12,7 +12,7 @@ import pytest
 import torch
 from commands import alm_run, refused
 
-from alm import _keywords, command, manifest, text, tools, verify
+from alm import _machine, command, manifest, text, tools, verify
 from alm.backends._session import EngineOptions
 from alm.errors import LONGEST, BadArtifacts, BadCheckpoint, BadOption, MissingFile
 from wrappers import open_checkpoint
@@ -131,7 +131,7 @@ def test_operators_that_are_code_from_outside_are_refused_wherever_they_stand(
 
 def test_threads_beyond_any_use_are_refused() -> None:
     for threads in (100_000, -1):
-        for refusing in (_keywords.check_threads, lambda n: EngineOptions(threads=n)):
+        for refusing in (_machine.check_threads, lambda n: EngineOptions(threads=n)):
             with pytest.raises(BadOption, match="on this machine"):
                 refusing(threads)
 
