@@ -140,7 +140,7 @@ def test_a_lever_makes_a_part_no_larger_and_says_its_loss(
         spec = wrappers.pick_role("llm", "llama").tiny()
         small: Wrapper = wrappers.randomised(Decoder(spec, "ort"))
     else:
-        small = pick.pick(wrappers, name).tiny()
+        small = wrappers.pick_role(wrappers.role_of(name), name).tiny()
     pulled = pick.pick(levers, lever, "lever").Lever()
     pulled.prepare(small, lambda: torch.randn(40, 32))
     inputs, traced = small.inputs, trace(name, small)

@@ -15,7 +15,7 @@ import pytest
 
 from alm import manifest
 from alm._engines import Engine, Maker
-from alm.errors import AlmError, BadArtifacts, MissingFile
+from alm.errors import LONGEST, AlmError, BadArtifacts, MissingFile
 from alm.manifest import File, Manifest, Part
 from alm.ports import Port, Span
 
@@ -207,10 +207,12 @@ def test_links_to_a_manifest_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_missing_or_holds_no_manifest_is_named(tmp_path: Path) -> None:
-    for folder in (tmp_path / "none", tmp_path / "file", tmp_path / ("x" * 5000)):
-        (tmp_path / "file").touch()
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "none", tmp_path / "file"):
         said = sentence(folder, MissingFile)
         assert f"no folder {folder}" in said and "python export.py" in said
+    long = sentence(tmp_path / ("x" * 5000), MissingFile)
+    assert f"no folder {tmp_path}" in long and "python export.py" in long and len(long) <= LONGEST
     assert "no artifact folder: it holds no manifest.json" in sentence(tmp_path, MissingFile)
     (tmp_path / manifest.NAME).mkdir()
     assert "no artifact folder" in sentence(tmp_path, MissingFile)

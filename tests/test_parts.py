@@ -29,7 +29,7 @@ UNWANTED = {"NonZero", "Loop", "If", "Scan", "STFT", "DFT", "Unique", "Compress"
 def build(name: str) -> Wrapper:
     llm, _, dialect = name.partition("-")
     if not dialect:
-        module: Any = pick.pick(wrappers, llm)
+        module: Any = wrappers.pick_role(wrappers.role_of(llm), llm)
         return module.tiny()
     return wrappers.randomised(Decoder(wrappers.pick_role("llm", llm).tiny(), dialect))
 
