@@ -11,11 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
-from alm import command, inspection, pick, targets
-from alm._engines import fingerprint
-from alm.cli import PLAIN
+from alm import registry, targets
+from alm.artifacts.engine_files import fingerprint
+from alm.artifacts.manifest import Manifest
+from alm.cli import exit_status, inspection
+from alm.cli.run_command import PLAIN
 from alm.errors import BadArtifacts, BadOption, MissingFile, UnknownName
-from alm.manifest import Manifest
 
 ROOT = Path(__file__).parent
 
@@ -73,7 +74,7 @@ def export(
     from wrappers import dialects, open_checkpoint
 
     goal = targets.find(target)
-    pick.pick(dialects, dialect or goal.DIALECT)
+    registry.pick(dialects, dialect or goal.DIALECT)
     report = Report()
     checkpoint = open_checkpoint(_demo(report) if model == "demo" else _path(model))
     known = [*checkpoint.parts, parts.TABLE]
@@ -115,8 +116,8 @@ def export(
 
 def _builds(out: Path, target: str, chosen: list[str], report: Any) -> bool:
     """Whether the target's engine takes what was exported; if not, or not quite, it is printed."""
+    from alm.cli.lint_report import summary, table
     from alm.lint import lint
-    from alm.lint._report import summary, table
 
     verdict = lint(out, target, chosen)
     if verdict.findings:
@@ -166,19 +167,19 @@ def _chosen(said: list[str], known: list[str]) -> list[str]:
 
 def _precisions(said: str, checkpoint: Any, goal: Any) -> dict[str, str]:
     """Part -> precision, from `fp16` or `decoder=int4,whisper=fp32` or both."""
-    from exporters import part, pull
+    from exporters import part, precisions
 
     roles = {name: checkpoint.roles.get(name, "") for name in checkpoint.parts}
     roles[part.TABLE] = "table"
-    chosen = dict.fromkeys(roles, pull.PLAIN)
+    chosen = dict.fromkeys(roles, precisions.PLAIN)
     for word in said.split(","):
         name, _, value = word.strip().rpartition("=")
         if name and name not in roles:
             raise UnknownName(f"unknown part {name!r}; there is: {', '.join(roles)}")
         for each in [name] if name else roles:
-            chosen[each] = goal.AUTO[roles[each]] if value == pull.AUTO else value
+            chosen[each] = goal.AUTO[roles[each]] if value == precisions.AUTO else value
     for name, value in chosen.items():
-        wanted = pull.pull(value).engines
+        wanted = precisions.pull(value).engines
         if wanted - set(goal.ENGINES):
             raise BadOption(
                 f"precision {value} of part {name} runs in {', '.join(wanted)} alone, and the "
@@ -211,4 +212,4 @@ def _joined(old: Manifest | None, new: Manifest, known: list[str], report: Any) 
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(app))
+    sys.exit(exit_status.run(app))

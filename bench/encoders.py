@@ -38,7 +38,9 @@ WINDOWS: dict[str, Any] = dict(kernel=17, stride=17, intermediate=3072, out=3072
 
 def build(part: str, layers: int, dialect: str) -> Any:
     """A part with random weights."""
-    from wrappers import beats, qformer, randomised, whisper
+    from wrappers import randomised
+    from wrappers.bridges import qformer
+    from wrappers.encoders import beats, whisper
 
     if part == "whisper":
         return randomised(whisper.build(WHISPER | {"encoder_layers": layers}, dialect))
@@ -73,7 +75,7 @@ def engine(folder: Path, threads: int) -> Callable[[], Any]:
     import numpy as np
 
     from alm.backends import ort
-    from alm.backends._session import EngineOptions
+    from alm.session import EngineOptions
 
     session = ort.open_session(folder / "part.onnx", EngineOptions("cpu", threads))
     feeds = dict(np.load(folder / "feeds.npz"))

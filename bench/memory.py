@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
-from alm import _machine  # noqa: E402
+from alm.host import processor  # noqa: E402
 from bench.beside.process import watched  # noqa: E402
 
 TIMEOUT = 600.0  # seconds of the answer
@@ -33,16 +33,17 @@ class Resident:
 
 def look() -> Resident:
     """Read the kernel's counters, and begin a new peak."""
-    said = _machine.memory()
-    _machine.forget_peak()
+    said = processor.memory()
+    processor.forget_peak()
     return Resident(*((said[name] or 0) / 1e6 for name in ("peak", "resident", "own")))
 
 
 def stages(folder: Path, clip: Path, threads: int) -> Iterator[tuple[str, float, Resident]]:
     """What is done, the megabytes of its files, and what is resident after it."""
     import alm
-    from alm import manifest, pipeline
-    from alm.backends._session import EngineOptions
+    from alm.artifacts import manifest
+    from alm.generation import pipeline
+    from alm.session import EngineOptions
 
     yield "Python, numpy and ONNX Runtime", 0.0, look()
     said, sessions = manifest.load(folder), {}
@@ -60,7 +61,7 @@ def stages(folder: Path, clip: Path, threads: int) -> Iterator[tuple[str, float,
 
 def outside(folder: Path, clip: Path) -> float:
     """The peak of `alm-run` in megabytes, as the system has it when the process has ended."""
-    words = [sys.executable, "-c", "from alm.cli import run; raise SystemExit(run())"]
+    words = [sys.executable, "-c", "from alm.cli.run_command import run; raise SystemExit(run())"]
     words += ["--engine", str(folder.resolve()), str(clip.resolve()), "transcribe"]
     words += ["--num-beams", "1", "--max-new-tokens", "32", "--provider", "cpu", "--json"]
     ended = watched(words, {"PYTHONPATH": str(ROOT / "runtime")}, TIMEOUT, ROOT)

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-RUN = "import sys; from alm.cli import run; sys.exit(run())"
+RUN = "import sys; from alm.cli.run_command import run; sys.exit(run())"
 
 
 def measured(words: list[str]) -> tuple[float, float]:

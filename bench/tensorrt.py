@@ -22,14 +22,14 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
-from alm import manifest  # noqa: E402
+from alm.artifacts import manifest  # noqa: E402
 from bench.beside.process import Ended, watched  # noqa: E402
 
 PART, BACKEND = "decoder", "tensorrt-rtx"
 # The target to export for, and those that take the same dialect.
 TARGETS = {"trt-jetpack6": (), "trt-jetpack7": ("trt-rtx",)}
 PRECISIONS = ("int4dq", "int8dq", "fp16", "fp32")
-ALM = "import sys; from alm.tools import main; sys.exit(main())"
+ALM = "import sys; from alm.cli.alm_commands import main; sys.exit(main())"
 TIMEOUT = 1800.0  # seconds of one step
 HEAD = "dialect|precision|graph MB|export s|its peak MB|relative error"
 HEAD += "|keeps the rules of|build s|its peak MB|engine MB"

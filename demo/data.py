@@ -15,8 +15,8 @@ from torch import Tensor
 from demo.compose import SOUND_IDS, WINDOW_SECONDS, WORD_IDS, Sources, compose
 from demo.disturb import QUIETEST, RANGE, disturbed
 from demo.voices import RATE
-from wrappers.fbank import DEVIATION, EPSILON, MEAN, Fbank
-from wrappers.mel import Mel
+from wrappers.frontends.fbank import DEVIATION, EPSILON, MEAN, Fbank
+from wrappers.frontends.mel import Mel
 
 MELS = 80
 WINDOW_FRAMES = 50 * WINDOW_SECONDS  # of the encoders, 20 ms each

@@ -9,14 +9,14 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 
-from alm.prompt import Prompter
+from alm.text.prompt import Prompter
 from demo import phrases
 from demo.data import MELS, PER_WINDOW, WINDOW_FRAMES, Batch
-from wrappers._decoder import Decoder
-from wrappers.beats import Beats
-from wrappers.llama import spec
-from wrappers.qformer import QFormer, Shape
-from wrappers.whisper import Whisper
+from wrappers.bridges.qformer import QFormer, Shape
+from wrappers.encoders.beats import Beats
+from wrappers.encoders.whisper import Whisper
+from wrappers.layers.decoder import Decoder
+from wrappers.llms.llama import spec
 
 WIDTH, AUDIO_WIDTH, BRIDGE_WIDTH, LLM_WIDTH = 176, 96, 176, 176
 BRIDGE_HEADS, BRIDGE_LAYERS = 4, 2

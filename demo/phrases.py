@@ -6,7 +6,7 @@ import random
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from wrappers._prompts import SALMONN_TASKS
+from wrappers.checkpoint.text.prompts import SALMONN_TASKS
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 DEVICES = ("light", "lamp", "heater", "fan", "radio", "music", "television")

@@ -10,10 +10,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from alm.prompt import Prompter
+from alm.text.prompt import Prompter
 from demo.model import read
 from wrappers import open_checkpoint
-from wrappers._lazy import filled
+from wrappers.checkpoint.weights.hollow import filled
 
 
 class Reference:

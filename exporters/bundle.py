@@ -16,10 +16,11 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-from alm import atomic, verify
-from alm import manifest as manifests
+from alm.artifacts import manifest as manifests
+from alm.artifacts import verify
+from alm.artifacts.manifest import File, Manifest
 from alm.errors import AlmError, BadArtifacts
-from alm.manifest import File, Manifest
+from alm.host import atomic
 
 TOOLS = ("torch", "transformers", "peft", "onnx", "onnxscript", "onnx-ir", "onnxsim", "onnxruntime")
 EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from alm.ports import Port
 from exporters import feeds, lazy
 from wrappers import Wrapper
-from wrappers._lazy import weight, weightless
+from wrappers.checkpoint.weights.hollow import weight, weightless
 
 INLINE_BYTES = 8 * 2**20  # a graph with less weight than this is one file
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from alm.backends import ort
-from alm.backends._session import EngineOptions, OneRowChunks, Session
 from alm.errors import ExportFailed
 from alm.ports import CACHE_IN, CACHE_OUT, Port
+from alm.session import EngineOptions, OneRowChunks, Session
 from exporters import feeds
 from wrappers import Wrapper
 

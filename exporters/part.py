@@ -13,14 +13,14 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from alm import graphfile
+from alm.artifacts.manifest import Part
 from alm.errors import ExportFailed
-from alm.manifest import Part
+from alm.onnxfile import summary
 from alm.ports import Port
-from exporters import graph, parity, pull, simplify, table
+from exporters import embedding_table, graph, parity, precisions, simplify
 from exporters.bundle import Bundle
 from wrappers import Checkpoint
-from wrappers._memory import give_back
+from wrappers.checkpoint.weights.memory import give_back
 
 SOME_WORDS = 128  # to calibrate with
 TABLE = "embed"  # the part that is a file of rows and no graph
@@ -68,8 +68,8 @@ def export(
 def _table(checkpoint: Checkpoint, settings: Settings, bundle: Bundle) -> Part:
     precision = settings.precision[TABLE]
     path = bundle.folder / f"{TABLE}.npy"
-    pulled = pull.pull(precision)
-    dtype, files, measured = table.write(checkpoint.embedding(), path, pulled.table)
+    pulled = precisions.pull(precision)
+    dtype, files, measured = embedding_table.write(checkpoint.embedding(), path, pulled.table)
     return Part(
         name=TABLE,
         role="table",
@@ -86,7 +86,7 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
     load, precision = checkpoint.parts[name], settings.precision[name]
     say("loading")
     part = load(settings.dialect).eval()
-    pulled = pull.pull(precision)
+    pulled = precisions.pull(precision)
     pulled.prepare(part, lambda: _embeds(checkpoint))
     inputs = graph.fixed(part.inputs, settings.dynamic_batch)
     outputs = graph.fixed(part.outputs, settings.dynamic_batch)
@@ -113,7 +113,7 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
         opset=part.opset,
         dialect=settings.dialect if part.role == "decoder" else "",
         chunk_rows=part.chunk_rows,
-        nodes=sum(graphfile.read(kept.files[0]).nodes.values()),
+        nodes=sum(summary.read(kept.files[0]).nodes.values()),
         simplified=kept.verdict,
         measured={"parity": judged, "weights": weights} | part.facts,
     )
@@ -144,11 +144,11 @@ def _embeds(checkpoint: Checkpoint) -> Tensor:
     """Embeddings to calibrate with: the prompts' words, words at random, and noise as of audio."""
     tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json)
     words = " ".join(map(str, checkpoint.prompt.get("tasks", {}).values()))
-    table = checkpoint.embedding()
+    embedding_table = checkpoint.embedding()
     chance = torch.Generator().manual_seed(0)
-    some = torch.randint(len(table), (SOME_WORDS,), generator=chance)
+    some = torch.randint(len(embedding_table), (SOME_WORDS,), generator=chance)
     said = torch.tensor(tokenizer.encode(words).ids[:SOME_WORDS], dtype=torch.int64)
-    words_heard = table[torch.cat((said, some))].float()
+    words_heard = embedding_table[torch.cat((said, some))].float()
     noise = 0.5 * torch.randn(SOME_WORDS, words_heard.shape[1], generator=chance)
     return torch.cat((words_heard, noise))
 
@@ -161,7 +161,7 @@ class _Work:
     role: str
     inputs: dict[str, Port]
     path: Path
-    pulled: pull.Pulled
+    pulled: precisions.Pulled
     say: Say
 
     def save(self, model: ir.Model, verdict: str) -> _Saved:

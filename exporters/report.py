@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from alm.inspection import size
-from alm.manifest import Part
+from alm.artifacts.manifest import Part
+from alm.cli.terminal import size
 from exporters.parity import EXACT
 from exporters.part import Exported
 

@@ -6,15 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alm import command, manifest, tools
-from alm._engines import Engine, Maker, Profile
-from alm.manifest import File
+from alm.artifacts import manifest
+from alm.artifacts.engine_files import Engine, Maker, Profile
+from alm.artifacts.manifest import File
+from alm.cli import alm_commands, exit_status
 
 RTX = "tensorrt-rtx"
 
 
 def alm_build(*words: str | Path) -> int:
-    return command.run(tools.app, ["build", *map(str, words)])
+    return exit_status.run(alm_commands.app, ["build", *map(str, words)])
 
 
 def decoder(folder: Path) -> manifest.Part:

@@ -20,7 +20,7 @@ from torch import Tensor
 from alm.errors import AlmError, BadCheckpoint
 from demo.random_checkpoint import Recipe
 from wrappers import open_checkpoint
-from wrappers._prompts import SALMONN_TASKS
+from wrappers.checkpoint.text.prompts import SALMONN_TASKS
 
 TINY = Recipe(window_seconds=4, speech_width=16, audio_width=16, bridge_width=48)
 Change = Callable[[dict[str, Tensor]], Any]

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from alm import cli, command
+from alm.cli import exit_status, run_command
 
-ALM_RUN = "import sys; from alm.cli import run; sys.exit(run())"
+ALM_RUN = "import sys; from alm.cli.run_command import run; sys.exit(run())"
 RUNTIME = Path(__file__).resolve().parents[1] / "runtime"
 
 Capture = pytest.CaptureFixture[str]
 
 
 def alm_run(*words: str | Path) -> int:
-    return command.run(cli.running, [str(word) for word in words])
+    return exit_status.run(run_command.running, [str(word) for word in words])
 
 
 def answer(capture: Capture, *words: str | Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from filelock import FileLock  # of torch
 from reference import SALMONN
 
 import export
-from alm import command
+from alm.cli import exit_status
 from demo.random_checkpoint import Recipe, make
 
 TINY = Recipe(window_seconds=4)
@@ -67,7 +67,7 @@ def run_export(*words: str | Path) -> None:
     """export.py with these words; it must succeed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporting tools; our own code runs elsewhere too
-        assert command.run(export.app, [str(word) for word in (*words, "--debug")]) == 0
+        assert exit_status.run(export.app, [str(word) for word in (*words, "--debug")]) == 0
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alm import command, devices, tools
-from alm._planned import Choice, Planned
-from alm.manifest import File, Manifest, Part
-from alm.plan import predict
+from alm import devices
+from alm.artifacts.manifest import File, Manifest, Part
+from alm.cli import alm_commands, exit_status
+from alm.plan.planner import Choice, Planned
+from alm.plan.predict import predict
 from alm.ports import Port
-from alm.targets._data import Stored
+from alm.target import Stored
 
 # How the decoders of published figures are taken to be stored: 4 bits with 36 more a block of 256,
 # `lm_head` in float16; and for MLC, 4 bits throughout.
@@ -136,4 +137,4 @@ def in_figures(
 
 
 def alm_plan(*words: str | Path) -> int:
-    return command.run(tools.app, ["plan", *map(str, words)])
+    return exit_status.run(alm_commands.app, ["plan", *map(str, words)])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from alm.errors import BadCheckpoint
-from wrappers import _patterns
+from wrappers.checkpoint.adapters import patterns
 
 NAMES = [f"model.layers.{i}.self_attn.{p}_proj" for i in range(32) for p in "qkvo"]
 # What a trainer of vision and text models writes into target_modules.
@@ -30,16 +30,16 @@ WIDE = (
     ],
 )
 def test_patterns_as_trainers_write_them_are_taken(settings: dict[str, Any]) -> None:
-    _patterns.check(settings, NAMES, "file")
+    patterns.check(settings, NAMES, "file")
 
 
-@pytest.mark.parametrize("name", _patterns.FORMS)
+@pytest.mark.parametrize("name", patterns.FORMS)
 def test_a_pattern_that_backtracks_for_years_is_refused_in_its_time(name: str) -> None:
     evil = r"model(\.?\w+\.?)*!"
-    said = evil if name in _patterns.NAMES else {evil: 1} if "_pattern" in name[-8:] else [evil]
+    said = evil if name in patterns.NAMES else {evil: 1} if "_pattern" in name[-8:] else [evil]
     start = time.monotonic()
     with pytest.raises(BadCheckpoint, match="file: its patterns of modules take more than 1 s"):
-        _patterns.check({name: said}, NAMES, "file", seconds=1)
+        patterns.check({name: said}, NAMES, "file", seconds=1)
     assert time.monotonic() - start < 30
 
 
@@ -48,11 +48,11 @@ def test_a_pattern_that_backtracks_for_years_is_refused_in_its_time(name: str) -
 )
 def test_a_pattern_that_cannot_be_matched_is_refused(pattern: str) -> None:
     with pytest.raises(BadCheckpoint, match="^file: its patterns of modules ") as caught:
-        _patterns.check({"target_modules": pattern}, NAMES, "file", seconds=2)
+        patterns.check({"target_modules": pattern}, NAMES, "file", seconds=2)
     assert len(str(caught.value)) < 400
 
 
 def test_more_patterns_than_any_model_has_modules_are_refused() -> None:
-    many = {f"q{i}": 1 for i in range(_patterns.MOST + 1)}
+    many = {f"q{i}": 1 for i in range(patterns.MOST + 1)}
     with pytest.raises(BadCheckpoint, match="rank_pattern has 10001 entries"):
-        _patterns.check({"rank_pattern": many}, NAMES, "file")
+        patterns.check({"rank_pattern": many}, NAMES, "file")

@@ -16,11 +16,11 @@ from torch import Tensor
 import wrappers
 from alm.errors import BadCheckpoint
 from demo.random_checkpoint import Recipe, make
-from wrappers import _adapter_faults, _adapter_merge, _adapters
-from wrappers._decoder import Decoder
-from wrappers._lazy import attach, hollow, weight
-from wrappers._weights import Weights
-from wrappers.salmonn import Salmonn
+from wrappers.checkpoint.adapters import adapter_faults, contract, merging
+from wrappers.checkpoint.weights.hollow import attach, hollow, weight
+from wrappers.checkpoint.weights.tensors import Weights
+from wrappers.families.salmonn import Salmonn
+from wrappers.layers.decoder import Decoder
 
 SMALL: dict[str, Any] = dict(
     vocab_size=67,
@@ -59,7 +59,7 @@ def wrapped(kind: str, config: Any) -> tuple[Any, Decoder, Tensors]:
     decoder.load_state_dict(base)
     tuned = in_peft(truth, config)
     state = tuned.state_dict()
-    names = [n for n in state if _adapters.is_adapter(n) and "ranknum" not in n]
+    names = [n for n in state if contract.is_adapter(n) and "ranknum" not in n]
     for name in names:
         scale = 1.0 if "vblora" in name else 0.3
         factor = "magnitude" in name or "ia3" in name
@@ -76,18 +76,18 @@ def logits(decoder: Decoder, embeds: Tensor) -> Tensor:
 
 def merge(decoder: Decoder, tensors: Tensors, config: Any) -> tuple[Decoder, float]:
     """The decoder with the adapter merged into its weights as they are read, and the error."""
-    adapter = _adapters.read(tensors, config.to_dict(), "the file")
+    adapter = contract.read(tensors, config.to_dict(), "the file")
     assert adapter
     weights = Weights("the decoder")
     weights.add_tensors(decoder.state_dict())
     for_faults, for_merge, for_truth, after = (
         hollow(lambda: Decoder(decoder.spec, "decomposed")) for _ in range(4)
     )
-    if wrong := _adapter_faults.faults(for_faults, adapter):
+    if wrong := adapter_faults.faults(for_faults, adapter):
         raise BadCheckpoint("; ".join(wrong))
-    attach(after, _adapter_merge.merged(for_merge, weights, adapter))
-    before = _adapter_merge.unmerged(for_truth, weights, adapter)
-    return after, _adapter_merge.merge_error(before, after)
+    attach(after, merging.merged(for_merge, weights, adapter))
+    before = merging.unmerged(for_truth, weights, adapter)
+    return after, merging.merge_error(before, after)
 
 
 CONFIGS: dict[str, Callable[[], Any]] = {

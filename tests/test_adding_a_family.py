@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from wrappers import Checkpoint, role_of
+from wrappers import Checkpoint, with_role
 
 HOME = Path(__file__).resolve().parents[1]
 PAGE = (HOME / "docs" / "adding-a-family.md").read_text("utf-8")
 LINK = re.compile(r"\]\(\.\./([^)]+)\)")
-SMALLEST = "wrappers/qwen2_audio.py"
+SMALLEST = "wrappers/families/qwen2_audio.py"
 
 
 def quotes() -> list[str]:
@@ -27,7 +27,7 @@ def test_what_is_quoted_is_in_the_file(quote: str) -> None:
 
 def test_there_are_quotes_and_the_file_is_a_family() -> None:
     assert len(quotes()) >= 4 and f"../{SMALLEST}" in PAGE
-    assert role_of(Path(SMALLEST).stem) == "family"
+    assert Path(SMALLEST).stem in with_role("family")
 
 
 def test_the_files_that_it_names_are_there() -> None:
@@ -41,14 +41,14 @@ def test_every_field_of_a_checkpoint_is_told() -> None:
 
 
 def test_every_key_of_a_prompt_that_is_read_is_told() -> None:
-    source = (HOME / "runtime" / "alm" / "prompt.py").read_text("utf-8")
+    source = (HOME / "runtime" / "alm" / "text" / "prompt.py").read_text("utf-8")
     read = set(re.findall(r'prompt(?:\.get\(|\[)"(\w+)"', source))
     assert {"turn", "clip", "tasks"} <= read
     assert [key for key in sorted(read) if f"| `{key}` |" not in PAGE] == []
 
 
 def test_every_rule_of_audio_that_is_read_is_told() -> None:
-    source = (HOME / "runtime" / "alm" / "_clips.py").read_text("utf-8")
+    source = (HOME / "runtime" / "alm" / "audio" / "clips.py").read_text("utf-8")
     read = set(re.findall(r'said(?:\.get\(|\[)"(\w+)"', source))
     assert {"rate", "long"} <= read
     assert [key for key in sorted(read) if f"| `{key}` |" not in PAGE] == []

@@ -14,9 +14,10 @@ import pytest
 from commands import ALM_RUN, RUNTIME, Capture, alm_run, answer, process, refused, sound
 
 import alm
-from alm import command, manifest, tools
+from alm.artifacts import manifest
+from alm.cli import alm_commands, exit_status
 
-ALM = "import sys; from alm.tools import main; sys.exit(main())"
+ALM = "import sys; from alm.cli.alm_commands import main; sys.exit(main())"
 SHORT = ("--greedy", "--num-beams", "1", "--max-new-tokens", "6")
 
 
@@ -174,7 +175,7 @@ def test_what_would_take_all_memory_or_hours_is_refused_before_the_model_is_load
     [
         (ALM_RUN, "_ALM_RUN_COMPLETE", "alm-run --max-n", "--max-new-tokens"),
         (
-            "import sys; from alm.tools import main; sys.exit(main())",
+            "import sys; from alm.cli.alm_commands import main; sys.exit(main())",
             "_ALM_COMPLETE",
             "alm be",
             "bench",
@@ -193,7 +194,7 @@ def test_a_shell_completes_options_and_commands(
 
 
 def test_completion_can_be_shown_and_names_the_command(capfd: Capture) -> None:
-    for run in (lambda: alm_run("--help"), lambda: command.run(tools.app, ["--help"])):
+    for run in (lambda: alm_run("--help"), lambda: exit_status.run(alm_commands.app, ["--help"])):
         assert run() == 0
         said = capfd.readouterr().out
         assert "--install-completion" in said and "--show-completion" in said
@@ -201,13 +202,13 @@ def test_completion_can_be_shown_and_names_the_command(capfd: Capture) -> None:
 
 @pytest.mark.parametrize("name", ["inspect", "lint", "build", "bench", "plan"])
 def test_every_command_knows_h(name: str, capfd: Capture) -> None:
-    assert command.run(tools.app, [name, "-h"]) == 0
+    assert exit_status.run(alm_commands.app, [name, "-h"]) == 0
     assert f"{name} [OPTIONS]" in capfd.readouterr().out
 
 
 def test_json_is_a_flag_of_every_command(capfd: Capture) -> None:
     for name in ("inspect", "lint", "bench", "plan"):
-        assert command.run(tools.app, [name, "-h"]) == 0
+        assert exit_status.run(alm_commands.app, [name, "-h"]) == 0
         (line,) = [
             x for x in capfd.readouterr().out.splitlines() if x.lstrip().startswith("--json")
         ]

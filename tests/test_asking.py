@@ -12,9 +12,10 @@ import pytest
 from test_model import GREEDY, core, noise
 
 import alm
-from alm import backends, manifest
+from alm import backends
+from alm.artifacts import manifest
 from alm.errors import BadArtifacts, BadOption, BadPrompt
-from alm.model import Model
+from alm.generation.model import Model
 
 
 @pytest.fixture(scope="module", autouse=True)

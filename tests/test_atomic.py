@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from alm import atomic
 from alm.errors import BadArtifacts
+from alm.host import atomic
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="links and modes of POSIX")
 

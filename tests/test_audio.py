@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from reference import DIGITS, LIBRISPEECH
 
-from alm import audio
+from alm.audio import reader
 from alm.errors import BadAudio, BadOption, MissingFile
 
 
@@ -27,7 +27,7 @@ def tone(rate: int, seconds: float = 0.5, channels: int = 1, hertz: float = 440.
 
 def refused(source: Any, **options: Any) -> str:
     with pytest.raises(BadAudio) as caught:
-        audio.read(source, 16000, **options)
+        reader.read(source, 16000, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -50,7 +50,7 @@ def test_a_lossless_file_is_read_at_any_rate_width_and_channel_count(
 ) -> None:
     path = tmp_path / f"a.{kind}"
     soundfile.write(path, tone(rate, channels=channels), rate, subtype=subtype)
-    clip = audio.read(path, 16000)
+    clip = reader.read(path, 16000)
     assert clip.pcm.dtype == np.float32 and clip.pcm.shape == (8000,) and clip.rate == 16000
     middle = slice(400, -400)  # a resampler's ends ring
     np.testing.assert_allclose(clip.pcm[middle], tone(16000)[middle, 0], atol=near)
@@ -69,7 +69,7 @@ def test_a_lossy_file_keeps_its_length_and_its_tone(
 ) -> None:
     path = tmp_path / f"a.{kind}"
     soundfile.write(path, tone(rate, 2.0, channels=2), rate, subtype=subtype)
-    clip = audio.read(path, 16000)
+    clip = reader.read(path, 16000)
     assert clip.seconds == pytest.approx(2.0, abs=0.1)
     spectrum = np.abs(np.fft.rfft(clip.pcm[4000:20000]))
     assert spectrum.argmax() == 440
@@ -77,7 +77,7 @@ def test_a_lossy_file_keeps_its_length_and_its_tone(
 
 def test_a_tone_of_30_seconds_at_44100_hz_is_the_same_tone_at_16000_hz(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", tone(44100, 30.0, hertz=1000.0), 44100, subtype="FLOAT")
-    clip = audio.read(tmp_path / "a.wav", 16000)
+    clip = reader.read(tmp_path / "a.wav", 16000)
     assert len(clip.pcm) == 480_000 and clip.seconds == 30.0
     spectrum = np.abs(np.fft.rfft(clip.pcm * np.hanning(480_000))) / 480_000 * 4
     assert spectrum.argmax() == 30_000  # bins of 1/30 Hz
@@ -86,19 +86,19 @@ def test_a_tone_of_30_seconds_at_44100_hz_is_the_same_tone_at_16000_hz(tmp_path:
 
 
 def test_real_speech_is_read() -> None:
-    clip = audio.read(LIBRISPEECH[0], 16000)
+    clip = reader.read(LIBRISPEECH[0], 16000)
     assert 10 < clip.seconds < 20 and 0.1 < np.abs(clip.pcm).max() <= 1
-    digit = audio.read(DIGITS[0], 16000)
+    digit = reader.read(DIGITS[0], 16000)
     assert 0.2 < digit.seconds < 2
 
 
 def test_the_first_channel_is_taken_or_the_mean_when_asked() -> None:
     left, right = np.full(100, 0.5, np.float32), np.full(100, -0.25, np.float32)
     stereo = np.stack([left, right], axis=1)
-    np.testing.assert_array_equal(audio.read(stereo, 16000).pcm, left)
-    np.testing.assert_array_equal(audio.read(stereo, 16000, channel="mean").pcm, left / 4)
+    np.testing.assert_array_equal(reader.read(stereo, 16000).pcm, left)
+    np.testing.assert_array_equal(reader.read(stereo, 16000, channel="mean").pcm, left / 4)
     loud = np.full((10, 2), 2e9, np.float32)
-    np.testing.assert_array_equal(audio.read(loud, 16000, channel="mean").pcm, loud[:, 0])
+    np.testing.assert_array_equal(reader.read(loud, 16000, channel="mean").pcm, loud[:, 0])
 
 
 @pytest.mark.parametrize(
@@ -113,30 +113,30 @@ def test_the_first_channel_is_taken_or_the_mean_when_asked() -> None:
     ],
 )
 def test_integer_arrays_are_scaled_by_their_types_range(dtype: str, low: int, middle: int) -> None:
-    clip = audio.read(np.array([low, middle], dtype), 16000)
+    clip = reader.read(np.array([low, middle], dtype), 16000)
     assert clip.pcm.dtype == np.float32 and clip.pcm.tolist() == [-1.0, 0.0]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_a_bare_array_is_at_the_models_rate_and_is_copied(dtype: str) -> None:
     array = np.linspace(-1, 1, 1000).astype(dtype)
-    clip = audio.read(array, 16000)
+    clip = reader.read(array, 16000)
     np.testing.assert_array_equal(clip.pcm, array.astype(np.float32))
     array[:] = 0
     assert clip.pcm[0] == -1
 
 
 def test_an_array_with_a_rate_is_resampled() -> None:
-    assert len(audio.read((tone(8000)[:, 0], 8000), 16000).pcm) == 8000
-    assert len(audio.read((tone(48000, channels=2), 48000), 16000).pcm) == 8000
+    assert len(reader.read((tone(8000)[:, 0], 8000), 16000).pcm) == 8000
+    assert len(reader.read((tone(48000, channels=2), 48000), 16000).pcm) == 8000
 
 
 @pytest.mark.parametrize("rate", [1000, 8000, 16000, 48000, 768000])
 def test_silence_stays_silence_and_one_sample_is_enough(tmp_path: Path, rate: int) -> None:
-    assert not audio.read((np.zeros(rate, np.float32), rate), 16000).pcm.any()
-    assert len(audio.read((np.ones(1, np.float32), rate), 16000).pcm) >= 1
+    assert not reader.read((np.zeros(rate, np.float32), rate), 16000).pcm.any()
+    assert len(reader.read((np.ones(1, np.float32), rate), 16000).pcm) >= 1
     soundfile.write(tmp_path / "one.wav", np.array([0.5], np.float32), rate, subtype="FLOAT")
-    assert len(audio.read(tmp_path / "one.wav", 16000).pcm) >= 1
+    assert len(reader.read(tmp_path / "one.wav", 16000).pcm) >= 1
 
 
 def test_no_samples_are_refused(tmp_path: Path) -> None:
@@ -164,15 +164,15 @@ def test_a_float64_beyond_float32_is_not_finite() -> None:
 def test_more_than_an_hour_is_refused_unless_asked_for() -> None:
     sound = np.zeros(1000 * 3601, np.int16)
     assert "--max-audio-seconds 3602" in refused((sound, 1000), max_bytes=2**30)
-    assert audio.read((sound, 1000), 1000, max_seconds=3602).seconds == 3601
+    assert reader.read((sound, 1000), 1000, max_seconds=3602).seconds == 3601
 
 
 def test_the_bytes_are_bounded_with_all_channels_and_at_the_models_rate(tmp_path: Path) -> None:
     stereo = np.zeros((1000, 2), np.float32)
-    audio.read(stereo, 16000, max_bytes=8000)
+    reader.read(stereo, 16000, max_bytes=8000)
     said = refused(stereo, max_bytes=7999)
     needed = float(said.split()[-1])
-    audio.read(stereo, 16000, max_bytes=7999, max_seconds=needed)  # the advice helps
+    reader.read(stereo, 16000, max_bytes=7999, max_seconds=needed)  # the advice helps
     assert "decodes to" in refused((np.zeros(1000, np.float32), 8000), max_bytes=7999)
     soundfile.write(tmp_path / "a.wav", stereo, 16000)
     assert str(tmp_path / "a.wav") in refused(tmp_path / "a.wav", max_bytes=7999)
@@ -220,7 +220,7 @@ def test_a_file_that_was_cut_is_refused(
     path, noise = tmp_path / f"a.{kind}", np.random.default_rng(0).normal(0, 0.1, 240_000)
     soundfile.write(path, noise.astype(np.float32), 24000, subtype=subtype)
     data = path.read_bytes()
-    assert audio.read(path, 16000).seconds == pytest.approx(10, abs=0.1)
+    assert reader.read(path, 16000).seconds == pytest.approx(10, abs=0.1)
     path.write_bytes(data[: int(len(data) * part)])
     assert str(path) in refused(path)
     assert capfd.readouterr() == ("", "")
@@ -233,7 +233,7 @@ def test_a_wav_from_a_pipe_ends_where_the_file_ends(tmp_path: Path, size: int) -
     data = bytearray(path.read_bytes())
     data[4:8] = data[40:44] = struct.pack("<I", size)
     path.write_bytes(data)
-    assert audio.read(path, 16000).seconds == 0.5
+    assert reader.read(path, 16000).seconds == 0.5
 
 
 def mp3(path: Path, mode: str, seconds: float = 20.0) -> bytes:
@@ -252,7 +252,7 @@ def test_an_mp3_without_an_index_is_read_whole_or_refused(tmp_path: Path) -> Non
         data = mp3(path, mode)
         path.write_bytes(data[data.find(data[:2], 4) :])  # the index is the first frame
         if mode == "CONSTANT":
-            assert audio.read(path, 16000).seconds == pytest.approx(20, abs=0.1)
+            assert reader.read(path, 16000).seconds == pytest.approx(20, abs=0.1)
         else:  # libsndfile would stop at its estimate, after a fraction of the sound
             assert "ffmpeg" in refused(path)
 
@@ -263,7 +263,7 @@ def test_an_mp3_with_tags_is_read_and_two_in_one_file_are_not_halved(
     path = tmp_path / "a.mp3"
     data = mp3(path, "CONSTANT")
     path.write_bytes(b"ID3\4\0\0\0\0\x10\0" + bytes(2048) + data + b"TAG" + bytes(125))
-    assert audio.read(path, 16000).seconds == pytest.approx(20, abs=0.1)
+    assert reader.read(path, 16000).seconds == pytest.approx(20, abs=0.1)
     path.write_bytes(data + data)
     assert "ffmpeg" in refused(path)
     path.write_bytes(data[:50_000] + bytes(3000) + data[50_000:])
@@ -293,7 +293,7 @@ def test_a_file_that_is_not_there_is_missing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "none.wav", tmp_path / "file" / "none.wav"):
         with pytest.raises(MissingFile, match=f"no file {path}"):
-            audio.read(str(path), 16000)
+            reader.read(str(path), 16000)
 
 
 @contextmanager
@@ -316,7 +316,7 @@ def test_a_file_without_permission_is_told() -> None:
         path = Path(folder) / "a.wav"
         soundfile.write(path, tone(16000), 16000)
         with nobody():
-            assert audio.read(path, 16000).seconds == 0.5
+            assert reader.read(path, 16000).seconds == 0.5
         path.chmod(0)
         with nobody():
             sentence = refused(path)
@@ -361,7 +361,7 @@ def test_what_is_no_array_of_sound_is_told_in_one_sentence(source: object) -> No
 )
 def test_an_option_out_of_range_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(BadOption):
-        audio.read(np.zeros(10, np.float32), **{"rate": 16000, **options})
+        reader.read(np.zeros(10, np.float32), **{"rate": 16000, **options})
 
 
 def test_damaged_files_are_read_or_refused_and_nothing_else(
@@ -378,7 +378,7 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(
                 broken[at] = rng.integers(256)
             path.write_bytes(broken)
             try:
-                assert len(audio.read(path, 16000).pcm)
+                assert len(reader.read(path, 16000).pcm)
             except BadAudio as error:
                 assert str(path) in str(error)
     assert capfd.readouterr() == ("", "")
@@ -388,7 +388,7 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(
 @pytest.mark.parametrize("slack", [0, 1, 30, 99, 500])
 def test_windows_are_the_fewest_that_cover_everything_once(samples: int, slack: int) -> None:
     pcm = np.random.default_rng(samples).normal(size=samples).astype(np.float32)
-    cuts = audio.windows(samples, 100, pcm, slack, quiet=8)
+    cuts = reader.windows(samples, 100, pcm, slack, quiet=8)
     assert len(cuts) == -(-samples // 100)
     assert all(0 < cut.stop - cut.start <= 100 for cut in cuts)
     assert [cut.start for cut in cuts] == [0, *(cut.stop for cut in cuts)][:-1]
@@ -398,7 +398,7 @@ def test_windows_are_the_fewest_that_cover_everything_once(samples: int, slack: 
 def test_sixty_seconds_are_cut_at_thirty() -> None:
     pcm = np.ones(960_000, np.float32)
     pcm[460_000:461_000] = 0  # quieter, but there a third window would be needed
-    assert audio.windows(960_000, 480_000, pcm, 32_000) == [
+    assert reader.windows(960_000, 480_000, pcm, 32_000) == [
         slice(0, 480_000),
         slice(480_000, 960_000),
     ]
@@ -408,14 +408,14 @@ def test_a_cut_lies_in_the_quietest_20_milliseconds_of_the_slack() -> None:
     pcm = np.random.default_rng(0).normal(0, 0.1, 800_000).astype(np.float32)
     pcm[461_000:461_320] = 0  # inside of the last two seconds
     pcm[430_000:440_000] = 0  # too early
-    first, second = audio.windows(800_000, 480_000, pcm, 32_000)
+    first, second = reader.windows(800_000, 480_000, pcm, 32_000)
     assert first.stop == second.start == 461_160
     pcm[:] = 0  # all the same: the window is filled
-    assert audio.windows(800_000, 480_000, pcm, 32_000)[0] == slice(0, 480_000)
+    assert reader.windows(800_000, 480_000, pcm, 32_000)[0] == slice(0, 480_000)
 
 
 def test_windows_that_cannot_be_are_refused() -> None:
     pcm = np.zeros(10, np.float32)
     for samples, most, slack in ((10, 0, 1), (10, 5, -1), (11, 5, 1)):
         with pytest.raises(BadOption):
-            audio.windows(samples, most, pcm, slack)
+            reader.windows(samples, most, pcm, slack)

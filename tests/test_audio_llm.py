@@ -15,14 +15,15 @@ from tiny_audio_llm import TOKENS, WINDOW, Original
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from alm import pick, pipeline
+from alm import registry
+from alm.artifacts.manifest import Part
 from alm.backends import ort
-from alm.backends._session import EngineOptions, OneRowChunks, Session
-from alm.manifest import Part
-from alm.prompt import Prompter
+from alm.generation import pipeline
+from alm.session import EngineOptions, OneRowChunks, Session
+from alm.text.prompt import Prompter
 from exporters import graph
 from wrappers import Checkpoint, Wrapper, dialects, open_checkpoint
-from wrappers._lazy import filled
+from wrappers.checkpoint.weights.hollow import filled
 
 TEXT = "What is said?"
 NO_TABLE: Any = None  # embeddings are fed
@@ -84,7 +85,7 @@ def alike(made: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Graphs:
     return Graphs(made, ["mel", "projector"], "ort", tmp_path_factory.mktemp("graphs"))
 
 
-@pytest.fixture(scope="module", params=pick.names(dialects))
+@pytest.fixture(scope="module", params=registry.names(dialects))
 def graphs(
     request: pytest.FixtureRequest, made: Checkpoint, tmp_path_factory: pytest.TempPathFactory
 ) -> Graphs:

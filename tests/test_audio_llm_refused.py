@@ -19,7 +19,7 @@ from torch import Tensor
 import wrappers
 from alm.errors import AlmError, BadCheckpoint, MissingFile, UnknownName
 from wrappers import open_checkpoint
-from wrappers._lazy import filled
+from wrappers.checkpoint.weights.hollow import filled
 
 Saved = dict[str, Any]
 QUERY = "model.layers.0.self_attn.q_proj"

@@ -15,10 +15,14 @@ import pytest
 from commands import Capture, sound
 from onnx import TensorProto, helper
 
-from alm import _machine, _picture, _work, command, manifest, tools
-from alm._roofline import bound, cache_bytes
-from alm._timing import spread
-from alm.manifest import Part
+from alm.artifacts import manifest
+from alm.artifacts.manifest import Part
+from alm.bench import drawing
+from alm.bench.roofline import bound, cache_bytes
+from alm.bench.timed_run import spread
+from alm.cli import alm_commands, exit_status
+from alm.host import processor
+from alm.onnxfile import flops
 from alm.ports import Port
 
 FEW = ("--seconds", "0.5,2", "--contexts", "8,16,999999", "--new-tokens", "4", "--threads", "1")
@@ -27,7 +31,7 @@ MADE = {"prompt", "decode_audio", "resample", "windows", "prefill", "steps", "ch
 
 
 def bench(*words: str | Path) -> int:
-    return command.run(tools.app, ["bench", *map(str, words)])
+    return exit_status.run(alm_commands.app, ["bench", *map(str, words)])
 
 
 @pytest.fixture(scope="module")
@@ -201,9 +205,9 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path, capfd: Capture) -> 
 
 def test_axes_are_numbers_names_or_formulas_of_names() -> None:
     sizes = {"samples": 16000, "frames": 33}
-    assert _work.size(7, {}) == 7 and _work.size("samples", sizes) == 16000
-    assert _work.size("(((samples - 400)//160)) + 1", sizes) == 98
-    assert _work.size("8*((frames//16)) + 1", sizes) == 17
+    assert flops.size(7, {}) == 7 and flops.size("samples", sizes) == 16000
+    assert flops.size("(((samples - 400)//160)) + 1", sizes) == 98
+    assert flops.size("8*((frames//16)) + 1", sizes) == 17
     for strange in (
         "",
         "tokens",
@@ -215,7 +219,7 @@ def test_axes_are_numbers_names_or_formulas_of_names() -> None:
         "True",
         "1-2",
     ):
-        assert _work.size(strange, sizes) is None
+        assert flops.size(strange, sizes) is None
 
 
 def test_operations_are_those_of_the_products(tmp_path: Path) -> None:
@@ -244,7 +248,7 @@ def test_operations_are_those_of_the_products(tmp_path: Path) -> None:
     onnx.save(helper.make_model(graph), path)
     each = (4 * 7) * (2 * 3), (4 * 9) * 7, (8 * 5) * 6, (8 * 5) * 6
     guessed = (4 * 9) * 7  # as many rows as d has
-    assert _work.operations(path, {"n": 9}) == (2 * (sum(each) + guessed), 2)
+    assert flops.operations(path, {"n": 9}) == (2 * (sum(each) + guessed), 2)
 
 
 def test_a_bound_is_the_slower_of_reading_and_computing() -> None:
@@ -270,15 +274,15 @@ def test_a_spread_is_mean_median_and_ninetieth_percentile() -> None:
 
 
 def test_the_machine_is_told_as_far_as_it_can_be() -> None:
-    facts = _machine.facts()
+    facts = processor.facts()
     assert facts["processor"] and facts["usable_cores"] >= 1
-    assert _machine.bandwidth() > 1e6 and _machine.peak() > 1e6
-    assert isinstance(_machine.forget_peak(), bool)
+    assert processor.bandwidth() > 1e6 and processor.peak() > 1e6
+    assert isinstance(processor.forget_peak(), bool)
 
 
 def test_bars_say_what_they_are_also_where_names_are_strange() -> None:
-    svg = _picture.bars('<a & "b">', [("x<y", {"s&t": 1.0, "u": 0.0}), ("none", {})])
+    svg = drawing.bars('<a & "b">', [("x<y", {"s&t": 1.0, "u": 0.0}), ("none", {})])
     root = ElementTree.fromstring(svg)
     texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
     assert {'<a & "b">', "x<y", "none", "s&t", "u"} <= texts
-    ElementTree.fromstring(_picture.bars("empty", []))
+    ElementTree.fromstring(drawing.bars("empty", []))

@@ -15,10 +15,13 @@ from built import RTX, alm_build
 from commands import Capture
 
 import export
-from alm import _trt, cli, manifest, targets, tools
-from alm._profiles import Sizes, fit
-from alm._trtgraph import fitted
+from alm import targets
+from alm.artifacts import manifest
+from alm.cli import alm_commands, run_command
 from alm.errors import BadArtifacts, MissingEngine
+from alm.tensorrt import api
+from alm.tensorrt.graph import fitted
+from alm.tensorrt.profiles import Sizes, fit
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +133,7 @@ def test_tensorrt_that_is_not_there_is_answered_with_where_to_get_it(
     artifacts: Path, capfd: Capture
 ) -> None:
     try:
-        _trt.load("tensorrt")
+        api.load("tensorrt")
     except MissingEngine as error:
         assert "docs/jetson.md" in str(error)
         assert alm_build(artifacts) == 1
@@ -146,7 +149,9 @@ WITH_OPTIONS = re.compile(r"(alm-run|alm build|alm bench|export\.py) (.*)")
 def known(tool: str) -> set[str]:
     """The options of a command."""
     app, _, name = tool.partition(" ")
-    group = typer.main.get_command({"alm-run": cli.running, "alm": tools.app}.get(app, export.app))
+    group = typer.main.get_command(
+        {"alm-run": run_command.running, "alm": alm_commands.app}.get(app, export.app)
+    )
     found: Any = group.commands[name] if name else group  # pyright: ignore
     return {word for each in found.params for word in (*each.opts, *each.secondary_opts)}
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from test_pipeline import Fake, Held
 
-from alm._cache import SPARE, order
-from alm.backends._session import OneRowChunks, RowByRow
-from alm.manifest import Part
-from alm.pipeline import Decoder
+from alm.artifacts.manifest import Part
+from alm.generation.embedding_table import Table
+from alm.generation.kv_cache import SPARE, order
+from alm.generation.pipeline import Decoder
 from alm.ports import Port
-from alm.table import Table
+from alm.session import OneRowChunks, RowByRow
 
 VOCAB, HIDDEN, CAPACITY = 5, 2, 64
 TABLE = np.arange(VOCAB * HIDDEN, dtype=np.float16).reshape(VOCAB, HIDDEN)

@@ -12,11 +12,11 @@ import pytest
 from conftest import run_export
 
 import alm
-from alm import decoding
-from alm._stages import Stages
+from alm.decoding import search
 from alm.errors import AlmError, BadAudio, BadOption, BadPrompt
-from alm.model import Model
-from alm.pipeline import Decoder, assemble, woven
+from alm.generation.model import Model
+from alm.generation.pipeline import Decoder, assemble, woven
+from alm.timings import Stages
 
 GREEDY: dict[str, Any] = dict(num_beams=1, max_new_tokens=12)
 RATE = 16_000
@@ -78,7 +78,7 @@ def from_scratch(
 def test_beams_in_a_later_turn_are_those_of_the_whole_conversation_at_once(
     loaded: Model, beams: int
 ) -> None:
-    options = decoding.Options(max_new_tokens=8, num_beams=beams)
+    options = search.Options(max_new_tokens=8, num_beams=beams)
     chat = loaded.chat(num_beams=beams, max_new_tokens=8, min_new_tokens=0)
     turns: list[tuple[str, list[np.ndarray], list[int]]] = []
     for prompt, clips in (("What?", [noise(1.5, 1)]), ("And?", [noise(2, 2)]), ("Sure?", [])):
@@ -88,7 +88,7 @@ def test_beams_in_a_later_turn_are_those_of_the_whole_conversation_at_once(
         decoder = Decoder(loaded.decoder_session, loaded.decoder_part, loaded.table)
         decoder.start(1, inputs.shape[1] + 8)
         logits = decoder.feed(inputs, lengths)
-        (alone,) = decoding.generate(logits, decoder, options, eos_ids=loaded.eos)
+        (alone,) = search.generate(logits, decoder, options, eos_ids=loaded.eos)
         answer = chat.ask(prompt, *clips).token_ids
         assert answer == alone.token_ids
         turns[-1] = (prompt, clips, answer)

@@ -11,8 +11,8 @@ import pytest
 from tiny_hf import TEMPLATE
 
 from alm.errors import BadCheckpoint
-from wrappers import _jinja
-from wrappers._chat import MOST_SOURCE, Template, template, written
+from wrappers.checkpoint.text import jinja
+from wrappers.checkpoint.text.chat_template import MOST_SOURCE, Template, template, written
 
 AUDIO = "<|AUDIO|>"
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -155,7 +155,7 @@ def test_a_hostile_template_is_refused(source: str, reason: str) -> None:
 def test_a_template_without_end_is_stopped() -> None:
     loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     start = time.monotonic()
-    assert f"takes more than {_jinja.MOST_SECONDS} s" in refusal(loop)
+    assert f"takes more than {jinja.MOST_SECONDS} s" in refusal(loop)
     assert time.monotonic() - start < 300
 
 

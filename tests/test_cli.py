@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from commands import ALM_RUN, RUNTIME, Capture, alm_run, answer, process, refused, sound
 
-from alm import command, manifest, tools
+from alm.artifacts import manifest
+from alm.cli import alm_commands, exit_status
 
 SHORT = ("--greedy", "--max-new-tokens", "6")
 KEYS = {
@@ -211,7 +212,8 @@ def test_an_option_out_of_range_is_a_wrong_command_line_too(
 
 def test_help_and_a_wrong_command_line_come_without_the_engine() -> None:
     code = (
-        "import sys; from alm.cli import run; status = run(); heavy = {'numpy', 'onnxruntime', "
+        "import sys; from alm.cli.run_command import run; status = run(); "
+        "heavy = {'numpy', 'onnxruntime', "
         "'tokenizers', 'soundfile', 'rich'} & set(sys.modules); sys.exit(str(heavy) if heavy "
         "else status)"
     )
@@ -229,10 +231,10 @@ def test_help_names_every_option_in_full(capfd: Capture) -> None:
 
 
 def test_alm_alone_prints_its_help(capfd: Capture) -> None:
-    assert command.run(tools.app, []) == 0
+    assert exit_status.run(alm_commands.app, []) == 0
     said = capfd.readouterr().out
     assert "inspect" in said and "bench" in said
-    assert command.run(tools.app, ["nope"]) == 2
+    assert exit_status.run(alm_commands.app, ["nope"]) == 2
     assert "No such command 'nope'" in capfd.readouterr().err
 
 

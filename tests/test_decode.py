@@ -13,7 +13,7 @@ import pytest
 import tiny_lm
 from tiny_lm import EOS, reason
 
-from alm.decoding import Options, Sequence, generate
+from alm.decoding.search import Options, Sequence, generate
 from alm.errors import BadArtifacts, BadOption
 
 

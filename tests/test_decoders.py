@@ -10,7 +10,7 @@ import transformers
 from torch import Tensor
 
 import wrappers
-from wrappers._decoder import Decoder
+from wrappers.layers.decoder import Decoder
 
 SMALL: dict[str, Any] = dict(
     vocab_size=67,

@@ -6,8 +6,8 @@ import pytest
 from conftest import run_export
 
 import alm
-from alm import audio
-from alm.model import Model
+from alm.audio import reader
+from alm.generation.model import Model
 from demo.clips import EXAMPLES, FOLDER, Example
 from demo.reference import Reference
 
@@ -29,7 +29,7 @@ def test_it_is_small() -> None:
 def test_it_says_on_the_device_what_torch_says(model: Model) -> None:
     reference = Reference(CHECKPOINT / "config.yaml")
     for example in EXAMPLES:
-        pcm = audio.read(FOLDER / example.file, 16000).pcm
+        pcm = reader.read(FOLDER / example.file, 16000).pcm
         assert model.generate(pcm, example.task).text == reference.answer(pcm, example.task)
 
 

@@ -20,10 +20,10 @@ from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from alm.errors import BadCheckpoint
-from wrappers import whisper
-from wrappers._beats_layers import buckets
-from wrappers._fit import fill
-from wrappers.beats import Beats, load_beats
+from wrappers.checkpoint.weights.fit import fill
+from wrappers.encoders import whisper
+from wrappers.encoders.beats import Beats, load_beats
+from wrappers.layers.beats_layers import buckets
 
 DATA_DEPENDENT = {"STFT", "DFT", "NonZero", "Loop", "If", "Scan", "ScatterND", "ScatterElements"}
 ATTENTIONS = {"Softmax", "Attention", "MultiHeadAttention"}

@@ -15,7 +15,9 @@ from conftest import TINY, run_export
 
 import alm
 import export
-from alm import atomic, command, manifest
+from alm.artifacts import manifest
+from alm.cli import exit_status
+from alm.host import atomic
 from demo.random_checkpoint import make
 
 ROOT = Path(export.__file__).parent
@@ -23,7 +25,7 @@ ROOT = Path(export.__file__).parent
 
 def fails(capsys: pytest.CaptureFixture[str], status: int, *words: str | Path) -> str:
     """The sentence with which export.py refuses these words."""
-    assert command.run(export.app, [str(word) for word in words]) == status
+    assert exit_status.run(export.app, [str(word) for word in words]) == status
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.count("\n") == 1, said.err
@@ -150,7 +152,7 @@ def test_parts_of_another_model_are_not_mixed_in(
 ) -> None:
     before = contents(own)
     words = ("--model", oracle / "config.yaml", "--out", own, "--part", "mel")
-    assert command.run(export.app, [str(word) for word in words]) == 1
+    assert exit_status.run(export.app, [str(word) for word in words]) == 1
     assert "parts of another model" in capsys.readouterr().err
     assert contents(own) == before
 

@@ -14,8 +14,11 @@ from reference import DIGITS, LIBRISPEECH
 
 import alm
 import wrappers
-from alm import audio, build, lint, manifest
-from alm.model import Model
+from alm import lint
+from alm.artifacts import manifest
+from alm.audio import reader
+from alm.generation.model import Model
+from alm.tensorrt import build
 
 RECORDINGS = [*LIBRISPEECH, DIGITS[0]]
 RATE = 16_000
@@ -74,7 +77,7 @@ def test_every_family_is_compared_with_its_original() -> None:
 def heard(model: Model, path: Path) -> np.ndarray:
     """The recording, or as much of it as the model hears at a time."""
     rules = model.manifest.audio
-    pcm = audio.read(path, RATE, rules["channel"]).pcm
+    pcm = reader.read(path, RATE, rules["channel"]).pcm
     return pcm if rules["long"] == "joined" else pcm[: rules["window_samples"]]
 
 

@@ -148,23 +148,23 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
 
 
 def test_the_changelog_names_every_lever_dialect_and_target() -> None:
-    from alm import pick, targets
+    from alm import registry, targets
     from exporters import levers
     from wrappers import dialects
 
     page = (HOME / "CHANGELOG.md").read_text("utf-8")
-    names = [*pick.names(levers), *pick.names(dialects), *targets.names()]
+    names = [*registry.names(levers), *registry.names(dialects), *targets.names()]
     assert [name for name in names if f"`{name}`" not in page] == []
 
 
 def test_every_lever_has_its_bound_in_the_page() -> None:
-    from alm import pick
+    from alm import registry
     from exporters import levers
 
     rows = [row for _, head, rows in tables(HOME / "docs/precision.md") for row in rows
             if head[:2] == ["lever", "bound"]]  # fmt: skip
-    for name in pick.names(levers):
+    for name in registry.names(levers):
         (row,) = [row for row in rows if f"`{name}`" in row[0]]
-        bounds = pick.pick(levers, name, "lever").Lever().BOUND
+        bounds = registry.pick(levers, name, "lever").Lever().BOUND
         said = {float(number) for number in re.findall(r"[\d.]+", row[1])}
         assert said == set(bounds.values()), name

@@ -15,8 +15,8 @@ from tracing import traced
 from transformers import WhisperFeatureExtractor
 
 from alm.errors import BadOption
-from wrappers.fbank import Fbank, kaldi_filters
-from wrappers.mel import Mel
+from wrappers.frontends.fbank import Fbank, kaldi_filters
+from wrappers.frontends.mel import Mel
 
 RATE = 16_000
 DATA_DEPENDENT = {"STFT", "DFT", "NonZero", "Loop", "If", "Scan", "ScatterND", "ScatterElements"}

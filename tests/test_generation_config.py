@@ -12,10 +12,11 @@ from checkpoints import Copy, refused
 from tiny_hf import Tiny
 from transformers import GenerationConfig
 
-from alm import decoding
+from alm.decoding import search
 from alm.errors import BadCheckpoint, BadOption
-from wrappers import _generation, open_checkpoint
-from wrappers._generation import DONE, HARMLESS, REFUSED, TOKENS
+from wrappers import open_checkpoint
+from wrappers.checkpoint.text import generation_fields
+from wrappers.checkpoint.text.generation_fields import DONE, HARMLESS, REFUSED, TOKENS
 
 UNLIKE: dict[str, Any] = {
     "cache_implementation": "quantized",
@@ -44,12 +45,12 @@ def test_the_table_knows_every_field_of_transformers() -> None:
     fields |= {*GenerationConfig._get_default_generation_params()}
     fields |= {*getattr(GenerationConfig, "__annotations__", {})} - {"_mask_length"}
     fields = {name for name in fields if not name.endswith("_token_tensor")}
-    assert fields - _generation.KNOWN == set()
+    assert fields - generation_fields.KNOWN == set()
 
 
 def test_no_field_stands_in_two_places() -> None:
     groups = (DONE, TOKENS.keys(), HARMLESS.keys(), REFUSED.keys())
-    assert sum(map(len, groups)) == len(_generation.KNOWN)
+    assert sum(map(len, groups)) == len(generation_fields.KNOWN)
 
 
 def test_what_is_done_is_a_field_of_transformers() -> None:
@@ -59,19 +60,19 @@ def test_what_is_done_is_a_field_of_transformers() -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_not_done_is_refused_by_name(name: str) -> None:
     with pytest.raises(BadCheckpoint, match=f"x asks for {name}: .*, which is not done here"):
-        _generation.settings({name: UNLIKE.get(name, 7.5)}, "x")
+        generation_fields.settings({name: UNLIKE.get(name, 7.5)}, "x")
 
 
 def test_neutral_and_harmless_values_are_no_options() -> None:
     neutral = {name: values[0] for name, (values, _) in REFUSED.items() if values}
-    assert _generation.settings(neutral | dict.fromkeys(HARMLESS, 1), "x") == {}
-    assert _generation.settings(dict.fromkeys(_generation.KNOWN), "x") == {}
+    assert generation_fields.settings(neutral | dict.fromkeys(HARMLESS, 1), "x") == {}
+    assert generation_fields.settings(dict.fromkeys(generation_fields.KNOWN), "x") == {}
 
 
 def test_the_longest_answer_in_new_tokens_goes_before_that_with_the_prompt() -> None:
     both = {"max_new_tokens": 5, "max_length": 99, "min_new_tokens": 2, "min_length": 40}
-    assert _generation.settings(both, "x") == {"max_new_tokens": 5, "min_new_tokens": 2}
-    made = _generation.defaults({"max_length": 99}, where="x", vocab=9, max_new_tokens=512)
+    assert generation_fields.settings(both, "x") == {"max_new_tokens": 5, "min_new_tokens": 2}
+    made = generation_fields.defaults({"max_length": 99}, where="x", vocab=9, max_new_tokens=512)
     assert made["max_length"] == 99 and "max_new_tokens" not in made
 
 
@@ -94,7 +95,7 @@ def test_a_folders_settings_are_its_defaults(copy: Copy) -> None:
     assert made.tokens["eos"] == [wanted.pop("eos_token_id")]
     assert wanted.items() <= made.generation.items()
     assert "max_new_tokens" not in made.generation
-    assert decoding.choose(made.generation, {}).suppress_tokens == (7, 9)
+    assert search.choose(made.generation, {}).suppress_tokens == (7, 9)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_salmonn_takes_from_its_llm_what_the_original_leaves_to_it(
 
 def test_defaults_that_are_unknown_are_refused() -> None:
     with pytest.raises(BadOption, match="unknown option 'guidance_scale'"):
-        decoding.choose({"guidance_scale": 2.0}, {})
+        search.choose({"guidance_scale": 2.0}, {})
 
 
 @pytest.mark.parametrize(
@@ -175,5 +176,5 @@ def test_defaults_that_are_unknown_are_refused() -> None:
 def test_what_is_asked_goes_before_the_defaults(
     defaults: dict[str, Any], asked: dict[str, Any], wanted: dict[str, Any]
 ) -> None:
-    chosen = decoding.choose(defaults, asked)
+    chosen = search.choose(defaults, asked)
     assert {name: getattr(chosen, name) for name in wanted} == wanted

@@ -12,9 +12,9 @@ import onnx
 import pytest
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from alm import graphfile
 from alm.errors import BadArtifacts, MissingFile
-from alm.graphfile import External, GraphFile
+from alm.onnxfile import summary
+from alm.onnxfile.summary import External, GraphFile
 from alm.ports import Port
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
@@ -113,7 +113,7 @@ def truth(model: ModelProto) -> tuple[Counter[str], set[str]]:
 
 def write(path: Path, model: ModelProto | bytes) -> GraphFile:
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
-    return graphfile.read(path)
+    return summary.read(path)
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_external_data_that_the_onnx_package_saved_is_found(path: Path) -> None:
         plain(), path, save_as_external_data=True, location="weights.data", size_threshold=0,
         convert_attribute=True,
     )  # fmt: skip
-    said = graphfile.read(path)
+    said = summary.read(path)
     assert said.external == {"weights.data"}  # what is raw moves out, lists of numbers stay
     assert said.inline_bytes == write(path.parent / "inline.onnx", plain()).inline_bytes - 24
     end = max(tensor.offset + tensor.length for tensor in said.tensors)
@@ -176,7 +176,7 @@ def test_every_element_type_has_numpys_name_and_its_size(path: Path, kind: int) 
     said = write(path, model)
     assert said.inputs["typed"].dtype == expected.name
     if kind != TensorProto.STRING:
-        packed = 24 * graphfile.BITS[expected.name] // 8
+        packed = 24 * summary.BITS[expected.name] // 8
         assert {t.length for t in said.tensors} == {packed}
         whole = expected.itemsize * 24
         assert packed == whole or (expected.itemsize == 1 and packed < whole)  # below a byte
@@ -290,18 +290,18 @@ def test_a_graph_is_read_without_its_payload(path: Path) -> None:
     data = model.SerializeToString() + b"\x3a" + number(len(inner) + 2**30) + inner
     path.write_bytes(data)
     os.truncate(path, len(data) + 2**30)
-    assert graphfile.read(path).inline_bytes > 2**30
+    assert summary.read(path).inline_bytes > 2**30
 
 
 def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match="there is no graph"):
-        graphfile.read(tmp_path / "none.onnx")
+        summary.read(tmp_path / "none.onnx")
     with pytest.raises(BadArtifacts, match="not a regular file"):
-        graphfile.read(tmp_path)
+        summary.read(tmp_path)
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe")
         with pytest.raises(BadArtifacts, match="not a regular file"):
-            graphfile.read(tmp_path / "pipe")
+            summary.read(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize("model", [plain(), hiding()], ids=["plain", "hiding"])

@@ -12,9 +12,8 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 from test_graphfile import hiding, outside, plain, value
 
-from alm import _graphnodes, graphfile
 from alm.errors import BadArtifacts, MissingFile
-from alm.lint import _values
+from alm.onnxfile import constants, graph_nodes, summary
 
 
 @pytest.fixture
@@ -22,9 +21,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "a.onnx"
 
 
-def nodes_of(path: Path, model: ModelProto) -> _graphnodes.Graph:
+def nodes_of(path: Path, model: ModelProto) -> graph_nodes.Graph:
     path.write_bytes(model.SerializeToString())
-    return _graphnodes.read(path)
+    return graph_nodes.read(path)
 
 
 def test_nodes_say_their_names_inputs_outputs_and_attributes(path: Path) -> None:
@@ -50,7 +49,7 @@ def test_nodes_are_as_many_as_are_counted_also_in_subgraphs(path: Path) -> None:
     for model in (plain(), hiding()):
         said = nodes_of(path, model)
         assert Counter(node.op for node in said.nodes) == said.file.nodes
-        assert said.file == graphfile.read(path)
+        assert said.file == summary.read(path)
 
 
 def test_types_and_constants_are_known_by_name(path: Path) -> None:
@@ -80,7 +79,7 @@ def test_values_of_constants_are_those_the_onnx_package_reads(
         tensor = helper.make_tensor("t", number, array.shape, array.astype(np.float64).tolist())
     model = plain()
     model.graph.initializer.append(tensor)
-    found = _values.read(path, nodes_of(path, model).constants["t"])
+    found = constants.read(path, nodes_of(path, model).constants["t"])
     assert found is not None and found.tolist() == array.astype(np.float64).tolist()
 
 
@@ -92,10 +91,10 @@ def test_values_beside_the_graph_are_read_and_contained(path: Path) -> None:
         model.graph.initializer.append(outside(name, location, offset=8, length=24))
         model.graph.initializer[-1].dims[:] = [6]
     said = nodes_of(path, model)
-    found = _values.read(path, said.constants["t"])
+    found = constants.read(path, said.constants["t"])
     assert found is not None and (found == array).all()
     with pytest.raises(BadArtifacts, match="must not go up"):
-        _values.read(path, said.constants["bad"])
+        constants.read(path, said.constants["bad"])
 
 
 def test_values_that_are_fewer_than_the_shape_says_are_refused(path: Path) -> None:
@@ -103,8 +102,8 @@ def test_values_that_are_fewer_than_the_shape_says_are_refused(path: Path) -> No
     model.graph.initializer[0].dims[:] = [2, 4]
     said = nodes_of(path, model)
     with pytest.raises(BadArtifacts, match="has 6 values and its shape says 8"):
-        _values.read(path, said.constants["w"])
-    assert _values.read(path, dataclasses.replace(said.constants["w"], dtype="string")) is None
+        constants.read(path, said.constants["w"])
+    assert constants.read(path, dataclasses.replace(said.constants["w"], dtype="string")) is None
 
 
 def test_tensors_of_absurd_rank_are_refused(path: Path) -> None:
@@ -124,10 +123,10 @@ def test_broken_bytes_give_nodes_or_are_refused(path: Path, model: ModelProto) -
             broken[at] ^= 1 << rng.integers(8)
         path.write_bytes(bytes(broken))
         try:
-            said = _graphnodes.read(path)
+            said = graph_nodes.read(path)
             for tensor in said.constants.values():
-                _values.read(path, tensor)
+                constants.read(path, tensor)
         except (BadArtifacts, MissingFile) as error:
             assert "\n" not in str(error)
             continue
-        assert Counter(node.op for node in said.nodes) == graphfile.read(path).nodes
+        assert Counter(node.op for node in said.nodes) == summary.read(path).nodes

@@ -11,11 +11,11 @@ from test_model import GREEDY, RATE, WINDOW, core, noise
 from test_pipeline import Fake
 
 import alm
-from alm._heard import Ear, Memory, key
+from alm.artifacts.manifest import File, Part
 from alm.errors import BadOption
-from alm.manifest import File, Part
-from alm.model import Model
-from alm.pipeline import Pipeline, Stages
+from alm.generation.audio_cache import Ear, Memory, key
+from alm.generation.model import Model
+from alm.generation.pipeline import Pipeline, Stages
 from alm.ports import Port
 
 ENCODERS = {"mel", "whisper", "fbank", "beats", "qformer"}

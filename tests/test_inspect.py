@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 
 import export
-from alm import command, graphfile, inspection, manifest, tools
+from alm.artifacts import manifest
+from alm.cli import alm_commands, exit_status, terminal
+from alm.onnxfile import summary
 
 Capture = pytest.CaptureFixture[str]
-ALM = "import sys; from alm.tools import main; sys.exit(main())"
+ALM = "import sys; from alm.cli.alm_commands import main; sys.exit(main())"
 RUNTIME = Path(__file__).resolve().parents[1] / "runtime"
 
 
@@ -31,7 +33,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def inspect(*words: str | Path) -> int:
-    return command.run(tools.app, ["inspect", *map(str, words)])
+    return exit_status.run(alm_commands.app, ["inspect", *map(str, words)])
 
 
 def shown(capture: Capture, *words: str | Path) -> str:
@@ -67,8 +69,8 @@ def test_all_parts_files_ports_operators_and_tasks_are_shown(
 
 def test_nothing_is_folded_cut_or_padded_in_a_file(artifacts: Path, capsys: Capture) -> None:
     lines = shown(capsys, artifacts).splitlines()
-    tools = manifest.load(artifacts).tools
-    assert "tools" in lines[9] and all(version in lines[9] for version in tools.values())
+    alm_commands = manifest.load(artifacts).tools
+    assert "tools" in lines[9] and all(version in lines[9] for version in alm_commands.values())
     assert all(line == line.rstrip() and "…" not in line for line in lines)
 
 
@@ -112,7 +114,7 @@ def test_json_is_the_manifest_with_operators_and_verdicts(artifacts: Path, capsy
         assert plain["bytes"] == part.bytes
         assert plain["files"][0]["sha256"] == part.files[0].sha256
         if part.role != "table":
-            graph = graphfile.read(artifacts / part.files[0].name)
+            graph = summary.read(artifacts / part.files[0].name)
             assert plain["histogram"] == dict(graph.nodes)
 
 
@@ -178,12 +180,12 @@ def test_a_manifests_text_is_shown_and_not_obeyed(own: Path, capsys: Capture) ->
 
 def test_export_shows_the_same(artifacts: Path, own: Path, capsys: Capture) -> None:
     said = shown(capsys, artifacts)
-    assert command.run(export.app, ["--out", str(artifacts), "--inspect"]) == 0
+    assert exit_status.run(export.app, ["--out", str(artifacts), "--inspect"]) == 0
     assert capsys.readouterr().out == said
     (own / "mel.onnx").unlink()
-    assert command.run(export.app, ["--out", str(own), "--inspect"]) == 1
+    assert exit_status.run(export.app, ["--out", str(own), "--inspect"]) == 1
 
 
 def test_sizes_are_for_people() -> None:
-    sizes = [inspection.size(count) for count in (950, 1000, 1_234_567, 3_400_000_000)]
+    sizes = [terminal.size(count) for count in (950, 1000, 1_234_567, 3_400_000_000)]
     assert sizes == ["950 B", "1.0 kB", "1.2 MB", "3.4 GB"]

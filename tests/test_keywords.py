@@ -6,9 +6,9 @@ from dataclasses import fields
 
 import pytest
 
-from alm._keywords import Decoding, choose
-from alm.decoding import Options
+from alm.decoding.search import Options
 from alm.errors import BadOption
+from alm.generation.keywords import Decoding, choose
 
 NAMES = [field.name for field in fields(Options)]
 

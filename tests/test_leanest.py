@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 import wrappers
-from alm import pick
+from alm import registry
 from alm.errors import ExportFailed
 from alm.ports import Port, Span
 from exporters import graph, levers, parity, part
 from exporters.bundle import Bundle
 from wrappers import Checkpoint, Wrapper
-from wrappers._decoder import Decoder
+from wrappers.layers.decoder import Decoder
 
-LEVERS = pick.names(levers)
+LEVERS = registry.names(levers)
 PARTS = [name for role in ("frontend", "encoder", "bridge") for name in wrappers.with_role(role)]
 
 
@@ -141,7 +141,7 @@ def test_a_lever_makes_a_part_no_larger_and_says_its_loss(
         small: Wrapper = wrappers.randomised(Decoder(spec, "ort"))
     else:
         small = wrappers.pick_role(wrappers.role_of(name), name).tiny()
-    pulled = pick.pick(levers, lever, "lever").Lever()
+    pulled = registry.pick(levers, lever, "lever").Lever()
     pulled.prepare(small, lambda: torch.randn(40, 32))
     inputs, traced = small.inputs, trace(name, small)
     scales = small.state_scales

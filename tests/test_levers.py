@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from alm.backends import ort
-from alm.backends._session import EngineOptions
 from alm.errors import ExportFailed, UnknownName
 from alm.ports import Port, Span
-from exporters import graph, lazy, parity, pull, table
+from alm.session import EngineOptions
+from exporters import embedding_table, graph, lazy, parity, precisions
 from exporters.levers import _nbits, int8
-from exporters.products import CONTRIB, products
+from exporters.matmuls import CONTRIB, products
 from wrappers import Wrapper
-from wrappers._lazy import attach, filled, hollow
-from wrappers._weights import Weights
+from wrappers.checkpoint.weights.hollow import attach, filled, hollow
+from wrappers.checkpoint.weights.tensors import Weights
 
 SCHEMES = {
     "4 bits": _nbits.Scheme(4, 32),
@@ -152,18 +152,18 @@ def test_weights_of_a_hollow_part_that_are_missing_are_named() -> None:
 
 
 def test_precisions_are_joined_by_plus() -> None:
-    both = pull.pull("int4+kv8")
+    both = precisions.pull("int4+kv8")
     assert both.table == "int8" and both.engines == {"onnxruntime"}
-    assert pull.pull("fp32").levers == () and pull.pull("fp16").engines == set()
+    assert precisions.pull("fp32").levers == () and precisions.pull("fp16").engines == set()
     with pytest.raises(UnknownName, match="unknown precision 'int5'; there is: fp32, auto, bf16"):
-        pull.pull("int4+int5")
+        precisions.pull("int4+int5")
 
 
 @pytest.mark.parametrize("dtype, worst", [("float32", 0.0), ("float16", 2e-3), ("int8", 2e-2)])
 def test_a_table_is_stored_as_it_says(dtype: str, worst: float, tmp_path: Path) -> None:
     rows = torch.randn(50, 24)
     rows[7] = 0
-    stored, files, measured = table.write(rows, tmp_path / "embed.npy", dtype)
+    stored, files, measured = embedding_table.write(rows, tmp_path / "embed.npy", dtype)
     found: Any = np.load(files[0]).astype(np.float32)
     if dtype == "int8":
         found = found * np.load(files[1])[:, None]
@@ -177,7 +177,7 @@ def test_a_table_is_stored_as_it_says(dtype: str, worst: float, tmp_path: Path) 
 def test_a_lever_that_would_leave_an_infinity_is_refused(tmp_path: Path) -> None:
     part = filled(attached()[0])
     part.layers[0].weight.data[0, 0] = 1e6  # pyright: ignore
-    pulled = pull.pull("fp16")
+    pulled = precisions.pull("fp16")
     model: ir.Model = pulled.rewrite(graph.trace(part, dynamic_batch=True), part.role)
     graph.save(model, tmp_path / "part.onnx", part.role)
     with pytest.raises(ExportFailed, match="not finite"):
@@ -199,6 +199,10 @@ def test_what_a_lever_costs_beyond_its_bound_is_beyond_it_and_no_worst_element_d
 
 
 def test_joined_levers_add_their_bounds_and_front_ends_stay_exact() -> None:
-    assert pull.pull("int4+kv8").bound("decoder") == pytest.approx(1.9)
-    assert pull.pull("int4+kv8").bound("encoder") == pull.pull("int8").bound("encoder") > 0
-    assert pull.pull("fp32").bound("decoder") == pull.pull("int4").bound("frontend") == 0
+    assert precisions.pull("int4+kv8").bound("decoder") == pytest.approx(1.9)
+    assert (
+        precisions.pull("int4+kv8").bound("encoder") == precisions.pull("int8").bound("encoder") > 0
+    )
+    assert (
+        precisions.pull("fp32").bound("decoder") == precisions.pull("int4").bound("frontend") == 0
+    )

@@ -13,13 +13,14 @@ from conftest import run_export
 from smallest import ALL, FLOAT, INT64, JETPACK6, JETPACK7, RTX, SMALLEST, Small, graph
 
 import export
-from alm import _graphnodes, command, lint, targets, tools
-from alm._trtgraph import fitted
+from alm import lint, targets
+from alm.artifacts.manifest import File, Part
+from alm.cli import alm_commands, exit_status, lint_report
 from alm.errors import UnknownName
-from alm.lint import _report
-from alm.lint._rule import Case
-from alm.manifest import File, Part
+from alm.lint.rule import Case
+from alm.onnxfile import graph_nodes
 from alm.ports import Span
+from alm.tensorrt.graph import fitted
 
 DEMO = Path(export.__file__).parent / "demo" / "checkpoint" / "config.yaml"
 
@@ -33,7 +34,7 @@ def findings(
     path = folder / "part.onnx"
     onnx.save(model, path)
     part = Part("part", "encoder", (File(path.name, 0, ""),), spans=spans or {})
-    case = Case(part, path, _graphnodes.read(path), target, targets.find(target))
+    case = Case(part, path, graph_nodes.read(path), target, targets.find(target))
     return list(lint.examine(case))
 
 
@@ -60,13 +61,13 @@ def test_the_mended_graph_breaks_no_rule(small: Small, tmp_path: Path) -> None:
 
 
 def test_every_rule_has_a_graph_that_breaks_it() -> None:
-    names = [rule.name for rule in lint.rules()]
+    names = [rule.name for rule in lint.all_rules()]
     assert len(set(names)) == len(names)
     assert {small.rule for small in SMALLEST.values()} == set(names)
 
 
 def test_every_rule_says_what_it_wants_and_where_that_stands() -> None:
-    for rule in lint.rules():
+    for rule in lint.all_rules():
         assert rule.says and rule.source, rule.name
 
 
@@ -110,7 +111,7 @@ def test_the_table_counts_nodes_and_not_findings(
     outputs = [(f"y{i}", FLOAT, [2]) for i in range(3)] + [(f"z{i}", INT64, [2]) for i in range(2)]
     model = graph([*foreign, *cubes], [("x", FLOAT, [2]), ("i", INT64, [2])], outputs)
     found = tuple(findings(model, JETPACK6, tmp_path))
-    _report.table(lint.Verdict(JETPACK6, "TensorRT 10.3", ("part",), 5, found))
+    lint_report.table(lint.Verdict(JETPACK6, "TensorRT 10.3", ("part",), 5, found))
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     counts = {row[3]: (row[1], row[2]) for row in rows if len(row) > 3 and row[2].isdigit()}
     assert counts["operator"] == ("node0", "3") and counts["dtype"] == ("node3", "2")
@@ -224,7 +225,7 @@ def test_tensorrt_rtx_reads_what_passes(demo: Demo, rtx: Any) -> None:
 
 
 def alm(capsys: Capture, *words: str | Path) -> tuple[int, str, str]:
-    status = command.run(tools.app, [str(word) for word in words])
+    status = exit_status.run(alm_commands.app, [str(word) for word in words])
     said = capsys.readouterr()
     return status, said.out, said.err
 
@@ -232,7 +233,7 @@ def alm(capsys: Capture, *words: str | Path) -> tuple[int, str, str]:
 def test_the_documentation_lists_every_rule() -> None:
     page = (Path(export.__file__).parent / "docs" / "lint.md").read_text("utf-8")
     rows = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `")}
-    assert {rule.name for rule in lint.rules()} | set(targets.names()) == rows
+    assert {rule.name for rule in lint.all_rules()} | set(targets.names()) == rows
 
 
 def test_graphs_of_another_dialect_are_answered_with_theirs(
@@ -273,7 +274,7 @@ def test_an_export_that_would_not_build_ends_with_status_1(
     out = tmp_path / "out"
     words = ("--target", JETPACK6, "--dialect", "ort", "--part", "qformer", "--part", "whisper")
     line = ["--model", str(checkpoint), *words, "--precision", "fp32", "--out", str(out)]
-    assert command.run(export.app, line) == 1
+    assert exit_status.run(export.app, line) == 1
     said = capsys.readouterr()
     assert "has no com.microsoft::MultiHeadAttention" in said.out
     assert "export with --dialect decomposed" in said.out
@@ -283,5 +284,5 @@ def test_a_precision_that_is_not_the_targets_is_refused_before_the_export(
     checkpoint: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     words = ["--model", str(checkpoint), "--target", RTX, "--out", str(tmp_path / "out")]
-    assert command.run(export.app, [*words, "--precision", "decoder=int4"]) == 2
+    assert exit_status.run(export.app, [*words, "--precision", "decoder=int4"]) == 2
     assert "precision int4 of part decoder" in capsys.readouterr().err

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from alm import manifest
-from alm._engines import Engine, Maker
+from alm.artifacts import manifest
+from alm.artifacts.engine_files import Engine, Maker
+from alm.artifacts.manifest import File, Manifest, Part
 from alm.errors import LONGEST, AlmError, BadArtifacts, MissingFile
-from alm.manifest import File, Manifest, Part
 from alm.ports import Port, Span
 
 FULL = Manifest(

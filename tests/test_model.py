@@ -14,9 +14,9 @@ import pytest
 import soundfile
 
 import alm
-from alm._run import MOST_ROWS
 from alm.errors import BadAudio, BadOption, BadPrompt, MissingFile
-from alm.model import Answer, Model
+from alm.generation.model import Answer, Model
+from alm.generation.run import MOST_ROWS
 
 RATE, WINDOW = 16000, 64000
 GREEDY: dict[str, Any] = {"num_beams": 1, "max_new_tokens": 8}

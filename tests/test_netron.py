@@ -18,11 +18,13 @@ from typing import Any
 
 import pytest
 
-from alm import command, graphfile, manifest, tools
-from alm.viewer import HOST, Viewer
+from alm.artifacts import manifest
+from alm.cli import alm_commands, exit_status
+from alm.cli.netron import HOST, Viewer
+from alm.onnxfile import summary
 
 ROOT = Path(__file__).resolve().parents[1]
-ALM = "import sys; from alm.tools import main; sys.exit(main())"
+ALM = "import sys; from alm.cli.alm_commands import main; sys.exit(main())"
 EXPORT = "import runpy; runpy.run_path('export.py', run_name='__main__')"
 WAIT = 30  # seconds for a browser to draw
 FLAGS = (
@@ -138,7 +140,7 @@ def test_a_taken_port_is_answered_with_another(artifacts: Path) -> None:
 
 def test_a_changed_graph_is_not_served(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.truncate(own / "decoder.onnx.data", 5)
-    assert command.run(tools.app, ["inspect", str(own), "--netron", "decoder"]) == 1
+    assert exit_status.run(alm_commands.app, ["inspect", str(own), "--netron", "decoder"]) == 1
     said = capsys.readouterr()
     assert said.out == "" and "'decoder.onnx.data'" in said.err and "5 bytes" in said.err
 
@@ -199,7 +201,7 @@ def test_the_decoder_is_drawn_with_its_operators_and_ports(
     before: tuple[str, ...],
     after: tuple[str, ...],
 ) -> None:
-    graph = graphfile.read(artifacts / "decoder.onnx")
+    graph = summary.read(artifacts / "decoder.onnx")
     with served(start, *before, artifacts, "--netron", "decoder", *after) as url:
         seen = drawn(browser, url)
         browser.save_screenshot(str(tmp_path / "decoder.png"))

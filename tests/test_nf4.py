@@ -17,9 +17,10 @@ from torch import Tensor
 
 from alm.errors import BadCheckpoint
 from demo.random_checkpoint import make
-from wrappers import _nf4, open_checkpoint
-from wrappers._weights import Weights
-from wrappers.salmonn import Salmonn
+from wrappers import open_checkpoint
+from wrappers.checkpoint.weights import nf4
+from wrappers.checkpoint.weights.tensors import Weights
+from wrappers.families.salmonn import Salmonn
 
 GOLDEN = Path(__file__).with_name("data") / "nf4.safetensors"
 CASES = ["nf4_double", "nf4_plain", "nf4_odd", "nf4_many", "nf4_storage"]
@@ -122,7 +123,7 @@ def pieces_of(case: str) -> Weights:
 
 @pytest.mark.parametrize("case", CASES)
 def test_values_are_bit_for_bit_those_of_bitsandbytes(case: str) -> None:
-    found = _nf4.dequantized(pieces_of(case))
+    found = nf4.dequantized(pieces_of(case))
     wanted, got = found[f"{case}.expected"], found[f"{case}.weight"]
     assert found.shapes.keys() == {f"{case}.expected", f"{case}.weight"}
     assert got.shape == found.shapes[f"{case}.weight"] and got.dtype == wanted.dtype
@@ -131,7 +132,7 @@ def test_values_are_bit_for_bit_those_of_bitsandbytes(case: str) -> None:
 
 
 def test_a_large_matrix_is_dequantized_in_parts_that_meet() -> None:
-    rows = _nf4.CHUNK // 512 + 3  # more than one part, the last one short
+    rows = nf4.CHUNK // 512 + 3  # more than one part, the last one short
     torch.manual_seed(0)
     storage = torch.randint(0, 256, (rows * 256, 1), dtype=torch.uint8)
     scales = torch.rand(rows * 8)
@@ -145,7 +146,7 @@ def test_a_large_matrix_is_dequantized_in_parts_that_meet() -> None:
             f"w.weight.{STATE}": torch.tensor(list(json.dumps(said).encode()), dtype=torch.uint8),
         }
     )
-    got = _nf4.dequantized(weights)["w.weight"]
+    got = nf4.dequantized(weights)["w.weight"]
     code = nf4_code()
     halves = torch.cat((storage >> 4, storage & 15), 1).flatten().long()
     assert torch.equal(got, (code[halves].view(-1, 64) * scales[:, None]).view(rows, 512))
@@ -163,7 +164,7 @@ def test_only_the_states_are_read_before_a_weight_is_asked_for(
     watched = Weights("watched")
     for name, shape in inner.shapes.items():
         watched.add(name, shape, noted(name))
-    plain = _nf4.dequantized(watched)
+    plain = nf4.dequantized(watched)
     assert len(read) == 14 and all(name.endswith(STATE) for name in read)
     read.clear()
     assert plain[MATRIX].shape == plain.shapes[MATRIX] == (128, 64)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from alm import audio
+from alm.audio import reader
 from alm.errors import BadAudio
 
 RATE = 16_000
@@ -29,7 +29,7 @@ def pair(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def notes(source: Any, channel: Any = "first") -> tuple[str, ...]:
-    return audio.read(source, RATE, channel).notes
+    return reader.read(source, RATE, channel).notes
 
 
 # --- channels
@@ -114,7 +114,7 @@ def test_a_container_that_is_not_read_is_named_with_the_way_out(tmp_path: Path, 
     path = tmp_path / f"my recording.{end}"
     path.write_bytes(data)
     with pytest.raises(BadAudio) as caught:
-        audio.read(path, RATE)
+        reader.read(path, RATE)
     way = f"convert it: ffmpeg -i '{path}' sound.wav"
     assert str(caught.value) == f"{path} is {kind}, which is not read here; {way}"
 
@@ -126,7 +126,7 @@ def test_the_way_out_can_be_pasted_whatever_the_name(
     for name in ("-y.m4a", "a'b $(touch x).m4a"):
         (tmp_path / name).write_bytes(ISO)
         with pytest.raises(BadAudio) as caught:
-            audio.read(name, RATE)
+            reader.read(name, RATE)
         command = str(caught.value).partition("convert it: ")[2]
         words = shlex.split(command)
         assert words[:2] == ["ffmpeg", "-i"] and not words[2].startswith("-")
@@ -152,7 +152,7 @@ def test_a_file_in_memory_or_open_is_the_same_sound_as_its_path(
     path = tmp_path / f"a.{kind}"
     soundfile.write(path, pair(tone(), tone(600)), RATE)
     source = OPENED[way](path)
-    found, wanted = audio.read(source, RATE), audio.read(path, RATE)
+    found, wanted = reader.read(source, RATE), reader.read(path, RATE)
     np.testing.assert_array_equal(found.pcm, wanted.pcm)
     named = str(path) if way == "an open file" else "the audio"
     assert found.notes == tuple(note.replace(str(path), named) for note in wanted.notes) != ()
@@ -165,7 +165,7 @@ def test_a_pipe_is_read_to_its_end_without_seeking(tmp_path: Path) -> None:
     child = subprocess.Popen(["cat", tmp_path / "a.wav"], stdout=subprocess.PIPE)
     with child:
         assert child.stdout
-        np.testing.assert_array_equal(audio.read(child.stdout, RATE).pcm, tone())
+        np.testing.assert_array_equal(reader.read(child.stdout, RATE).pcm, tone())
 
 
 def test_what_is_opened_as_text_closed_or_empty_is_one_sentence(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_what_is_opened_as_text_closed_or_empty_is_one_sentence(tmp_path: Path) 
         ]
         for source, words in sources:
             with pytest.raises(BadAudio, match=words):
-                audio.read(source, RATE)
+                reader.read(source, RATE)
 
 
 def test_an_endless_stream_is_cut_off_at_the_bound() -> None:
@@ -195,5 +195,5 @@ def test_an_endless_stream_is_cut_off_at_the_bound() -> None:
 
     stream = Endless()
     with pytest.raises(BadAudio, match="holds more than .* MiB; cut it"):
-        audio.read(stream, RATE, max_bytes=2**20)  # pyright: ignore
+        reader.read(stream, RATE, max_bytes=2**20)  # pyright: ignore
     assert stream.given <= 8 * 2**20

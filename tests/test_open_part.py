@@ -13,12 +13,13 @@ import onnx
 import pytest
 
 import alm
-from alm import backends, manifest
-from alm.backends._session import EngineOptions, Feed, Kept, RowByRow, Session
+from alm import backends
+from alm.artifacts import manifest
+from alm.artifacts.manifest import File, Manifest, Part
 from alm.errors import AlmError, BadArtifacts, MissingFile, UnknownName
-from alm.manifest import File, Manifest, Part
-from alm.pipeline import open_part
+from alm.generation.pipeline import open_part
 from alm.ports import Port
+from alm.session import EngineOptions, Feed, Kept, RowByRow, Session
 
 CPU = EngineOptions()
 

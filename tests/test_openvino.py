@@ -15,12 +15,13 @@ from conftest import run_export
 from onnx import TensorProto, helper, numpy_helper
 
 import alm
-from alm import backends, manifest
-from alm.backends._fastest import Fastest
-from alm.backends._session import EngineOptions, Session
+from alm import backends
+from alm.artifacts import manifest
 from alm.errors import BadArtifacts
-from alm.pipeline import Decoder, open_part
-from alm.table import Table
+from alm.generation.choose_backend import Fastest
+from alm.generation.embedding_table import Table
+from alm.generation.pipeline import Decoder, open_part
+from alm.session import EngineOptions, Session
 from demo.clips import EXAMPLES, FOLDER
 
 pytest.importorskip("openvino", reason="this engine is optional: pip install 'alm-edge[openvino]'")

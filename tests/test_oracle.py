@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import alm
-from alm import audio, lint
-from alm.model import Model
-from alm.pipeline import Decoder, assemble, woven
+from alm import lint
+from alm.audio import reader
+from alm.generation.model import Model
+from alm.generation.pipeline import Decoder, assemble, woven
 
 PROMPT = "Recognize the speech and give me the transcription."
 CLIPS = "abcd"
@@ -55,7 +56,7 @@ def test_four_clips_in_one_batch_are_four_single_runs(
 
 def heard(model: Model, path: Path) -> dict[str, np.ndarray]:
     """Every tensor on the way to the audio embeddings."""
-    pcm = audio.read(path, 16000).pcm[:480000]
+    pcm = reader.read(path, 16000).pcm[:480000]
     pcm = np.pad(pcm, (0, max(0, 16000 - len(pcm))))[None]
     return model.pipeline.forward({"pcm": pcm, "pcm_lengths": np.array([pcm.shape[1]])})
 

@@ -18,13 +18,14 @@ import torch
 from test_decoders import VARIANTS, make, ours
 from torch import Tensor
 
-from alm import graphfile, pipeline
+from alm.artifacts.manifest import Part
 from alm.backends import ort
-from alm.backends._session import EngineOptions, OneRowChunks, Session
 from alm.errors import BadArtifacts
-from alm.manifest import Part
+from alm.generation import pipeline
+from alm.onnxfile import summary
+from alm.session import EngineOptions, OneRowChunks, Session
 from exporters import graph
-from wrappers._decoder import Decoder
+from wrappers.layers.decoder import Decoder
 
 ROOM = 64  # positions of a row, and of the cache
 NO_TABLE: Any = None  # embeddings are fed
@@ -204,7 +205,7 @@ def test_the_operator_refuses_what_is_fed_row_by_row(llama: Exported) -> None:
 
 
 def test_queries_keys_and_values_are_one_product_and_heads_one_node(variant: Exported) -> None:
-    nodes, spec = graphfile.read(variant.path).nodes, variant.module.spec
+    nodes, spec = summary.read(variant.path).nodes, variant.module.spec
     assert nodes["com.microsoft::GroupQueryAttention"] == spec.layers
     assert nodes["com.microsoft::RotaryEmbedding"] == 2 * spec.layers
     assert nodes["MatMul"] + nodes.get("Gemm", 0) == 5 * spec.layers + 1
@@ -218,7 +219,7 @@ def test_the_graph_is_valid_and_a_norm_is_one_node_once_loaded(
     settings, loaded = onnxruntime.SessionOptions(), tmp_path / "loaded.onnx"
     settings.optimized_model_filepath, settings.log_severity_level = str(loaded), 3
     onnxruntime.InferenceSession(variant.path, settings, providers=["CPUExecutionProvider"])
-    nodes, spec = graphfile.read(loaded).nodes, variant.module.spec
+    nodes, spec = summary.read(loaded).nodes, variant.module.spec
     assert nodes["SimplifiedLayerNormalization"] == (4 if spec.sandwich else 2) * spec.layers + 1
     # `dynamic` rope has two powers, of how much its base grows with the length and of that base.
     rope: Any = variant.module.rope

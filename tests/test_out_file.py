@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from alm import command, tools
+from alm.cli import alm_commands, exit_status
 
 Capture = pytest.CaptureFixture[str]
 COMMANDS = {
@@ -21,7 +21,7 @@ every = pytest.mark.parametrize("name", COMMANDS)
 
 def alm(folder: Path, name: str, *words: str | Path) -> int:
     first, *rest = COMMANDS[name]
-    return command.run(tools.app, [first, str(folder), *rest, *map(str, words)])
+    return exit_status.run(alm_commands.app, [first, str(folder), *rest, *map(str, words)])
 
 
 @every
@@ -61,7 +61,7 @@ def test_a_file_is_written_for_graphs_that_a_target_refuses_too(
 ) -> None:
     file = tmp_path / "found.json"
     words = ["lint", str(artifacts), "--target", "trt-jetpack6", "--out", str(file)]
-    assert command.run(tools.app, words) == 1
+    assert exit_status.run(alm_commands.app, words) == 1
     assert json.loads(file.read_text("utf-8"))["refused"] and capsys.readouterr().out
 
 

@@ -77,14 +77,17 @@ def test_the_entry_points_are_alm_run_and_alm(wheel: zipfile.ZipFile) -> None:
     said = configparser.ConfigParser()
     said.read_string(wheel.read(name).decode())
     assert {part: dict(said[part]) for part in said.sections()} == {
-        "console_scripts": {"alm-run": "alm.cli:run", "alm": "alm.tools:main"}
+        "console_scripts": {
+            "alm-run": "alm.cli.run_command:run",
+            "alm": "alm.cli.alm_commands:main",
+        }
     }
 
 
 def test_the_commands_that_the_entry_points_name_are_there() -> None:
-    from alm import cli, tools
+    from alm.cli import alm_commands, run_command
 
-    assert callable(cli.run) and callable(tools.main)
+    assert callable(run_command.run) and callable(alm_commands.main)
 
 
 def test_the_device_needs_only_what_was_meant(wheel: zipfile.ZipFile) -> None:

@@ -10,16 +10,17 @@ import pytest
 import torch
 
 import wrappers
-from alm import graphfile, pick
+from alm import registry
 from alm.backends import ort
-from alm.backends._session import EngineOptions, OneRowChunks, Session
+from alm.onnxfile import summary
+from alm.session import EngineOptions, OneRowChunks, Session
 from exporters import feeds, graph, parity, simplify
 from wrappers import Wrapper, dialects
-from wrappers._decoder import Decoder
+from wrappers.layers.decoder import Decoder
 
 PARTS = [name for role in ("frontend", "encoder", "bridge") for name in wrappers.with_role(role)]
 LLMS = wrappers.with_role("llm")
-DIALECTS = pick.names(dialects)
+DIALECTS = registry.names(dialects)
 DECODERS = [f"{llm}-{dialect}" for llm in LLMS for dialect in DIALECTS]
 
 # Operators that depend on data for their shapes, or that no engine on a device takes.
@@ -70,7 +71,7 @@ def test_lengths_that_were_never_traced_are_right(exported: tuple[Wrapper, Path]
 
 def test_names_and_axes_in_the_graph_are_the_ports(exported: tuple[Wrapper, Path]) -> None:
     part, path = exported
-    said = graphfile.read(path)
+    said = summary.read(path)
     for ours, theirs in ((part.inputs, said.inputs), (part.outputs, said.outputs)):
         assert {n: (p.dtype, p.axes) for n, p in ours.items()} == {
             n: (p.dtype, p.axes) for n, p in theirs.items()
@@ -79,11 +80,13 @@ def test_names_and_axes_in_the_graph_are_the_ports(exported: tuple[Wrapper, Path
 
 def test_a_graph_holds_only_what_a_device_can_run(exported: tuple[Wrapper, Path]) -> None:
     part, path = exported
-    said = graphfile.read(path)
+    said = summary.read(path)
     assert not UNWANTED & set(said.nodes)
     own = {n.split("::")[0] for n in said.nodes if "::" in n}
     allowed = (
-        {"com.microsoft"} if getattr(part, "dialect", None) is pick.pick(dialects, "ort") else set()
+        {"com.microsoft"}
+        if getattr(part, "dialect", None) is registry.pick(dialects, "ort")
+        else set()
     )
     assert own <= allowed
     assert said.opsets == {"": part.opset} | dict.fromkeys(allowed, 1)
@@ -101,7 +104,7 @@ def test_weights_are_stored_once(exported: tuple[Wrapper, Path]) -> None:
 def test_without_a_dynamic_batch_it_is_one(name: str, tmp_path: Path) -> None:
     part, path = build(name), tmp_path / "part.onnx"
     graph.save(graph.trace(part, dynamic_batch=False), path, part.role)
-    axes = [port.axes[0] for port in graphfile.read(path).inputs.values()]
+    axes = [port.axes[0] for port in summary.read(path).inputs.values()]
     assert set(axes) == {1}
     inputs = graph.fixed(part.inputs, dynamic_batch=False)
     assert parity.measure(path, parity.Truth(part, dynamic_batch=False), inputs).good

@@ -20,9 +20,9 @@ from torch import nn
 from alm.errors import AlmError, BadCheckpoint, MissingFile
 from demo.random_checkpoint import Recipe, make
 from wrappers import Checkpoint, open_checkpoint
-from wrappers._lazy import filled
-from wrappers._peft_folder import FILES
-from wrappers.salmonn import Salmonn
+from wrappers.checkpoint.adapters.peft_folder import FILES
+from wrappers.checkpoint.weights.hollow import filled
+from wrappers.families.salmonn import Salmonn
 
 EVERYWHERE = r".*(audio_tower.(conv1|layers.0.fc1)|linear(_1)?|q_proj|down_proj)"
 TEXT = r".*language_model.*(q_proj|v_proj)"

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alm import manifest
-from alm.backends._session import Feed, Kept, RowByRow, Session
+from alm.artifacts import manifest
+from alm.artifacts.manifest import File, Part
 from alm.errors import BadArtifacts, BadPrompt
-from alm.manifest import File, Part
-from alm.pipeline import Pipeline, Stages, assemble, at_once, check_table, woven
+from alm.generation.embedding_table import Table
+from alm.generation.pipeline import Pipeline, Stages, assemble, at_once, check_table, woven
 from alm.ports import Port
-from alm.table import Table
+from alm.session import Feed, Kept, RowByRow, Session
 
 Make = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 

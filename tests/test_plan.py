@@ -13,12 +13,14 @@ from conftest import run_export
 from planning import AGX, LLMS, NANO, NX, alm_plan, model, part, planned, row
 from torch import Tensor, nn
 
-from alm import _counted, devices, manifest, targets
-from alm._planned import fits
+from alm import devices, targets
+from alm.artifacts import manifest
 from alm.errors import BadArtifacts, BadOption, UnknownName
-from alm.plan import predict
+from alm.plan import estimate
+from alm.plan.planner import fits
+from alm.plan.predict import predict
 from alm.ports import Port, Span
-from exporters import graph, pull
+from exporters import graph, precisions
 from wrappers import Wrapper
 
 # --- error bars
@@ -132,7 +134,7 @@ def test_the_exporter_counts_the_weights_and_no_lever_changes_the_count(
     whole, few = manifest.load(artifacts), manifest.load(tmp_path / "int4")
     decoders = [said.part("decoder") for said in (whole, few)]
     assert decoders[0] and decoders[1] and decoders[1].bytes < decoders[0].bytes
-    counts = [_counted.decoder_weights(each, whole.dimensions) for each in decoders if each]
+    counts = [estimate.decoder_weights(each, whole.dimensions) for each in decoders if each]
     assert counts[0] == counts[1]
     assert 4 * sum(counts[0]) == pytest.approx(decoders[0].bytes, rel=0.1)
 
@@ -160,7 +162,7 @@ def test_a_target_says_how_many_bytes_its_precisions_store() -> None:
     takes = {k: v for name in targets.names() for k, v in targets.find(name).PRECISIONS.items()}
     assert len(takes) > 3
     for precision, stored in takes.items():
-        leaner = pull.pull(precision).rewrite(traced.clone(), part.role)
+        leaner = precisions.pull(precision).rewrite(traced.clone(), part.role)
         told = part.layer.weight.numel() * stored.layers + part.lm_head.weight.numel() * stored.head
         assert graph.weight_bytes(leaner) == pytest.approx(told, rel=0.02), precision
 
@@ -194,16 +196,16 @@ def test_longer_clips_cost_what_hears_all_of_them_and_no_more_than_a_window(
 
 
 def test_operations_are_near_those_that_the_graph_has(artifacts: Path) -> None:
-    from alm import _work
+    from alm.onnxfile import flops
 
     said = manifest.load(artifacts)
-    sizes = _counted.sizes(said, 4.0)
+    sizes = estimate.sizes(said, 4.0)
     for name in ("whisper", "beats"):
         each = said.part(name)
         assert each
         path = artifacts / each.files[0].name
-        truth, _ = _work.operations(path, sizes)
-        told = _counted.operations(_counted.heard(each), sizes)
+        truth, _ = flops.operations(path, sizes)
+        told = estimate.operations(estimate.heard(each), sizes)
         assert 0.7 < told / truth < 1.7, name
 
 
@@ -215,8 +217,8 @@ def test_a_real_size_whisper_takes_what_was_calculated() -> None:
     weights = 32 * 12 * 1280**2 + 1280 * 3 * (128 + 1280) + 1500 * 1280
     ports = {"log_mel": Port("float32", (1, 128, 3000))}, {"s": Port("float32", (1, 1500, 1280))}
     whisper = part("whisper", "encoder", 2 * weights, inputs=ports[0], outputs=ports[1])
-    sizes = _counted.sizes(model(LLMS["llama-3b"]), 30)
-    operations = _counted.operations(_counted.heard(whisper), sizes)
+    sizes = estimate.sizes(model(LLMS["llama-3b"]), 30)
+    operations = estimate.operations(estimate.heard(whisper), sizes)
     assert operations == pytest.approx(2.27e12, rel=0.02)
     for name, seconds in {AGX: 0.12, NX: 0.25, NANO: 0.5}.items():
         known = devices.device(name)

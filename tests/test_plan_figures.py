@@ -21,9 +21,9 @@ from planning import (
 )  # fmt: skip
 
 from alm import devices
-from alm._planned import WORKING
-from alm.manifest import Part
-from alm.targets._data import Stored
+from alm.artifacts.manifest import Part
+from alm.plan.planner import WORKING
+from alm.target import Stored
 
 HALF = Stored(2, 2)
 FITTED = 0.05  # within which the fit has the figures it was made from

@@ -14,7 +14,7 @@ from tracing import traced
 from alm.errors import BadCheckpoint
 from alm.ports import Port
 from wrappers import randomised
-from wrappers.projector import Projector, tiny
+from wrappers.bridges.projector import Projector, tiny
 
 
 def test_it_is_the_layers_that_its_names_say() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from alm._tasks import in_language
 from alm.errors import BadArtifacts, BadPrompt, UnknownName
-from alm.prompt import Prompt, Prompter
+from alm.text.prompt import Prompt, Prompter
+from alm.text.tasks import in_language
 from demo import random_checkpoint
 
 TOKENIZER = random_checkpoint.tokenizer()

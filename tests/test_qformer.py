@@ -14,8 +14,8 @@ from tracing import traced
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 from demo.random_checkpoint import Recipe, make
-from wrappers.qformer import QFormer, Shape
-from wrappers.salmonn import Salmonn
+from wrappers.bridges.qformer import QFormer, Shape
+from wrappers.families.salmonn import Salmonn
 
 GOLDEN = Shape(
     frames=40,

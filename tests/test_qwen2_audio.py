@@ -15,10 +15,10 @@ from tiny_hf import RATE, Tiny, batch, noise
 from torch import Tensor
 from traced_parts import answered, graphs
 
-from alm.backends._session import Session
+from alm.session import Session
 from wrappers import open_checkpoint
-from wrappers._lazy import filled
-from wrappers.whisper import LEAST_POOLED, heard_frames
+from wrappers.checkpoint.weights.hollow import filled
+from wrappers.encoders.whisper import LEAST_POOLED, heard_frames
 
 PARTS = ("mel", "whisper", "projector")
 Hear = Callable[[list[np.ndarray]], list[Tensor]]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from alm.errors import BadCheckpoint, MissingFile, UnknownName
 from wrappers import open_checkpoint
-from wrappers._lazy import filled
+from wrappers.checkpoint.weights.hollow import filled
 
 
 @pytest.fixture(scope="module")

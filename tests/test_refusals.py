@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from commands import Capture, refused, sound
 
-from alm import manifest
+from alm.artifacts import manifest
 
 
 @pytest.fixture(autouse=True)

@@ -14,10 +14,10 @@ from conftest import run_export
 from torch import Tensor
 
 import alm
-from alm._history import History
-from alm._stages import Stages
-from alm.model import Model
-from alm.pipeline import woven
+from alm.generation.history import History
+from alm.generation.model import Model
+from alm.generation.pipeline import woven
+from alm.timings import Stages
 
 TRAINED = 96
 ROPES: dict[str, dict[str, Any]] = {

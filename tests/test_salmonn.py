@@ -16,8 +16,8 @@ from torch import Tensor
 from demo import random_checkpoint
 from demo.random_checkpoint import Recipe, make
 from wrappers import Checkpoint, open_checkpoint
-from wrappers._lazy import filled
-from wrappers.salmonn import Salmonn
+from wrappers.checkpoint.weights.hollow import filled
+from wrappers.families.salmonn import Salmonn
 
 LLM = "llama_model.base_model.model."
 Tensors = dict[str, Tensor]

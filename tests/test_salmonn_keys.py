@@ -15,8 +15,8 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from demo.random_checkpoint import make
 from wrappers import open_checkpoint
-from wrappers._lazy import weight
-from wrappers.salmonn import Salmonn
+from wrappers.checkpoint.weights.hollow import weight
+from wrappers.families.salmonn import Salmonn
 
 QUERY = "model.layers.0.self_attn.q_proj.weight"
 

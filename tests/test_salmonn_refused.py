@@ -14,11 +14,11 @@ import yaml
 from checkpoints import TINY, Copy, in_shards, refused
 
 import export
-from alm import command
+from alm.cli import exit_status
 from alm.errors import AlmError, BadCheckpoint, MissingFile, UnknownName
 from demo.random_checkpoint import make
 from wrappers import open_checkpoint
-from wrappers.salmonn import Salmonn
+from wrappers.families.salmonn import Salmonn
 
 Said = Callable[[Copy], Any]
 
@@ -284,7 +284,7 @@ def test_the_command_says_the_sentence_and_fails(
 ) -> None:
     copy.trained(lambda model: model.update({"ln_speech.weight": torch.ones(32)}))
     words = ["--model", str(copy.config), "--out", str(copy.folder / "artifacts")]
-    assert command.run(export.app, words) == 1
+    assert exit_status.run(export.app, words) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("error: ") and "was trained with a Whisper of 32" in said
     assert not (copy.folder / "artifacts").exists()

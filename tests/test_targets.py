@@ -8,10 +8,10 @@ from types import ModuleType
 import pytest
 
 import wrappers
-from alm import pick, targets
+from alm import registry, targets
 from alm.errors import UnknownName
-from alm.targets import _tensorrt
-from exporters import levers, pull
+from alm.tensorrt import operators
+from exporters import levers, precisions
 from wrappers import dialects
 
 ROLES = {"frontend", "encoder", "bridge", "decoder", "table"}
@@ -34,22 +34,22 @@ def test_a_name_nobody_knows_is_answered_with_the_right_ones() -> None:
 
 
 def test_a_target_names_a_dialect_and_precisions_that_exist(goal: ModuleType) -> None:
-    assert goal.DIALECT in pick.names(dialects)
+    assert goal.DIALECT in registry.names(dialects)
     assert set(goal.AUTO) == ROLES
-    known = {pull.PLAIN, *pick.names(levers)}
+    known = {precisions.PLAIN, *registry.names(levers)}
     for precision in (goal.PRECISION, *goal.AUTO.values(), *goal.PRECISIONS):
         assert set(precision.split("+")) <= known, precision
 
 
 def test_no_automatic_precision_is_one_that_the_target_refuses(goal: ModuleType) -> None:
     for precision in (goal.PRECISION, *goal.AUTO.values()):
-        assert not pull.pull(precision).engines - set(goal.ENGINES)
+        assert not precisions.pull(precision).engines - set(goal.ENGINES)
         assert not goal.PRECISIONS or set(precision.split("+")) <= set(goal.PRECISIONS)
 
 
 def test_a_targets_dialect_is_of_an_opset_that_it_reads(goal: ModuleType) -> None:
     least, most = goal.LIMITS.opsets
-    opset = pick.pick(dialects, goal.DIALECT).OPSET
+    opset = registry.pick(dialects, goal.DIALECT).OPSET
     assert least <= opset <= most
     assert least <= wrappers.Wrapper.opset <= most
 
@@ -67,7 +67,7 @@ def test_an_engine_that_is_built_has_profiles_and_types_of_its_own(goal: ModuleT
 
 
 def test_an_older_tensorrt_has_no_operator_that_a_newer_one_lacks() -> None:
-    old, new = _tensorrt.operators((10, 3)), _tensorrt.operators((10, 16))
+    old, new = operators.operators((10, 3)), operators.operators((10, 16))
     assert set(old) < set(new)
     assert {"Attention", "TensorScatter", "RotaryEmbedding", "RMSNormalization"} <= set(new) - set(
         old

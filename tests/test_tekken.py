@@ -15,8 +15,8 @@ from tiny_hf import PIECES, TEKKEN_SPECIALS, TEKKEN_TOKENS, tekken
 from tokenizers import Tokenizer
 
 from alm.errors import BadCheckpoint, MissingFile
-from wrappers._tekken import converted
-from wrappers._tokenizer import tokenizer_json
+from wrappers.checkpoint.text.tekken_json import converted
+from wrappers.checkpoint.text.tokenizer_files import tokenizer_json
 
 TEXTS = [
     "the thing in the thinking",

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from built import RTX, quiet
 
-from alm import _job, _trt, build, manifest
-from alm._apart import apart
-from alm._machine import memory
+from alm.artifacts import manifest
 from alm.errors import BadArtifacts, BadOption
+from alm.host.processor import memory
+from alm.tensorrt import api, build, build_job
+from alm.tensorrt.child_process import apart
 
 SUBJECT = "building part decoder"
 Say = Callable[[str], None]
@@ -173,6 +174,6 @@ def test_what_a_crash_left_half_written_is_removed(own: Path) -> None:
     half.write_bytes(b"half")
     missing = replace(job, part=replace(job.part, files=()))  # fails before it writes
     with pytest.raises(BadArtifacts):
-        _job.built(own, missing, _trt.maker(RTX), _trt.Limits(), quiet)
+        build_job.built(own, missing, api.maker(RTX), api.Limits(), quiet)
     assert not half.exists()
     assert json.loads((own / manifest.NAME).read_text())["parts"]

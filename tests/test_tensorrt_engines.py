@@ -17,11 +17,12 @@ from commands import Capture
 from conftest import run_export
 
 import alm
-from alm import _trt, build, manifest
+from alm.artifacts import manifest
+from alm.artifacts.manifest import File
 from alm.backends import tensorrt
-from alm.backends._session import EngineOptions
 from alm.errors import BadArtifacts, MissingEngine
-from alm.manifest import File
+from alm.session import EngineOptions
+from alm.tensorrt import api, build
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +129,7 @@ def test_every_part_has_an_engine_and_the_manifest_says_what_made_it(built: Path
     parts = [part.name for part in said.parts if part.role != "table"]
     assert [engine.part for engine in said.engines] == parts
     for engine in said.engines:
-        assert engine.maker == _trt.maker(RTX) and engine.maker.version[0].isdigit()
+        assert engine.maker == api.maker(RTX) and engine.maker.version[0].isdigit()
         assert (built / engine.file.name).stat().st_size == engine.file.bytes > 1000
         found, plan = tensorrt.read(built, said, said.part(engine.part), RTX)  # pyright: ignore
         assert found == engine and len(plan) == engine.file.bytes
@@ -213,7 +214,7 @@ def test_a_graph_that_tensorrt_cannot_read_is_answered_in_its_words(
 @pytest.mark.gpu
 @pytest.mark.tensorrt
 def test_the_engines_answer_on_a_gpu(engines: Path, clip: Path) -> None:
-    if _trt.gpu() is None:
+    if api.gpu() is None:
         pytest.skip("there is no NVIDIA GPU")
     models = (alm.load(engines, name) for name in (RTX, "cpu"))
     ours, theirs = (m.generate(clip, "describe", max_new_tokens=6) for m in models)
@@ -222,7 +223,7 @@ def test_the_engines_answer_on_a_gpu(engines: Path, clip: Path) -> None:
 
 @pytest.mark.tensorrt
 def test_without_a_gpu_a_session_is_refused(built: Path) -> None:
-    if _trt.gpu() is not None:
+    if api.gpu() is not None:
         pytest.skip("there is a GPU")
     assert tensorrt.available() == []
     with pytest.raises(MissingEngine, match="needs an NVIDIA GPU"):

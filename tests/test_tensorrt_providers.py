@@ -12,13 +12,15 @@ from commands import Capture, refused
 from conftest import run_export
 
 import alm
-from alm import backends, manifest
-from alm._profiles import Sizes, fit
-from alm.backends import _providers, ort
-from alm.backends._session import EngineOptions
+from alm import backends
+from alm.artifacts import manifest
+from alm.artifacts.manifest import File, Part
+from alm.backends import ort
 from alm.errors import BadArtifacts
-from alm.manifest import File, Part
 from alm.ports import Port, Span
+from alm.session import EngineOptions
+from alm.tensorrt import ort_provider
+from alm.tensorrt.profiles import Sizes, fit
 
 TRT, RTX = "ort-tensorrt", "ort-tensorrt-rtx"
 HIDDEN, LAYERS = 64, 2
@@ -45,7 +47,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def told(part: Part, provider: str = TRT) -> dict[str, str]:
-    return _providers.tensorrt(part, provider, _providers.profile(part, provider))
+    return ort_provider.tensorrt(part, provider, ort_provider.profile(part, provider))
 
 
 def shapes(said: str) -> dict[str, tuple[int, ...]]:
@@ -130,13 +132,13 @@ def test_a_cache_in_place_is_refused_with_the_export_that_works(artifacts: Path)
 def test_what_a_provider_does_not_take_goes_to_the_next_one() -> None:
     names = {name: ort.PROVIDERS[name] for name in ("cpu", "cuda", TRT)}
     own = {"device_id": "0"}
-    cuda, cpu = (ort.PROVIDERS["cuda"], _providers.CUDA), (ort.PROVIDERS["cpu"], {})
+    cuda, cpu = (ort.PROVIDERS["cuda"], ort_provider.CUDA), (ort.PROVIDERS["cpu"], {})
     first = ("TensorrtExecutionProvider", own)
-    assert _providers.chain(TRT, names, own) == [first, cuda, cpu]
+    assert ort_provider.chain(TRT, names, own) == [first, cuda, cpu]
     del names["cuda"]
-    assert _providers.chain(TRT, names, own) == [first, cpu]
-    assert _providers.chain("cpu", names, {}) == [cpu]
-    assert _providers.CUDA["use_tf32"] == "0"  # float32 in the graph is float32
+    assert ort_provider.chain(TRT, names, own) == [first, cpu]
+    assert ort_provider.chain("cpu", names, {}) == [cpu]
+    assert ort_provider.CUDA["use_tf32"] == "0"  # float32 in the graph is float32
 
 
 def test_the_names_are_those_of_onnx_runtime() -> None:
@@ -171,10 +173,10 @@ def test_shapes_outside_of_the_profile_are_refused_before_an_engine_is_built(
 
 
 def test_a_part_is_found_by_its_graph(artifacts: Path) -> None:
-    said, part = _providers.part_of(artifacts / "mel.onnx")
+    said, part = ort_provider.part_of(artifacts / "mel.onnx")
     assert part is said.part("mel")
     with pytest.raises(BadArtifacts, match="lists no part whose graph is nose.onnx"):
-        _providers.part_of(artifacts / "nose.onnx")
+        ort_provider.part_of(artifacts / "nose.onnx")
 
 
 @pytest.mark.gpu

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from built import some_engine
 
-from alm._engines import Profile
+from alm.artifacts.engine_files import Profile
 from alm.backends import tensorrt
 from alm.errors import BadArtifacts
 

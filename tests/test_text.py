@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from alm import text
 from alm.errors import BadArtifacts
-from alm.text import Joiner, Stops, TextStream
+from alm.text import detokenizer
+from alm.text.detokenizer import Joiner, Stops, TextStream
 from demo import random_checkpoint
 
 HALF = "\ufffd"
@@ -244,4 +244,4 @@ def test_texts_are_joined_as_if_each_were_stripped() -> None:
 def test_what_is_no_tokenizer_is_refused_in_one_sentence(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(BadArtifacts, match=r"is no tokenizer.json: [^\n]*$"):
-        text.load_tokenizer(tmp_path / "tokenizer.json")
+        detokenizer.load_tokenizer(tmp_path / "tokenizer.json")

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import alm
-from alm._answer import Answer
 from alm.errors import BadOption
-from alm.model import Model
+from alm.generation.answers import Answer
+from alm.generation.model import Model
 
 GREEDY: Any = {"num_beams": 1, "max_new_tokens": 10}
 PROMPTS = ("describe", "What is it?", "And now?", "Is that all?")

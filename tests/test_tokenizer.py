@@ -14,7 +14,7 @@ from tokenizers.models import BPE
 
 from alm.errors import BadCheckpoint, MissingFile
 from demo.random_checkpoint import tokenizer as byte_level
-from wrappers._tokenizer import special_id, tokenizer_json
+from wrappers.checkpoint.text.tokenizer_files import special_id, tokenizer_json
 
 TEXTS = [
     "USER: <Speech>",

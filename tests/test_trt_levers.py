@@ -17,12 +17,13 @@ from conftest import run_export
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from alm import _trt, build, manifest
-from alm._profiles import STEP
-from alm._trt import Limits
-from alm.manifest import Manifest, Part
+from alm.artifacts import manifest
+from alm.artifacts.manifest import Manifest, Part
 from alm.ports import Port, Span
-from exporters import feeds, graph, parity, pull
+from alm.tensorrt import api, build
+from alm.tensorrt.api import Limits
+from alm.tensorrt.profiles import STEP
+from exporters import feeds, graph, parity, precisions
 from exporters.levers import _dequantized, _nbits
 from wrappers import Wrapper, randomised
 
@@ -168,7 +169,7 @@ def test_a_decoder_of_an_older_dialect_is_written_in_an_opset_that_knows_int4(
 
 
 def test_the_precisions_run_anywhere() -> None:
-    assert all(not pull.pull(name).engines for name in PRECISIONS)
+    assert all(not precisions.pull(name).engines for name in PRECISIONS)
 
 
 # --- what is computed
@@ -274,11 +275,11 @@ def test_an_engine_holds_as_many_bits_a_weight_as_the_lever_says(
 ) -> None:
     part = randomised(Wide())
     model = graph.trace(part, dynamic_batch=False)
-    graph.save(pull.pull(precision).rewrite(model, part.role), tmp_path / "w.onnx", part.role)
+    graph.save(precisions.pull(precision).rewrite(model, part.role), tmp_path / "w.onnx", part.role)
     spans = ((1, 6, 20), (1, 1, STEP))  # a prompt, and a step for which no weight is kept again
     profiles: Any = [{"x": tuple((1, n, 2048) for n in span)} for span in spans]
     content = (tmp_path / "w.onnx").read_bytes()
-    made = _trt.build(RTX, content, tmp_path / "w.onnx", profiles, Limits(), b"", quiet)
+    made = api.build(RTX, content, tmp_path / "w.onnx", profiles, Limits(), b"", quiet)
     weights_bytes = 2048 * 2048 * bits // 8
     assert weights_bytes < len(made.plan) < weights_bytes * 1.1 + 2**19
 

@@ -24,12 +24,12 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 import alm
-from alm.model import Model
+from alm.generation.model import Model
 from demo.random_checkpoint import Recipe, make
-from wrappers._weights import open_folder
-from wrappers.beats import load_beats
-from wrappers.fbank import Fbank
-from wrappers.salmonn import Salmonn
+from wrappers.checkpoint.weights.tensors import open_folder
+from wrappers.encoders.beats import load_beats
+from wrappers.families.salmonn import Salmonn
+from wrappers.frontends.fbank import Fbank
 
 QUESTION = "Please describe the audio."
 SIZES: dict[str, Any] = dict(window_seconds=4, speech_width=32, bridge_width=48, bridge_heads=6)

@@ -11,9 +11,9 @@ from tiny_hf import TEMPLATE, chatml
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from alm.prompt import Prompter
+from alm.text.prompt import Prompter
 from wrappers import open_checkpoint
-from wrappers._chat import Template
+from wrappers.checkpoint.text.chat_template import Template
 
 AUDIO = "<|AUDIO|>"
 QUERIES = ("hi ", " hi", "hi\n", " \n hi\t", "a  b", "say <|im_end|> now", "nothing<|endoftext|>")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from alm import verify
+from alm.artifacts import verify
 from alm.errors import BadArtifacts, MissingFile
-from alm.graphfile import External, GraphFile
+from alm.host import containment
+from alm.onnxfile.summary import External, GraphFile
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +57,7 @@ def root(tmp_path: Path) -> Path:
 def test_a_name_that_could_lead_outside_is_refused_with_its_rule(
     root: Path, name: str, rule: str
 ) -> None:
-    for refuse in (verify.check_name, lambda name: verify.contained(root, name)):
+    for refuse in (containment.check_name, lambda name: containment.contained(root, name)):
         with pytest.raises(BadArtifacts, match="is refused") as caught:
             refuse(name)
         assert rule in str(caught.value) and repr(name) in str(caught.value)
@@ -64,14 +65,14 @@ def test_a_name_that_could_lead_outside_is_refused_with_its_rule(
 
 @pytest.mark.parametrize("name", ["a.onnx", "sub/b.data", "..a", "a..", "a b", "ä", "...", "-"])
 def test_a_name_inside_is_fine(name: str) -> None:
-    verify.check_name(name)
+    containment.check_name(name)
 
 
 def test_a_file_inside_is_found_also_when_the_root_is_a_link(root: Path) -> None:
-    assert verify.contained(root, "sub/b.data") == root / "sub" / "b.data"
+    assert containment.contained(root, "sub/b.data") == root / "sub" / "b.data"
     link = root.parent / "link"
     link.symlink_to(root)
-    assert verify.contained(link, "a.onnx").read_bytes() == b"graph"
+    assert containment.contained(link, "a.onnx").read_bytes() == b"graph"
 
 
 def test_a_symbolic_link_is_refused_in_every_part(root: Path) -> None:
@@ -81,38 +82,38 @@ def test_a_symbolic_link_is_refused_in_every_part(root: Path) -> None:
     (root / "nowhere").symlink_to(root / "none")
     for name in ("link", "inside", "folder/b.data", "nowhere"):
         with pytest.raises(BadArtifacts, match="symbolic link") as caught:
-            verify.contained(root, name)
+            containment.contained(root, name)
         assert repr(name) in str(caught.value)
 
 
 def test_a_hard_link_is_refused(root: Path) -> None:
     os.link(root.parent / "secret", root / "hard")
     with pytest.raises(BadArtifacts, match="'hard' .* 2 hard links and 1 was wanted"):
-        verify.contained(root, "hard")
+        containment.contained(root, "hard")
 
 
 def test_what_is_no_regular_file_is_refused(root: Path) -> None:
     with pytest.raises(BadArtifacts, match="not a regular file"):
-        verify.contained(root, "sub")
+        containment.contained(root, "sub")
     with pytest.raises(BadArtifacts, match="'a.onnx' is not a folder"):
-        verify.contained(root, "a.onnx/b")
+        containment.contained(root, "a.onnx/b")
     if hasattr(os, "mkfifo"):
         os.mkfifo(root / "pipe")
         with pytest.raises(BadArtifacts, match="not a regular file"):
-            verify.contained(root, "pipe")
+            containment.contained(root, "pipe")
 
 
 def test_a_file_that_is_not_there_is_named_with_its_folder(root: Path) -> None:
     for name in ("none", "sub/none", "none/b"):
         with pytest.raises(MissingFile) as caught:
-            verify.contained(root, name)
+            containment.contained(root, name)
         assert repr(name) in str(caught.value) and str(root) in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["a" * 5000, "a/" * 3000 + "a", "\ud800"], ids=["a", "b", "c"])
 def test_a_name_that_no_file_can_have_is_refused(root: Path, name: str) -> None:
     with pytest.raises((BadArtifacts, MissingFile)):
-        verify.contained(root, name)
+        containment.contained(root, name)
 
 
 def settle(path: Path) -> None:

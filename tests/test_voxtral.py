@@ -19,11 +19,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from traced_parts import answered, graphs
 
-from alm.backends._session import Session
 from alm.errors import BadCheckpoint
+from alm.session import Session
 from wrappers import open_checkpoint
-from wrappers._lazy import filled
-from wrappers.mel import Mel
+from wrappers.checkpoint.weights.hollow import filled
+from wrappers.frontends.mel import Mel
 
 Hear = Callable[[list[np.ndarray]], list[Tensor]]
 

@@ -10,7 +10,8 @@ CAUSE = "import warnings; warnings.warn('a name that is going away', Deprecation
 
 
 @pytest.mark.parametrize(
-    "module", ["alm", "alm.audio", "wrappers.qwen2", "exporters.levers.int8", "export", __name__]
+    "module",
+    ["alm", "alm.audio.reader", "wrappers.llms.qwen2", "exporters.levers.int8", "export", __name__],
 )
 def test_a_warning_that_our_module_causes_is_an_error(module: str) -> None:
     with pytest.raises(DeprecationWarning, match="going away"):

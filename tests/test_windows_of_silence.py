@@ -10,7 +10,7 @@ import pytest
 from test_model import GREEDY, RATE, WINDOW, core, noise, uncut
 
 import alm
-from alm.model import Model
+from alm.generation.model import Model
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from demo import random_checkpoint
 from demo.random_checkpoint import Recipe
-from wrappers._plain_files import read_json
+from wrappers.checkpoint.plain_files import read_json
 
 RANK, ALPHA = 4, 16  # the original's rank is 64, its alpha always 16
 SPEECH, WINDOW = 48, 4  # Whisper's width, and the seconds of its window

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from transformers import DynamicCache, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from alm import decoding
-from alm.decoding import Options
+from alm.decoding import search
+from alm.decoding.search import Options
 
 VOCAB = 48
 WIDTH = 16
@@ -88,10 +88,10 @@ class Torch:
 
 def ours(
     seed: int, prompts: torch.Tensor, options: Options, eos: frozenset[int]
-) -> list[decoding.Sequence]:
+) -> list[search.Sequence]:
     """Our answers to prompts of embeddings or of ids."""
     decoder, by_ids = Torch(seed, prompts), not prompts.is_floating_point()
-    return decoding.generate(
+    return search.generate(
         decoder.logits,
         decoder,
         options,

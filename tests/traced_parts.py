@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from alm.backends import ort
-from alm.backends._session import EngineOptions, Session
+from alm.session import EngineOptions, Session
 from exporters import graph, simplify
 from wrappers import Wrapper
 

@@ -1,28 +1,30 @@
-"""Checkpoint -> torch modules. One file a part or a model family; the file's name is its name.
+"""Checkpoint -> torch modules. One file a part or a model family; the folder is its role.
 
-A file declares its `ROLE`: "frontend", "encoder", "bridge", "llm" or "family". A leading underscore
-keeps a file out of the list.
+`frontends`, `encoders`, `bridges`, `llms`, `families` and `dialects` hold entries only: a new file
+is in the list. What they share is in `layers` and `checkpoint`.
 """
 
 from __future__ import annotations
 
-import ast
-import json
-import sys
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from alm._plain import is_panic, printable
 from alm.errors import AlmError, BadCheckpoint, MissingFile, UnknownName
-from alm.pick import names, pick
+from alm.parsing import is_panic, printable
 from alm.ports import Port, Span
-from wrappers._plain_files import exists, unreadable
+from alm.registry import names, pick
+from wrappers.checkpoint.plain_files import exists, unreadable
+
+PARTS = {"frontend": "frontends", "encoder": "encoders", "bridge": "bridges"}  # role -> folder
+FOLDERS = PARTS | {"llm": "llms", "family": "families"}
 
 PartT = TypeVar("PartT", bound="Wrapper")
 
@@ -94,51 +96,24 @@ def randomised(part: PartT) -> PartT:
     return part.eval().requires_grad_(False)
 
 
+def folder_of(role: str) -> ModuleType:
+    """The folder that holds the files of a role."""
+    return importlib.import_module(f"{__name__}.{FOLDERS[role]}")
+
+
 def role_of(name: str) -> str:
-    """The ROLE that wrappers/NAME.py declares, read without importing it; "" if there is none."""
-    file = Path(__file__).parent / f"{name}.py"
-    tree = ast.parse(file.read_text("utf-8") if file.is_file() else "")
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "ROLE":
-            return ast.literal_eval(node.value)
-    return ""
+    """The role of the part `name`: that of the folder that has a file of its name; or ""."""
+    return next((role for role in PARTS if name in names(folder_of(role))), "")
 
 
 def with_role(role: str) -> list[str]:
-    """The files here that declare this role, sorted."""
-    package = sys.modules[__name__]
-    return [name for name in names(package) if role_of(name) == role]
+    """The files of this role, sorted."""
+    return names(folder_of(role))
 
 
 def pick_role(role: str, name: str) -> Any:
-    """The module `name`, which must have this role; a wrong name lists the right ones."""
-    known = with_role(role)
-    if name not in known:
-        raise UnknownName(f"unknown {role} {name!r}; there is: {', '.join(known)}")
-    return pick(sys.modules[__name__], name)
-
-
-def model_type(path: Path) -> str:
-    """What the config.json at `path`, or in it, calls the model; "" where nothing does.
-
-    Where the folder holds a PEFT adapter alone it is the config of the adapter's base model.
-
-    Raises:
-        MissingFile, BadCheckpoint: there is no such model.
-    """
-    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
-        from wrappers import _peft_folder  # it imports peft, which takes a second
-
-        path = _peft_folder.base_of(path)
-    file = path / "config.json" if path.is_dir() else path
-    if file.name != "config.json" or not file.is_file():
-        return ""
-    try:
-        said = json.loads(file.read_bytes())
-    except (ValueError, RecursionError):
-        return ""
-    found = said.get("model_type") if isinstance(said, dict) else None
-    return found if isinstance(found, str) else ""
+    """The module `name` of this role; a wrong name lists the right ones."""
+    return pick(folder_of(role), name, role)
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -167,6 +142,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
             f"({printable(error, 300)})"
         ) from None
     wanted = "; ".join(f"{name}: {family.LOOKS_LIKE}" for name, family in families.items())
+    from wrappers.checkpoint.model_type import model_type
+
     named = model_type(path)
     said = f" (its config.json says model_type: {named[:80]!r})" if named else ""
     raise UnknownName(f"{path} is no model that is known here{said}; known are {wanted}")

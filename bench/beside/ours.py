@@ -49,9 +49,9 @@ def prepare(product: str, place: Place, out: Path) -> None:
 
 def _opened(folder: Path, name: str, threads: int) -> tuple[Any, Any]:
     """A part of the artifacts: its session, and what the manifest says of it."""
-    from alm import manifest
-    from alm.backends._session import EngineOptions
-    from alm.pipeline import open_part
+    from alm.artifacts import manifest
+    from alm.generation.pipeline import open_part
+    from alm.session import EngineOptions
 
     part = manifest.load(folder).part(name)
     assert part is not None
@@ -65,7 +65,7 @@ class _Ours(Peer):
     def imports(self) -> None:
         import onnxruntime
 
-        import alm.pipeline  # noqa: F401
+        import alm.generation.pipeline  # noqa: F401
 
         self.engine = onnxruntime.__version__
 
@@ -73,7 +73,7 @@ class _Ours(Peer):
         return f"alm here, onnxruntime {self.engine}"
 
     def files(self) -> list[Path]:
-        from alm import manifest
+        from alm.artifacts import manifest
 
         parts = manifest.load(self.folder).parts
         return [self.folder / file.name for part in parts for file in part.files]
@@ -84,8 +84,9 @@ class OursDecoder(_Ours, Decoder):
     note = "its size includes a float16 embedding table"
 
     def load(self) -> None:
-        from alm import manifest, pipeline
-        from alm.table import Table
+        from alm.artifacts import manifest
+        from alm.generation import pipeline
+        from alm.generation.embedding_table import Table
 
         session, part = _opened(self.folder, self.part, self.place.threads)
         table = manifest.load(self.folder).part(TABLE)
@@ -103,7 +104,7 @@ class OursDecoder(_Ours, Decoder):
 
     @property
     def step_megabytes(self) -> float:
-        from alm import manifest
+        from alm.artifacts import manifest
 
         part = manifest.load(self.folder).part(self.part)
         return part.bytes / 1e6 if part else 0.0

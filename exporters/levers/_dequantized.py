@@ -15,7 +15,7 @@ from torch import Tensor
 
 from exporters import lazy
 from exporters.levers import _nbits
-from exporters.products import Once, Product, cast
+from exporters.matmuls import Once, Product, cast
 
 HALF, FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
 BLOCKS = (128, 64, 32, 16)  # that TensorRT takes; the largest that divides the inputs is taken

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from exporters.products import cast
+from exporters.matmuls import cast
 
 HALF, FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
 HEAD_MULTIPLE = 8  # TensorRT builds no float16 Attention of other heads

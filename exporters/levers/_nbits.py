@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from exporters import lazy
-from exporters.products import CONTRIB, Product
+from exporters.matmuls import CONTRIB, Product
 
 PIECE = 2**18  # weights quantized at a time: their intermediates stay in a core's cache
 SEARCH = (1.0, 0.95, 0.9, 0.85, 0.8)  # of the range of a block that is worth keeping

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from exporters import lazy
 from exporters.levers import Embeds, bound
-from exporters.products import cast, products
+from exporters.matmuls import cast, products
 from wrappers import Wrapper
 
 BFLOAT = ir.DataType.BFLOAT16

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from exporters import lazy
 from exporters.levers import Embeds, bound
 from exporters.levers._half import attention
-from exporters.products import Once, cast, products
+from exporters.matmuls import Once, cast, products
 from wrappers import Wrapper
 
 HALF, FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from exporters import lazy
 from exporters.levers import Embeds, _nbits, bound, int8
-from exporters.products import CONTRIB, products
+from exporters.matmuls import CONTRIB, products
 from wrappers import Wrapper
 
 SCHEME = _nbits.Scheme(bits=4, block=256, search=True)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from exporters import lazy
 from exporters.levers import Embeds, _nbits, bound
-from exporters.products import CONTRIB, Once, Product, cast, products
+from exporters.matmuls import CONTRIB, Once, Product, cast, products
 from wrappers import Wrapper
 
 SCHEME = _nbits.Scheme(bits=8, block=128)

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from exporters import lazy
 from exporters.levers import Embeds, _dequantized, bound, fp16, int8
-from exporters.products import Once, products
+from exporters.matmuls import Once, products
 from wrappers import Wrapper
 
 

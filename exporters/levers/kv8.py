@@ -13,7 +13,7 @@ import onnx_ir as ir
 from alm.errors import BadOption
 from exporters.levers import Embeds
 from wrappers import Wrapper
-from wrappers._decoder import Decoder
+from wrappers.layers.decoder import Decoder
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,10 @@ from alm.errors import (
     MissingFile,
     UnknownName,
 )
+from alm.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from alm.model import Model
-
-__version__ = "0.1.0"
+    from alm.generation.model import Model
 
 __all__ = [
     "AlmError",
@@ -60,6 +59,6 @@ def load(
         UnknownName, MissingEngine: the provider is unknown, or its package not installed.
         BadOption: audio_cache is below 0.
     """
-    from alm.model import Model
+    from alm.generation.model import Model
 
     return Model(Path(folder), provider, threads, audio_cache)

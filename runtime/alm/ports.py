@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+CAPACITY_STEP = 64  # caches of fixed capacity come in multiples of this
 CACHE_IN = "past_key_values."
 CACHE_OUT = "present."
 

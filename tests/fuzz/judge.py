@@ -12,9 +12,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from alm import command
-from alm._plain import printable
+from alm.cli import exit_status
 from alm.errors import AlmError
+from alm.parsing import printable
 
 LONGEST = 1_100  # characters of a sentence, with "error: " and a path
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -45,7 +45,7 @@ def finding(run: Callable[[], Any]) -> str:
 def told(app: Any, words: list[str], prints: bool = False) -> str:
     """What is wrong with how a command ended; `prints`: it may print and fail nevertheless."""
     with _caught() as (out, err):
-        status = command.run(app, words)
+        status = exit_status.run(app, words)
     said, sentences = out(), err()
     if status not in (0, 1, 2):
         return f"status {status}; {sentences:.300}"

@@ -15,7 +15,10 @@ import mutations
 import numpy as np
 import soundfile
 
-from alm import cli, graphfile, manifest, text, tools
+from alm.artifacts import manifest
+from alm.cli import alm_commands, run_command
+from alm.onnxfile import summary
+from alm.text import detokenizer
 
 RATE = 16000
 
@@ -48,15 +51,15 @@ class Manifests:
         self.count += 1
         folder = str(self.folder)
         ways: list[tuple[Any, list[str]]] = [
-            (tools.app, ["inspect", folder, "--no-verify"]),
-            (tools.app, ["inspect", folder, "--no-verify", "--json"]),
-            (tools.app, ["plan", folder, "--device", "agx-orin-64gb"]),
-            (tools.app, ["build", folder, "--dry-run"]),
-            (cli.running, ["--engine", folder, "--list-tasks"]),
+            (alm_commands.app, ["inspect", folder, "--no-verify"]),
+            (alm_commands.app, ["inspect", folder, "--no-verify", "--json"]),
+            (alm_commands.app, ["plan", folder, "--device", "agx-orin-64gb"]),
+            (alm_commands.app, ["build", folder, "--dry-run"]),
+            (run_command.running, ["--engine", folder, "--list-tasks"]),
         ]
         words = [self.clip, "transcribe", "--provider", "cpu", "--max-new-tokens", "2"]
-        ways.append((tools.app, ["lint", folder, "--target", "cpu"]))
-        ways.append((cli.running, ["--engine", folder, *words]))
+        ways.append((alm_commands.app, ["lint", folder, "--target", "cpu"]))
+        ways.append((run_command.running, ["--engine", folder, *words]))
         # Two of them for each input: another input tells more than the same once more.
         ways = [ways[self.count % len(ways)], ways[self.count * 3 // 7 % len(ways)]]
         for app, words in ways:
@@ -126,13 +129,13 @@ class Tokenizers:
         return mutations.json_bytes(dice, plain)
 
     def run(self, content: bytes) -> None:
-        made = text.load_tokenizer(self.path, content)
+        made = detokenizer.load_tokenizer(self.path, content)
         ids = [made.encode(each, add_special_tokens=False).ids for each in self.TEXTS]
-        stream = text.TextStream(made, ["</s>"])
+        stream = detokenizer.TextStream(made, ["</s>"])
         for token in [*ids[1][:20], 0, 5, 10**6]:
             stream.push(token)
         stream.finish()
-        text.Stops(made, ["</s>", "\n"]).reached(ids[1][:5] or [0])
+        detokenizer.Stops(made, ["</s>", "\n"]).reached(ids[1][:5] or [0])
 
 
 class Graphs:
@@ -187,13 +190,13 @@ class Graphs:
     def run(self, content: bytes) -> None:
         from dataclasses import replace
 
-        from alm import _graphnodes
-        from alm.backends._session import EngineOptions
-        from alm.pipeline import open_part
+        from alm.generation.pipeline import open_part
+        from alm.onnxfile import graph_nodes
+        from alm.session import EngineOptions
 
         self.path.write_bytes(content)
-        graphfile.read(self.path)
-        _graphnodes.read(self.path)
+        summary.read(self.path)
+        graph_nodes.read(self.path)
         digest = hashlib.sha256(content).hexdigest()
         first = replace(self.part.files[0], bytes=len(content), sha256=digest)
         part = replace(self.part, files=(first, *self.part.files[1:]))
@@ -218,10 +221,10 @@ class Audio:
         return mutations.raw(dice, dice.choice(self.whole), near=200)
 
     def run(self, content: bytes) -> None:
-        from alm import audio
+        from alm.audio import reader
 
         self.path.write_bytes(content)
-        audio.read(str(self.path), RATE, "first", max_seconds=60)
+        reader.read(str(self.path), RATE, "first", max_seconds=60)
 
 
 class Words:
@@ -270,7 +273,7 @@ class Words:
     def run(self, content: bytes) -> str:
         words = shlex.split(content.decode("utf-8", "surrogateescape"))
         tool = bool({"inspect", "lint", "plan", "build"} & set(words[:1]))
-        app = tools.app if tool else cli.running
+        app = alm_commands.app if tool else run_command.running
         return judge.told(app, words, words[:1] in (["inspect"], ["lint"]) or "--chat" in words)
 
 

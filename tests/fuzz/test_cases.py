@@ -12,11 +12,14 @@ import pytest
 import torch
 from commands import alm_run, refused
 
-from alm import _machine, command, manifest, text, tools, verify
-from alm.backends._session import EngineOptions
+from alm.artifacts import manifest, verify
+from alm.cli import alm_commands, exit_status
 from alm.errors import LONGEST, BadArtifacts, BadCheckpoint, BadOption, MissingFile
+from alm.host import processor
+from alm.session import EngineOptions
+from alm.text import detokenizer
 from wrappers import open_checkpoint
-from wrappers._yaml_config import NUMBERS, Config
+from wrappers.checkpoint.yaml_config import NUMBERS, Config
 
 CASES = Path(__file__).resolve().parent / "cases"
 RUN_ONLY = ("min-manifest-axis", "min-manifest-no-tasks")  # a part alone can be looked at
@@ -42,7 +45,7 @@ def test_a_manifest_that_broke_a_command_is_refused_by_all_of_them(
     case: Path, words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(case, tmp_path / manifest.NAME)
-    assert command.run(tools.app, [words[0], str(tmp_path), *words[1:]]) == 1
+    assert exit_status.run(alm_commands.app, [words[0], str(tmp_path), *words[1:]]) == 1
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1 and "is misshapen: " in said.err
 
@@ -69,7 +72,7 @@ def test_a_panic_of_rust_is_one_sentence_and_prints_nothing(
     name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(BadArtifacts, match="its parts do not fit together") as caught:
-        text.load_tokenizer(CASES / f"{name}.json")
+        detokenizer.load_tokenizer(CASES / f"{name}.json")
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
 
@@ -109,7 +112,7 @@ def test_a_tensor_name_that_is_no_text_is_one_sentence(
 def test_operators_that_are_code_from_outside_are_refused_wherever_they_stand(
     own: Path, domain: str, kind: str, why: str, inside: str
 ) -> None:
-    from alm.pipeline import open_part
+    from alm.generation.pipeline import open_part
 
     def change(model: onnx.ModelProto) -> bytes:
         node = onnx.helper.make_node(kind, [], ["strange"], domain=domain)
@@ -131,7 +134,7 @@ def test_operators_that_are_code_from_outside_are_refused_wherever_they_stand(
 
 def test_threads_beyond_any_use_are_refused() -> None:
     for threads in (100_000, -1):
-        for refusing in (_machine.check_threads, lambda n: EngineOptions(threads=n)):
+        for refusing in (processor.check_threads, lambda n: EngineOptions(threads=n)):
             with pytest.raises(BadOption, match="on this machine"):
                 refusing(threads)
 
@@ -140,7 +143,12 @@ def test_threads_beyond_any_use_are_refused() -> None:
 def test_memory_without_end_is_refused(
     artifacts: Path, memory: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.run(tools.app, ["build", str(artifacts), "--dry-run", "--memory", memory]) == 2
+    assert (
+        exit_status.run(
+            alm_commands.app, ["build", str(artifacts), "--dry-run", "--memory", memory]
+        )
+        == 2
+    )
     said = capsys.readouterr().err
     assert "--memory" in said and "unexpected" not in said and said.count("\n") == 1
 
@@ -218,15 +226,15 @@ def test_a_file_that_is_changed_while_an_engine_opens_it_is_not_used(own: Path) 
 def test_a_cache_that_others_may_write_is_ignored_with_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from alm import _remembered
+    from alm.host import user_cache
 
     for number, spoiled in enumerate((0o777, 0o770)):
         place = tmp_path / str(number)
         monkeypatch.setenv("ALM_CACHE", str(place))
-        _remembered.remember("a.json", "key", 1, 9)
-        assert place.stat().st_mode & 0o777 == 0o700 and _remembered.recall("a.json") == {"key": 1}
+        user_cache.remember("a.json", "key", 1, 9)
+        assert place.stat().st_mode & 0o777 == 0o700 and user_cache.recall("a.json") == {"key": 1}
         place.chmod(spoiled)
-        assert _remembered.recall("a.json") == {} and f"{place} is ignored" in caplog.text
+        assert user_cache.recall("a.json") == {} and f"{place} is ignored" in caplog.text
     monkeypatch.setenv("ALM_CACHE", str(tmp_path / "link"))
     (tmp_path / "link").symlink_to(tmp_path)
-    assert _remembered.private() is None and "it is a link" in caplog.text
+    assert user_cache.private() is None and "it is a link" in caplog.text

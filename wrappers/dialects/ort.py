@@ -17,7 +17,7 @@ from torch import Tensor
 from wrappers.dialects import decomposed, standard
 
 if TYPE_CHECKING:
-    from wrappers._decoder import Attention
+    from wrappers.layers.decoder import Attention
 
 OPSET = 21
 CACHE_AXIS = "capacity"

@@ -8,9 +8,9 @@ from itertools import chain
 from pathlib import Path
 from types import ModuleType
 
-from alm import pick
-from alm.backends._session import EngineOptions, Session
+from alm import registry
 from alm.errors import MissingEngine, UnknownName
+from alm.session import EngineOptions, Session
 
 PREFERRED = "ort"  # the backend that comes first; the others follow by name
 ON_CPU = ("cpu", "openvino")  # providers of which only a trial tells which is the faster one
@@ -19,8 +19,8 @@ ON_CPU = ("cpu", "openvino")  # providers of which only a trial tells which is t
 def _backends() -> dict[str, ModuleType]:
     """Provider name -> the backend that drives it, in the order of preference."""
     here = sys.modules[__name__]
-    names = sorted(pick.names(here), key=lambda name: name != PREFERRED)
-    modules = [pick.pick(here, name) for name in names]
+    names = sorted(registry.names(here), key=lambda name: name != PREFERRED)
+    modules = [registry.pick(here, name) for name in names]
     return {provider: module for module in modules for provider in module.PROVIDERS}
 
 

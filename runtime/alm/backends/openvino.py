@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from alm import graphfile
-from alm._plain import printable
-from alm.backends._session import EngineOptions, Feed, Kept, Session
 from alm.errors import BadArtifacts, MissingEngine
-from alm.graphfile import GraphFile
+from alm.onnxfile import summary
+from alm.onnxfile.summary import GraphFile
+from alm.parsing import printable
+from alm.session import EngineOptions, Feed, Kept, Session
 
 # alm's name of a provider -> OpenVINO's device.
 PROVIDERS = {"openvino": "CPU"}
@@ -120,7 +120,7 @@ def open_session(graph: Path, options: EngineOptions) -> Session:
     if options.provider not in available():
         there = ", ".join(available())
         raise MissingEngine(f"provider {options.provider!r} is not installed; there is: {there}")
-    said = graphfile.read(graph)
+    said = summary.read(graph)
     if FOREIGN in said.nodes:
         raise BadArtifacts(_unknown(graph, FOREIGN))
     threads = {"INFERENCE_NUM_THREADS": str(options.threads)} if options.threads else {}

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from alm._engines import Profile
-from alm._plain import printable
-from alm._profiles import fits
-from alm.backends import _providers
-from alm.backends._session import EngineOptions, Feed, Kept, RowByRow, Session
+from alm.artifacts.engine_files import Profile
 from alm.errors import BadArtifacts, MissingEngine
+from alm.parsing import printable
 from alm.ports import Port
+from alm.session import EngineOptions, Feed, Kept, RowByRow, Session
+from alm.tensorrt import ort_provider
+from alm.tensorrt.profiles import fits
 
 # alm's name of a provider -> ONNX Runtime's, the one preferred by `auto` first.
 # Those that build engines come last: nobody waits for minutes who did not ask for it.
@@ -79,7 +79,7 @@ def open_session(graph: Path, options: EngineOptions) -> Session:
     settings = _settings(runtime, options)
     late = options.halves and options.provider == "cpu"
     left_out = _widen_late(runtime, settings) if late else []
-    providers = _providers.chain(options.provider, there, own)
+    providers = ort_provider.chain(options.provider, there, own)
     try:
         # With its fallback ONNX Runtime prints to stdout and goes on with another provider.
         session = runtime.InferenceSession(
@@ -98,20 +98,20 @@ def open_session(graph: Path, options: EngineOptions) -> Session:
             f"provider {options.provider!r} is installed but could not start on this machine; "
             "use --provider cpu"
         )
-    if options.provider in _providers.BUILDERS:
-        _providers.keep(own)
+    if options.provider in ort_provider.BUILDERS:
+        ort_provider.keep(own)
     opened = OrtSession(session, options.provider, shapes)
     return RowByRow(opened) if rows else opened
 
 
 def _own(graph: Path, provider: str) -> tuple[dict[str, str], Profile, bool]:
     """A provider's options for a graph, the shapes that it may be given, and whether row by row."""
-    if provider not in _providers.BUILDERS:
-        return (_providers.CUDA if provider == "cuda" else {}), {}, False
-    part = _providers.part_of(graph)[1]
-    shapes = _providers.profile(part, provider)
+    if provider not in ort_provider.BUILDERS:
+        return (ort_provider.CUDA if provider == "cuda" else {}), {}, False
+    part = ort_provider.part_of(graph)[1]
+    shapes = ort_provider.profile(part, provider)
     several = any("batch" in port.axes for port in part.inputs.values())
-    return _providers.tensorrt(part, provider, shapes), shapes, several
+    return ort_provider.tensorrt(part, provider, shapes), shapes, several
 
 
 def _settings(runtime: Any, options: EngineOptions) -> Any:

@@ -17,18 +17,20 @@ from typing import Any
 
 import numpy as np
 
-from alm import _trt, build, manifest, verify
-from alm._engines import Engine
-from alm._profiles import ROOM, fits
-from alm.backends._cuda import Buffer, Cuda, Device
-from alm.backends._providers import part_of
-from alm.backends._session import EngineOptions, Feed, Kept, RowByRow, Session
+from alm.artifacts import manifest
+from alm.artifacts.engine_files import Engine
+from alm.artifacts.manifest import Part
 from alm.errors import BadArtifacts, MissingEngine
-from alm.manifest import Part
+from alm.host import containment
 from alm.ports import CACHE_IN, CACHE_OUT, Port
+from alm.session import EngineOptions, Feed, Kept, RowByRow, Session
+from alm.tensorrt import api, build
+from alm.tensorrt.cuda import Buffer, Cuda, Device
+from alm.tensorrt.ort_provider import part_of
+from alm.tensorrt.profiles import ROOM, fits
 
 # alm's name of a provider -> the package that drives it.
-PROVIDERS = {name: flavour.module for name, flavour in _trt.FLAVOURS.items()}
+PROVIDERS = {name: flavour.module for name, flavour in api.FLAVOURS.items()}
 
 DTYPES = {
     "FLOAT": "float32",
@@ -43,7 +45,7 @@ DTYPES = {
 
 def available() -> list[str]:
     """Providers that can run here; none without a GPU, and nothing large is imported to tell."""
-    if _trt.gpu() is None:
+    if api.gpu() is None:
         return []
     return [name for name, module in PROVIDERS.items() if importlib.util.find_spec(module)]
 
@@ -59,11 +61,11 @@ def open_session(graph: Path, options: EngineOptions) -> Session:
     name = options.provider
     folder = graph.parent
     said, part = part_of(graph)
-    if _trt.gpu() is None:
+    if api.gpu() is None:
         raise MissingEngine(f"{name} needs an NVIDIA GPU and its driver; use --provider cpu")
     engine, plan = read(folder, said, part, name)
     graphs = os.environ.get("ALM_CUDA_GRAPH", "0") != "0"
-    loaded = _trt.deserialize(name, plan)
+    loaded = api.deserialize(name, plan)
     session = TensorrtSession(loaded, engine, Cuda(), graphs)
     several = any("batch" in port.axes for port in part.inputs.values())
     return RowByRow(session) if several and session.one_row else session
@@ -79,10 +81,10 @@ def read(folder: Path, said: manifest.Manifest, part: Part, backend: str) -> tup
     engine = said.engine(part.name, backend)
     if engine is None:
         raise BadArtifacts(f"{folder} holds no {backend} engine of part {part.name}; {remedy}")
-    wrong = build.check(engine, part, _trt.maker(backend))
+    wrong = build.check(engine, part, api.maker(backend))
     if wrong:
         raise BadArtifacts(f"{wrong}; {remedy}")
-    path = verify.contained(folder, engine.file.name)
+    path = containment.contained(folder, engine.file.name)
     # Read once, hashed and used: what is executed is what was verified.
     plan = path.read_bytes()
     found = hashlib.sha256(plan).hexdigest()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from alm import pick
-from alm.devices._device import Device
+from alm import registry
+from alm.device import Device
 from alm.errors import BadOption, UnknownName
 
 
 def known() -> list[str]:
     """The names of all devices, as a person types them."""
-    return [name.replace("_", "-") for name in pick.names(sys.modules[__name__])]
+    return [name.replace("_", "-") for name in registry.names(sys.modules[__name__])]
 
 
 def device(name: str) -> Device:
@@ -26,4 +26,4 @@ def device(name: str) -> Device:
         raise BadOption(f"wanted --device; there is: {there}")
     if name not in known():
         raise UnknownName(f"unknown device {name!r:.80}; there is: {there}")
-    return pick.pick(sys.modules[__name__], name.replace("-", "_")).DEVICE
+    return registry.pick(sys.modules[__name__], name.replace("-", "_")).DEVICE

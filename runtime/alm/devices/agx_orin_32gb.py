@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alm.devices._device import COMPUTE_REACHED, GB, GIB, TERA, Device
+from alm.device import COMPUTE_REACHED, GB, GIB, TERA, Device
 
 DEVICE = Device(
     title="Jetson AGX Orin 32 GB (205 GB/s)",

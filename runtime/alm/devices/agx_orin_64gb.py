@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alm.devices._device import GB, GIB, TERA, Device
+from alm.device import GB, GIB, TERA, Device
 
 DEVICE = Device(
     title="Jetson AGX Orin 64 GB (205 GB/s)",

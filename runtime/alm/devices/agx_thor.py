@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alm.devices._device import COMPUTE_REACHED, GB, GIB, NOT_HIDDEN, TERA, Device
+from alm.device import COMPUTE_REACHED, GB, GIB, NOT_HIDDEN, TERA, Device
 
 READ = 220 * GB
 

@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-from alm.devices._device import (
-    BANDWIDTH_REACHED,
-    COMPUTE_REACHED,
-    GB,
-    GIB,
-    NOT_HIDDEN,
-    TERA,
-    Device,
-)
+from alm.device import BANDWIDTH_REACHED, COMPUTE_REACHED, GB, GIB, NOT_HIDDEN, TERA, Device
 
 READ = 34 * GB * BANDWIDTH_REACHED
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alm.devices._device import GB, GIB, TERA, Device
+from alm.device import GB, GIB, TERA, Device
 
 DEVICE = Device(
     title="Jetson Orin Nano 8 GB, 15 W (68 GB/s)",

@@ -6,7 +6,7 @@ At these clocks it is an Orin NX 16 in all that decoding asks for: Edge-LLM give
 
 from __future__ import annotations
 
-from alm.devices._device import COMPUTE_REACHED, GB, GIB, TERA, Device
+from alm.device import COMPUTE_REACHED, GB, GIB, TERA, Device
 
 DEVICE = Device(
     title="Jetson Orin Nano 8 GB, MAXN SUPER (102 GB/s)",

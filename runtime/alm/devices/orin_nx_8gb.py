@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alm.devices._device import COMPUTE_REACHED, GB, GIB, TERA, Device
+from alm.device import COMPUTE_REACHED, GB, GIB, TERA, Device
 
 DEVICE = Device(
     title="Jetson Orin NX 8 GB (102 GB/s)",

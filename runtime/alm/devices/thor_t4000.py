@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from alm.device import COMPUTE_REACHED, GIB, TERA, Device
 from alm.devices import agx_thor
-from alm.devices._device import COMPUTE_REACHED, GIB, TERA, Device
 
 SHARE = 150 / 258.5  # of the T5000's dense fp16
 

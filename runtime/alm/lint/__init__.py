@@ -1,18 +1,22 @@
 """Would an engine build of these graphs? Asked before the device is there.
 
-A file is a group of rules, each a function under `@rule(...)`: writing one is all there is to it.
+A file of `rules/` is a group of rules, each a function under `@rule(...)`: writing one is all there
+is to it.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alm import _graphnodes, inspection, manifest, pick, targets, verify
-from alm.lint._rule import Case, Rule
-from alm.manifest import Manifest, Part
+from alm import registry, targets
+from alm.artifacts import manifest, verify
+from alm.artifacts.manifest import Manifest, Part
+from alm.host import containment
+from alm.lint import rules
+from alm.lint.rule import Case, Rule
+from alm.onnxfile import graph_nodes
 
 GRAPH = ".onnx"
 
@@ -47,10 +51,9 @@ class Verdict:
         return any(finding.refused for finding in self.findings)
 
 
-def rules() -> list[Rule]:
+def all_rules() -> list[Rule]:
     """Every rule there is, in the order of the files and of the functions in them."""
-    package = sys.modules[__name__]
-    files = (pick.pick(package, name) for name in pick.names(package))
+    files = (registry.pick(rules, name) for name in registry.names(rules))
     return [rule for file in files for rule in vars(file).values() if isinstance(rule, Rule)]
 
 
@@ -73,8 +76,8 @@ def lint(folder: Path, target: str, parts: Sequence[str] = ()) -> Verdict:
     nodes = 0
     for part in chosen:
         name = part.files[0].name
-        path = verify.contained(folder, name)
-        graph = _graphnodes.read(path)
+        path = containment.contained(folder, name)
+        graph = graph_nodes.read(path)
         verify.check_external(folder, graph.file, name, {file.name for file in part.files})
         nodes += len(graph.nodes)
         found += examine(Case(part, path, graph, target, goal))
@@ -84,7 +87,7 @@ def lint(folder: Path, target: str, parts: Sequence[str] = ()) -> Verdict:
 
 def examine(case: Case) -> Iterator[Finding]:
     """What the rules say of one graph."""
-    for rule in rules():
+    for rule in all_rules():
         for breach in rule.check(case):
             yield Finding(
                 case.part.name,
@@ -99,4 +102,4 @@ def examine(case: Case) -> Iterator[Finding]:
 
 
 def _chosen(said: Manifest, names: Sequence[str]) -> list[Part]:
-    return [inspection.pick(said, name) for name in names] if names else list(said.parts)
+    return [said.named(name) for name in names] if names else list(said.parts)

@@ -12,17 +12,17 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-from alm import pick
+from alm import registry
 from alm.errors import UnknownName
 
 
 def names() -> list[str]:
     """The targets, as they are called on a command line."""
-    return [name.replace("_", "-") for name in pick.names(sys.modules[__name__])]
+    return [name.replace("_", "-") for name in registry.names(sys.modules[__name__])]
 
 
 def find(name: str) -> ModuleType:
     """The target of this name; UnknownName lists those there are."""
     if name not in names():
         raise UnknownName(f"unknown target {name!r}; there is: {', '.join(names())}")
-    return pick.pick(sys.modules[__name__], name.replace("-", "_"))
+    return registry.pick(sys.modules[__name__], name.replace("-", "_"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alm.targets._data import Limits
+from alm.target import Limits
 
 DIALECT = "ort"
 PRECISION = "fp32"

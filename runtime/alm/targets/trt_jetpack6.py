@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from alm.targets import _tensorrt
-from alm.targets._data import Build, Limits
+from alm.target import Build, Limits
+from alm.tensorrt import operators
 
 DIALECT = "decomposed"
-PRECISION, PRECISIONS = _tensorrt.PRECISION, _tensorrt.PRECISIONS
-ENGINES, AUTO = _tensorrt.ENGINES, _tensorrt.AUTO
+PRECISION, PRECISIONS = operators.PRECISION, operators.PRECISIONS
+ENGINES, AUTO = operators.ENGINES, operators.AUTO
 LIMITS = Limits(
     engine="TensorRT 10.3",
     source="onnx-tensorrt 9.2 docs/operators.md and docs/Changelog.md to 10.3",
     opsets=(9, 20),
     blocks_opset=21,  # of ONNX 1.16, which 10.3 is built with: int4 and block_size
-    operators=_tensorrt.operators((10, 3)),
-    **_tensorrt.COMMON,
+    operators=operators.operators((10, 3)),
+    **operators.COMMON,
 )
 BUILD = Build(package="tensorrt", version="10.3", where="device")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from alm.targets import _tensorrt
-from alm.targets._data import Build, Limits
+from alm.target import Build, Limits
+from alm.tensorrt import operators
 
 DIALECT = "standard"
-PRECISION, PRECISIONS = _tensorrt.PRECISION, _tensorrt.PRECISIONS
-ENGINES, AUTO = _tensorrt.ENGINES, _tensorrt.AUTO
+PRECISION, PRECISIONS = operators.PRECISION, operators.PRECISIONS
+ENGINES, AUTO = operators.ENGINES, operators.AUTO
 LIMITS = Limits(
     engine="TensorRT 10.16",
     source="onnx-tensorrt 10.15 docs/operators.md",
     opsets=(9, 24),
-    operators=_tensorrt.operators((10, 16)),
+    operators=operators.operators((10, 16)),
     fused_attention=True,
-    **_tensorrt.COMMON,
+    **operators.COMMON,
 )
 BUILD = Build(package="tensorrt", version="10.16", where="device")

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from alm.targets import _tensorrt
-from alm.targets._data import FLOATS, Build, Limits, Operator
+from alm.target import FLOATS, Build, Limits, Operator
+from alm.tensorrt import operators
 
 DIALECT = "standard"
-PRECISION, PRECISIONS = _tensorrt.PRECISION, _tensorrt.PRECISIONS
-ENGINES, AUTO = _tensorrt.ENGINES, _tensorrt.AUTO
+PRECISION, PRECISIONS = operators.PRECISION, operators.PRECISIONS
+ENGINES, AUTO = operators.ENGINES, operators.AUTO
 # Tried with 1.7.1: queries of three axes, and three operators of ONNX Runtime's.
-_TABLE = _tensorrt.operators((11, 0))
+_TABLE = operators.operators((11, 0))
 _TRIED: dict[str, Operator] = {
     "Attention": replace(_TABLE["Attention"], ranks=None),
     "SimplifiedLayerNormalization": Operator(FLOATS),
@@ -27,6 +27,6 @@ LIMITS = Limits(
     opsets=(9, 25),
     operators=_TABLE | _TRIED,
     fused_attention=True,
-    **_tensorrt.COMMON,
+    **operators.COMMON,
 )
 BUILD = Build(package="tensorrt_rtx", version="1.7", where="anywhere")

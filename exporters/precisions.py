@@ -1,0 +1,70 @@
+"""Precisions as they are said on the command line: a lever's name, or several joined by +."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from alm import registry
+from alm.errors import UnknownName
+from exporters import levers
+from exporters.levers import Embeds
+from wrappers import Wrapper
+
+PLAIN = "fp32"
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """Levers pulled one after another; none of them is fp32."""
+
+    levers: tuple[Any, ...]
+
+    @property
+    def table(self) -> str:
+        """How the embedding table is stored; "" for as exactly as it came."""
+        return next((lever.TABLE for lever in self.levers if lever.TABLE), "")
+
+    def bound(self, role: str) -> float:
+        """The most that all together may cost a part, as `parity.Parity.rms`.
+
+        0 where none of them changes parts of this role, which must be exact.
+        """
+        return sum(lever.BOUND.get(role, 0.0) for lever in self.levers)
+
+    @property
+    def engines(self) -> set[str]:
+        """The engines that alone run what comes out; empty for any."""
+        return {lever.ENGINE for lever in self.levers} - {""}
+
+    def prepare(self, part: Wrapper, embeds: Embeds) -> None:
+        """Before the part is traced."""
+        for lever in self.levers:
+            lever.prepare(part, embeds)
+
+    def rewrite(self, model: ir.Model, role: str) -> ir.Model:
+        """The graph after every lever."""
+        for lever in self.levers:
+            model = lever.rewrite(model, role)
+        return model
+
+
+def known() -> list[str]:
+    """fp32, auto, and every lever."""
+    return [PLAIN, AUTO, *registry.names(levers)]
+
+
+def pull(precision: str) -> Pulled:
+    """The levers that a precision such as int4+kv8 names.
+
+    Raises:
+        UnknownName: one of them is none.
+    """
+    names = [] if precision == PLAIN else precision.split("+")
+    for name in names:
+        if name not in registry.names(levers):
+            raise UnknownName(f"unknown precision {name!r}; there is: {', '.join(known())}")
+    return Pulled(tuple(registry.pick(levers, name, "precision").Lever() for name in names))

@@ -1,0 +1,295 @@
+"""The manifest: everything the runtime knows of a model, in one JSON file beside the graphs."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from alm.artifacts import engine_files
+from alm.artifacts.engine_files import Engine as Engine
+from alm.artifacts.manifest_fields import (
+    MOST_AXIS,
+    check_decoder,
+    check_fields,
+    check_port,
+    check_run_fields,
+)
+from alm.errors import BadArtifacts, MissingFile, UnknownName
+from alm.host import atomic, containment
+from alm.parsing import File as File
+from alm.parsing import Misshapen, count, file, is_a, need, parse, printable
+from alm.ports import Port, Span
+
+NAME = "manifest.json"
+FORMAT = "alm-edge"
+FORMAT_VERSION = 2
+MOST_BYTES = 8 * 2**20  # a manifest is kilobytes; more is no manifest
+
+
+@dataclass(frozen=True)
+class Part:
+    """One module of the model: a graph with its ports, or the embedding table.
+
+    The first of `files` is the graph (or the table), the others hold its external data.
+    """
+
+    name: str
+    role: str  # frontend, encoder, bridge, decoder or table
+    files: tuple[File, ...]
+    inputs: dict[str, Port] = field(default_factory=dict)
+    outputs: dict[str, Port] = field(default_factory=dict)
+    spans: dict[str, Span] = field(default_factory=dict)
+    precision: str = "fp32"
+    opset: int = 0
+    dialect: str = ""
+    nodes: int = 0
+    chunk_rows: int = 0  # rows at once when several tokens meet a past; 0: any number
+    simplified: str = ""  # "yes", or the reason why not
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """Of all its files."""
+        return sum(file.bytes for file in self.files)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A model as export left it. Parts are in the order of a run."""
+
+    family: str
+    parts: tuple[Part, ...]
+    tokenizer: File | None
+    prompt: dict[str, Any]
+    tokens: dict[str, Any]
+    generation: dict[str, Any]
+    audio: dict[str, Any]
+    dimensions: dict[str, Any]
+    source: dict[str, Any] = field(default_factory=dict)
+    licence: dict[str, Any] = field(default_factory=dict)
+    tools: dict[str, str] = field(default_factory=dict)
+    created: str = ""
+    engines: tuple[Engine, ...] = ()  # what `alm build` made of the graphs
+
+    def part(self, name: str) -> Part | None:
+        """The part of this name, if it was exported."""
+        return next((part for part in self.parts if part.name == name), None)
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """Names that stand for a prompt.
+
+        Raises:
+            Misshapen: the manifest has none.
+        """
+        return dict(need(self.prompt, "tasks", dict, where="the manifest's 'prompt'"))
+
+    def named(self, name: str) -> Part:
+        """The part of that name.
+
+        Raises:
+            UnknownName: there is none; the message lists those there are.
+        """
+        part = self.part(name)
+        if part is None:
+            names = ", ".join(part.name for part in self.parts)
+            raise UnknownName(f"unknown part {name!r}; there is: {names}")
+        return part
+
+    def with_role(self, *roles: str) -> list[Part]:
+        """The parts that play one of these roles, in the order of a run."""
+        return [part for part in self.parts if part.role in roles]
+
+    def files(self) -> list[File]:
+        """Every file that belongs to the artifacts besides the manifest itself."""
+        own = [file for part in self.parts for file in part.files]
+        own += [self.tokenizer] if self.tokenizer else []
+        return own + [engine.file for engine in self.engines]
+
+    def engine(self, part: str, backend: str) -> Engine | None:
+        """What `backend` built of this part."""
+        wanted = (part, backend)
+        return next((e for e in self.engines if (e.part, e.maker.backend) == wanted), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as plain data."""
+        plain: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION}
+        for name in ("created", "family", "source", "licence", "tools", "dimensions", "audio"):
+            plain[name] = getattr(self, name)
+        for name in ("prompt", "tokens", "generation"):
+            plain[name] = getattr(self, name)
+        plain["tokenizer"] = vars(self.tokenizer) if self.tokenizer else None
+        plain["parts"] = [_part_to_json(part) for part in self.parts]
+        if self.engines:
+            plain["engines"] = [engine.to_json() for engine in self.engines]
+        return plain
+
+    def save(self, folder: Path) -> None:
+        """Write it beside, then rename: a failure leaves the old one."""
+        try:
+            text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+        except ValueError as error:
+            raise BadArtifacts(f"a number for {NAME} is not finite: {error}") from error
+        atomic.write(folder, NAME, (text + "\n").encode())
+
+    def replacing(self, part: Part) -> Manifest:
+        """The same with this part new, or in the place of the one of its name.
+
+        An engine of the part goes with the graph that it was built of; the others stay.
+        """
+        graph = engine_files.fingerprint(part.files)
+        return replace(
+            self,
+            parts=(*(p for p in self.parts if p.name != part.name), part),
+            engines=tuple(e for e in self.engines if e.part != part.name or e.graph == graph),
+        )
+
+
+def load(folder: Path) -> Manifest:
+    """Read `folder/manifest.json`; no other file is touched.
+
+    Raises:
+        MissingFile: no such folder, or no manifest in it.
+        BadArtifacts: not JSON, of a newer format, or something in it is missing or misshapen.
+    """
+    path = folder / NAME
+    if not os.path.isdir(folder):  # Path's own fails on names that are too long
+        raise MissingFile(f"there is no folder {folder}; make one with: python export.py --out DIR")
+    if not path.is_symlink() and not path.is_file():
+        raise MissingFile(
+            f"{folder} is no artifact folder: it holds no {NAME}; "
+            "make one with: python export.py --out DIR"
+        )
+    containment.contained(folder, NAME)
+    try:
+        with path.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size > MOST_BYTES:
+                raise BadArtifacts(f"{path} has {size} bytes, too many for a manifest")
+            plain = parse(stream.read(MOST_BYTES).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, Misshapen):
+            raise BadArtifacts(f"{path} is misshapen: {error}") from error
+        if isinstance(error, BadArtifacts):
+            raise
+        raise BadArtifacts(f"{path} is not JSON: {printable(error, 300)}") from error
+    except OSError as error:
+        raise BadArtifacts(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        return _from_json(plain, path)
+    except Misshapen as error:
+        raise BadArtifacts(f"{path} is misshapen: {error}") from error
+
+
+def check_run(said: Manifest, folder: Path) -> None:
+    """Refuse, with BadArtifacts, a manifest that lacks what a run needs besides its parts."""
+    try:
+        check_run_fields(said.prompt, said.tokens, said.audio, said.dimensions)
+        for part in said.with_role("decoder"):
+            check_decoder(part.inputs, part.outputs, f"part {part.name:.80}")
+    except Misshapen as error:
+        raise BadArtifacts(f"{folder / NAME} is misshapen: {error}") from error
+
+
+def _from_json(plain: Any, path: Path) -> Manifest:
+    if not isinstance(plain, dict) or plain.get("format") != FORMAT:
+        raise BadArtifacts(f"{path} is no manifest of {FORMAT}")
+    version: Any = plain.get("format_version")
+    if not is_a(version, int) or version < 1:
+        raise BadArtifacts(f"{path} has the format version {version!r:.80}, which is none")
+    if version < FORMAT_VERSION:
+        raise BadArtifacts(
+            f"{path} is of format {version}, which this alm-edge no longer reads; "
+            "export the model again"
+        )
+    if version > FORMAT_VERSION:
+        raise BadArtifacts(
+            f"{path} is of format {str(version):.40}, this alm-edge reads {FORMAT_VERSION}; "
+            "upgrade with: pip install -U alm-edge"
+        )
+    parts = tuple(_part_from_json(part, i) for i, part in enumerate(need(plain, "parts", list)))
+    names = [part.name for part in parts]
+    if len(set(names)) != len(names):
+        raise BadArtifacts(f"{path} lists a part twice: {printable(', '.join(names), 300)}")
+    if "tokenizer" not in plain:
+        raise Misshapen("it lacks 'tokenizer'")
+    tools = need(plain, "tools", dict, {})
+    check_fields(plain)
+    return Manifest(
+        family=need(plain, "family", str),
+        parts=parts,
+        tokenizer=None if plain["tokenizer"] is None else file(plain["tokenizer"], "tokenizer"),
+        prompt=need(plain, "prompt", dict),
+        tokens=need(plain, "tokens", dict),
+        generation=need(plain, "generation", dict),
+        audio=need(plain, "audio", dict),
+        dimensions=need(plain, "dimensions", dict),
+        source=need(plain, "source", dict, {}),
+        licence=need(plain, "licence", dict, {}),
+        tools={name: need(tools, name, str) for name in tools},
+        created=need(plain, "created", str, ""),
+        engines=tuple(
+            engine_files.from_json(each, i)
+            for i, each in enumerate(need(plain, "engines", list, []))
+        ),
+    )
+
+
+def _port(plain: Any, where: str) -> Port:
+    axes = tuple(need(plain, "axes", list, where=where))
+    dtype, counts = need(plain, "dtype", str, where=where), need(plain, "counts", str, "", where)
+    check_port(dtype, axes, where)
+    return Port(dtype, axes, counts)
+
+
+def _span(plain: Any, where: str) -> Span:
+    if not isinstance(plain, list) or len(plain) != 3 or not all(is_a(n, int) for n in plain):
+        raise Misshapen(f"{where} is {plain!r:.80}, not three whole numbers")
+    if not 0 <= plain[0] <= plain[1] <= plain[2] <= MOST_AXIS:
+        raise Misshapen(f"{where} is {plain!r:.80}, not least, usual and most of a length")
+    return Span(*plain)
+
+
+def _part_from_json(plain: Any, number: int) -> Part:
+    name = need(plain, "name", str, where=f"part {number}")
+    where = f"part {name:.80}"
+
+    def side(key: str) -> dict[str, Port]:
+        ports = need(plain, key, dict, where=where)
+        return {n: _port(port, f"{key[:-1]} {n:.80} of {where}") for n, port in ports.items()}
+
+    files = need(plain, "files", list, where=where)
+    if not files:
+        raise Misshapen(f"{where} has no files")
+    spans = need(plain, "spans", dict, {}, where)
+    return Part(
+        name=name,
+        role=need(plain, "role", str, where=where),
+        files=tuple(file(each, f"a file of {where}") for each in files),
+        inputs=side("inputs"),
+        outputs=side("outputs"),
+        spans={n: _span(span, f"span {n:.80} of {where}") for n, span in spans.items()},
+        precision=need(plain, "precision", str, "", where),
+        opset=count(plain, "opset", 0, 0, where),
+        dialect=need(plain, "dialect", str, "", where),
+        nodes=count(plain, "nodes", 0, 0, where),
+        chunk_rows=count(plain, "chunk_rows", 0, 0, where),
+        simplified=need(plain, "simplified", str, "", where),
+        measured=need(plain, "measured", dict, {}, where),
+    )
+
+
+def _part_to_json(part: Part) -> dict[str, Any]:
+    plain: dict[str, Any] = {"name": part.name, "role": part.role}
+    for name in ("precision", "opset", "dialect", "nodes", "chunk_rows", "simplified"):
+        if getattr(part, name):
+            plain[name] = getattr(part, name)
+    plain["files"] = [vars(file) for file in part.files]
+    plain["inputs"] = {n: port.to_json() for n, port in part.inputs.items()}
+    plain["outputs"] = {n: port.to_json() for n, port in part.outputs.items()}
+    plain["spans"] = {n: [s.least, s.usual, s.most] for n, s in part.spans.items()}
+    plain["measured"] = part.measured
+    return plain

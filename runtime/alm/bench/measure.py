@@ -1,0 +1,259 @@
+"""Where the time and the memory of a model go on this machine: what `alm bench` measures.
+
+Everything is measured in the code that answers: a `Run` says its stages, a `Decoder` its steps.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import wave
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alm.audio import reader
+from alm.bench import nota
+from alm.bench.roofline import roofline
+from alm.bench.timed_run import LONGEST, Plan, forced_options, spread, summary, timed
+from alm.errors import BadOption, UnknownName
+from alm.generation.model import Model
+from alm.generation.pipeline import Decoder
+from alm.host import processor
+from alm.version import __version__
+
+NOISE_RATE = (
+    44_100  # Hz of the noise that is heard where no audio is given, so that it is resampled
+)
+LOUD = 0.1  # of full scale: the noise's standard deviation
+MOST_STEPS = 16  # tokens timed at each context
+TASK = "transcribe"
+
+Say = Callable[[str], None]
+
+
+def measure(
+    folder: Path,
+    source: str | None,
+    plan: Plan,
+    *,
+    provider: str = "auto",
+    threads: int = 0,
+    say: Say = lambda _: None,
+) -> dict[str, Any]:
+    """Load the model and measure it.
+
+    Args:
+        folder: what export.py wrote.
+        source: an audio file, heard as it is and repeated or cut to each length; None is noise.
+        plan: what to measure.
+        provider, threads: as `alm.load` takes them.
+        say: told what is being done.
+
+    Returns:
+        Plain data: machine, model, load_ms, memory, cold, clips, contexts, roofline, notes, and
+        "nota" if the plan asks for that. Times are milliseconds, sizes bytes.
+
+    Raises:
+        As `alm.load` and `Model.generate` do.
+    """
+    memory = {"before_load": processor.memory()}
+    say("loading the model")
+    model = Model(folder, provider, threads, audio_cache=0)
+    memory["after_load"] = processor.memory()
+    fresh = processor.forget_peak()
+    bench = _Bench(model, plan, say)
+    with tempfile.TemporaryDirectory(prefix="alm-bench-") as scratch:
+        clips = list(_clips(source, plan.seconds, int(model.manifest.audio["rate"]), Path(scratch)))
+        cold = bench.cold(*clips[0])
+        found = [bench.clip(*clip) for clip in clips]
+    contexts = bench.contexts()
+    memory["after_runs"] = processor.memory()
+    most = max(held["peak"] or 0 for held in memory.values())
+    contest = {"nota": nota.nota(model, plan, most, say)} if plan.protocol else {}
+    say("measuring the machine")  # last, since it takes memory of its own
+    machine = processor.facts()
+    machine |= {
+        "bytes_per_second": processor.bandwidth(),
+        "operations_per_second": processor.peak(),
+    }
+    return {
+        "format": "alm-bench",
+        "format_version": 1,
+        "alm_edge": __version__,
+        "machine": machine,
+        "model": _about(model, threads),
+        "plan": {**vars(plan), "prompt": bench.prompt},
+        "load_ms": model.load_ms,
+        "memory": memory,
+        "peak_counts_from": "the end of loading" if fresh else "the start of the process",
+        "cold": cold,
+        "clips": found,
+        "contexts": contexts,
+        "roofline": roofline(model, found, machine, bench.notes),
+        **contest,
+        "notes": bench.notes,
+    }
+
+
+class _Bench:
+    def __init__(self, model: Model, plan: Plan, say: Say) -> None:
+        self.model, self.plan, self.say = model, plan, say
+        self.notes: list[str] = []
+        tasks = model.tasks
+        self.prompt = plan.prompt or (TASK if TASK in tasks else next(iter(tasks), "What is it?"))
+        self.options = forced_options(model, plan.new_tokens)
+
+    # --- whole runs
+
+    def cold(self, name: str, seconds: float, path: Path) -> dict[str, Any]:
+        """The first run after loading."""
+        self.say(f"{name}: the first run")
+        return {"clip": name, "seconds": seconds, **summary([self.once(path)])}
+
+    def clip(self, name: str, seconds: float, path: Path) -> dict[str, Any]:
+        """One clip, warm."""
+        plan = self.plan
+        for i in range(plan.warmup):
+            self.say(f"{name}: warm-up {i + 1} of {plan.warmup}")
+            self.once(path)
+        runs = []
+        for i in range(plan.repeats):
+            self.say(f"{name}: run {i + 1} of {plan.repeats}")
+            runs.append(self.once(path))
+        found = summary(runs)
+        return {
+            "clip": name,
+            "seconds": seconds,
+            "parts": [part.name for part in self.model.pipeline.parts],
+            "real_time_factor": found["total"]["p50"] / seconds / 1e3,
+            "tokens_per_second": 1e3 / found["per_token"]["p50"] if runs[0]["steps"] else None,
+            **found,
+        }
+
+    def once(self, source: Any) -> dict[str, Any]:
+        """What one run took."""
+        return timed(self.model, self.options, source, self.prompt)
+
+    # --- the decoder alone
+
+    def contexts(self) -> list[dict[str, Any]]:
+        """Steps of the decoder at each context that the model has room for."""
+        most = int(self.model.manifest.dimensions["context"])
+        wanted = [c for c in self.plan.contexts if c <= most]
+        if len(wanted) < len(self.plan.contexts):
+            self.notes.append(f"contexts beyond the model's {most} tokens were left out")
+        return [self.context(tokens) for tokens in wanted or [most]]
+
+    def context(self, tokens: int) -> dict[str, Any]:
+        """Prompts and steps that end when `tokens` positions are in the cache."""
+        model, steps = self.model, min(MOST_STEPS, tokens // 2)
+        prompt = tokens - steps
+        ids = np.random.default_rng(0).integers(0, model.table.shape[0], (1, tokens))
+        prefills: list[float] = []
+        step_ms: list[float] = []
+        for i in range(self.plan.warmup + self.plan.repeats):
+            self.say(f"context {tokens}: pass {i + 1} of {self.plan.warmup + self.plan.repeats}")
+            decoder = Decoder(model.decoder_session, model.decoder_part, model.table)
+            decoder.start(1, tokens)
+            start = time.perf_counter()
+            decoder.feed(model.table(ids[:, :prompt]), np.array([prompt]))
+            stamps = [time.perf_counter()]
+            for at in range(prompt, tokens):
+                decoder.step(ids[:, at])
+                stamps.append(time.perf_counter())
+            if i >= self.plan.warmup:
+                prefills.append((stamps[0] - start) * 1e3)
+                step_ms += list(np.diff(stamps) * 1e3)
+        prefill, step = spread(prefills), spread(step_ms)
+        return {
+            "context": tokens,
+            "prompt_tokens": prompt,
+            "prefill": prefill,
+            "prompt_tokens_per_second": prompt * 1e3 / prefill["p50"],
+            "per_token": step,
+            "tokens_per_second": 1e3 / step["p50"],
+        }
+
+
+def _about(model: Model, threads: int) -> dict[str, Any]:
+    said = model.manifest
+    return {
+        "folder": str(model.folder),
+        "family": said.family,
+        "provider": model.provider,
+        "threads": threads,
+        "bytes": sum(part.bytes for part in said.parts),
+        "parts": {
+            part.name: {"bytes": part.bytes, "precision": part.precision} for part in said.parts
+        },
+    }
+
+
+def _clips(
+    source: str | None, seconds: Sequence[float], rate: int, scratch: Path
+) -> Iterator[tuple[str, float, Path]]:
+    """Name, seconds and file of each clip; files are 16-bit wav at the rate of the source."""
+    if source is None:
+        own = NOISE_RATE
+        sound = LOUD * np.random.default_rng(0).standard_normal(own * 10)
+    else:
+        heard = reader.read(source, rate, max_seconds=LONGEST)
+        own = heard.source_rate
+        sound = heard.pcm if own == rate else reader.read(source, own, max_seconds=LONGEST).pcm
+        yield "as it is", heard.seconds, Path(source)
+    for length in seconds:
+        samples = max(1, round(length * own))
+        path = scratch / f"{length:g}.wav"
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(own)
+            pcm = np.resize(np.clip(sound, -1, 1), samples)  # repeats it where it is too short
+            file.writeframes((pcm * 32767).astype("<i2").tobytes())
+        yield f"{length:g} s", samples / own, path
+
+
+def read_plan(
+    seconds: str,
+    contexts: str,
+    new_tokens: int,
+    prompt: str,
+    warmup: int | None,
+    repeats: int | None,
+    protocol: str,
+) -> Plan:
+    """What a command line asks for.
+
+    Raises:
+        BadOption, UnknownName: lengths that are none, a protocol nobody knows.
+    """
+    if protocol and protocol not in nota.PROTOCOLS:
+        there = ", ".join(nota.PROTOCOLS)
+        raise UnknownName(f"unknown protocol {protocol!r}; there is: {there}")
+    said = {"warmup": warmup, "nota_warmup": warmup, "repeats": repeats, "nota_repeats": repeats}
+    return Plan(
+        seconds=_numbers(seconds, "seconds", float, 0.01, LONGEST),
+        contexts=_numbers(contexts, "contexts", int, 2, 2**31),
+        new_tokens=new_tokens,
+        prompt=prompt,
+        protocol=protocol,
+        **{name: number for name, number in said.items() if number is not None},
+    )
+
+
+def _numbers(
+    words: str, what: str, kind: type[int] | type[float], least: float, most: float
+) -> tuple[Any, ...]:
+    try:
+        found = tuple(kind(word) for word in words.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(least <= number <= most for number in found):
+        raise BadOption(
+            f"--{what} wants numbers from {least:g} to {most:g} with commas between them, "
+            f"not {words!r:.80}"
+        )
+    return found

@@ -1,0 +1,1 @@
+"""The commands `alm-run` and `alm`, and what they print."""

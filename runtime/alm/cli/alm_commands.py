@@ -1,0 +1,211 @@
+"""The command alm: it looks at artifacts, measures them, and makes engines of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from alm.cli import exit_status, out_file
+from alm.cli.run_command import PLAIN, Debug, Version, Whole, audio_file, speak_utf8, tell
+from alm.errors import BadOption
+
+MOST_MEMORY = 2**20  # GiB
+
+app = typer.Typer(**PLAIN)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print everything as data, and no tables.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Write everything as JSON there.")
+]
+
+
+def main() -> int:
+    """The console script `alm`."""
+    return exit_status.run(app, name="alm")
+
+
+@app.callback(invoke_without_command=True)
+def _alm(context: typer.Context, version: Version = False) -> None:
+    """alm-edge: audio language models on the device."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def inspect(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
+    part: Annotated[str, typer.Option(help="Only this part.")] = "",
+    as_json: AsJson = False,
+    out: Out = None,
+    netron: Annotated[
+        str, typer.Option(metavar="PART", help="Serve this part's graph in Netron on localhost.")
+    ] = "",
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Where Netron is served.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Hold every file against its hash.")
+    ] = True,
+    debug: Debug = False,
+) -> int:
+    """Show what is in an artifact folder, and whether it is whole."""
+    from alm.cli import inspection
+
+    out_file.check(out)
+    speak_utf8()
+    where = inspection.PORT if port is None else port
+    return inspection.show(
+        folder, part=part, as_json=as_json, out=out, netron=netron, port=where, check=check
+    )
+
+
+@app.command()
+def lint(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
+    target: Annotated[str, typer.Option(help="Where it will run: trt-jetpack6, ...")],
+    part: Annotated[list[str], typer.Option(help="Only this part; may be repeated.")] = [],  # noqa: B006
+    as_json: AsJson = False,
+    out: Out = None,
+    debug: Debug = False,
+) -> int:
+    """Hold every node against what a target's engine takes; exit status 1 if it would not build."""
+    from alm.cli import lint_report
+
+    out_file.check(out)
+    speak_utf8()
+    return lint_report.show(folder, target, part, as_json, out)
+
+
+@app.command()
+def build(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
+    backend: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx.")] = "tensorrt",
+    part: Annotated[list[str], typer.Option(help="Only this part; may be repeated.")] = [],  # noqa: B006
+    batch: Annotated[int, typer.Option(min=1, help="Rows at once: clips, or beams.")] = 1,
+    context: Annotated[
+        int, typer.Option(min=0, help="Positions in the cache; 0: 2048, or the model's.")
+    ] = 0,
+    prompt: Annotated[
+        int, typer.Option(min=0, help="Positions of a prompt; 0: 512, or the context.")
+    ] = 0,
+    workspace: Annotated[
+        int, typer.Option(min=0, metavar="MIB", help="GPU memory for kernels' work; 0: as much.")
+    ] = 0,
+    memory: Annotated[
+        float, typer.Option(min=0, metavar="GIB", help="What a build may take; 0: what is free.")
+    ] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the commands; TensorRT need not be here.")
+    ] = False,
+    graphs: Annotated[
+        bool, typer.Option("--graphs", help="The same, and write the graphs that trtexec takes.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Build what is up to date as well.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Build engines of TensorRT for this machine, and print what does the same by trtexec."""
+    from alm.tensorrt import build as building
+    from alm.tensorrt.profiles import Sizes
+
+    if not memory <= MOST_MEMORY:  # also what is no number
+        raise BadOption(f"--memory is 0 to {MOST_MEMORY} GiB, not {memory:g}")
+    settings = building.Settings(
+        backend=backend,
+        parts=tuple(part),
+        sizes=Sizes(batch, context, prompt),
+        workspace=workspace * 2**20,
+        memory=int(memory * 2**30),
+        force=force,
+    )
+    speak_utf8()
+    if dry_run or graphs:
+        building.dry_run(folder, settings, print, write=graphs)
+    else:
+        building.build(folder, settings, tell, print)
+
+
+@app.command()
+def bench(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
+    audio: Annotated[
+        str | None, typer.Argument(metavar="AUDIO", help="What is heard; noise if none is given.")
+    ] = None,
+    seconds: Annotated[
+        str, typer.Option(metavar="S,S", help="Lengths it is cut or repeated to.")
+    ] = "1,5,10,30,60",
+    contexts: Annotated[
+        str, typer.Option(metavar="N,N", help="Tokens in the cache when steps are timed.")
+    ] = "128,512,1024",
+    new_tokens: Annotated[int, typer.Option(min=1, help="Of every answer, ends ignored.")] = 64,
+    prompt: Annotated[str, typer.Option(help="What is asked; transcribe if unsaid.")] = "",
+    warmup: Annotated[
+        int | None, Whole(min=0, help="Runs before those that count: 1, or nota's 10.")
+    ] = None,
+    repeats: Annotated[int | None, Whole(min=1, help="Runs that count: 5, or nota's 100.")] = None,
+    protocol: Annotated[
+        str, typer.Option(help="nota: measure by the seed contest's protocol too.")
+    ] = "",
+    as_json: AsJson = False,
+    out: Out = None,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", help="Draw the stages of each clip.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="Of the engine; 0 leaves it the choice.")] = 0,
+    provider: Annotated[
+        str, typer.Option(help="auto, or what runs the graphs: cpu, cuda, openvino, tensorrt.")
+    ] = "auto",
+    debug: Debug = False,
+) -> None:
+    """Measure time and memory of every stage, cold and warm, against what the machine can do."""
+    from alm.bench import measure as measuring
+    from alm.cli import bench_tables
+
+    plan = measuring.read_plan(seconds, contexts, new_tokens, prompt, warmup, repeats, protocol)
+    out_file.check(out, picture)
+    speak_utf8()
+    with ExitStack() as stack:
+        source = stack.enter_context(audio_file(audio)) if audio else None
+        found = measuring.measure(
+            folder, source, plan, provider=provider, threads=threads, say=tell
+        )
+    if picture:
+        out_file.write(picture, bench_tables.picture(found))
+    _give(found, as_json, out, bench_tables.show)
+
+
+@app.command()
+def plan(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
+    device: Annotated[str, typer.Option(help="Its name; without one all are listed.")] = "",
+    seconds: Annotated[str, typer.Option(metavar="S,S", help="Lengths of clips.")] = "10,30",
+    context: Annotated[
+        int, typer.Option(min=0, help="Tokens in the cache; 0: the prompt and its answer.")
+    ] = 0,
+    as_json: AsJson = False,
+    out: Out = None,
+    debug: Debug = False,
+) -> None:
+    """Predict memory and speed on a device, precision by precision, from the manifest alone."""
+    from alm.cli import plan_tables
+    from alm.plan import predict as planning
+
+    out_file.check(out)
+    speak_utf8()
+    found = planning.predict(folder, device, planning.read_seconds(seconds), context)
+    _give(found, as_json, out, plan_tables.show)
+
+
+def _give(
+    found: dict[str, Any], as_json: bool, out: Path | None, table: Callable[[dict[str, Any]], None]
+) -> None:
+    """Print what was found, as tables or as data, and write it to `out` if that is wanted."""
+    text = out_file.as_json(found)
+    if out:
+        out_file.write(out, text + "\n")
+    print(text) if as_json else table(found)

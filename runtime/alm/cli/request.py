@@ -1,0 +1,150 @@
+"""What alm-run was asked about several clips, and its answers: one about all, or one for each."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from alm.cli.exit_status import FAILED
+from alm.cli.run_command import STDIN, audio_file, say
+from alm.errors import AlmError, BadOption, MissingFile
+from alm.text.prompt import MARK
+from alm.text.tasks import checked, in_language, task
+
+if TYPE_CHECKING:
+    from alm.generation.model import Model
+
+
+def meant(
+    clips: list[str],
+    prompt: str,
+    tasks: Mapping[str, str],
+    each: bool | None,
+    language: str,
+    verbatim: bool,
+) -> tuple[str, list[list[str]]]:
+    """The prompt, and the clips that it is asked about at a time.
+
+    A task is done for each clip. A prompt with a place for each clip is about all of them; any
+    other must say which is meant.
+
+    Raises:
+        BadOption: it does not.
+        BadPrompt, UnknownName: a prompt that is no text, or nearly a task's name.
+    """
+    checked(prompt)
+    if language:
+        prompt = in_language(prompt, language, tasks)
+    named = None if verbatim else task(prompt, tasks)
+    if each is None and len(clips) > 1:
+        for clip in clips if named is None else ():  # a word too many is often taken for a clip
+            _check(clip)
+        if named is None and MARK not in prompt:
+            raise BadOption(
+                f"{len(clips)} clips and a prompt that is no task: --each asks it about each clip, "
+                f"--together about all at once, and so does an {MARK} in it for each"
+            )
+        each = named is not None
+    return prompt, [[clip] for clip in clips] if each else [clips]
+
+
+def there(asked: Sequence[Sequence[str]]) -> bool:
+    """Whether any clip is there; a lack that is not one file of several is raised.
+
+    Raises:
+        MissingFile: a clip of the one prompt is not there.
+    """
+    if len(asked) == 1:
+        for clip in asked[0]:
+            _check(clip)
+        return True
+    if any(clip == STDIN or os.path.exists(clip) for clips in asked for clip in clips):
+        return True
+    for clips in asked:
+        _report(clips[0], f"there is no file {clips[0]}; wanted an audio file", as_json=False)
+    return False
+
+
+def answer(
+    model: Model,
+    asked: Sequence[Sequence[str]],
+    prompt: str,
+    as_json: bool,
+    options: Mapping[str, Any],
+) -> int:
+    """Print an answer to each; the exit status is 1 where one of several could not be given.
+
+    Where there are several, every line of text begins with its file's name, as grep's do, and what
+    is wrong with a file is said before the next is answered.
+    """
+    status = 0
+    for clips in asked:
+        try:
+            _answer(model, clips, prompt, as_json, options, several=len(asked) > 1)
+        except AlmError as error:
+            if len(asked) == 1 or error.usage:
+                raise
+            status = FAILED
+            _report(clips[0], str(error), as_json)
+    return status
+
+
+def _answer(
+    model: Model,
+    clips: Sequence[str],
+    prompt: str,
+    as_json: bool,
+    options: Mapping[str, Any],
+    several: bool,
+) -> None:
+    push: Callable[[str], None] = _lines(shown(clips[0])) if several else say
+    with ExitStack() as stack:
+        paths = [stack.enter_context(audio_file(clip)) for clip in clips]
+        on_text = None if as_json else push
+        said = model.generate([paths], prompt, on_text=on_text, **options)[0]
+    if as_json:
+        names = [shown(clip) for clip in clips]
+        which = {"file": names[0]} if len(names) == 1 else {"files": names}
+        print(json.dumps(which | said.to_json(), ensure_ascii=False), flush=True)
+        return
+    if several and not said.text:
+        push("")
+    print(flush=True)
+    for note in said.notes:
+        about = f"{shown(clips[0])}: " if several and clips[0] not in note else ""
+        print(f"note: {about}{note}", file=sys.stderr)
+
+
+def _lines(name: str) -> Callable[[str], None]:
+    """Prints pieces of text, the name before each line."""
+    begun = False
+
+    def push(piece: str) -> None:
+        nonlocal begun
+        lead = "" if begun else f"{name}: "
+        begun = True
+        say(lead + piece.replace("\n", f"\n{name}: "))
+
+    return push
+
+
+def _report(clip: str, sentence: str, as_json: bool) -> None:
+    about = "" if clip in sentence else f"{clip}: "
+    print(f"error: {about}{' '.join(sentence.split())}", file=sys.stderr)
+    if as_json:
+        failed = {"file": shown(clip), "error": shown(sentence)}
+        print(json.dumps(failed, ensure_ascii=False), flush=True)
+
+
+def _check(clip: str) -> None:
+    if clip != STDIN and not os.path.exists(clip):
+        raise MissingFile(f"there is no file {clip}; wanted an audio file")
+
+
+def shown(name: str) -> str:
+    """A file's name as text that can be printed, were its bytes no UTF-8."""
+    return os.fsencode(name).decode("utf-8", "replace")

@@ -1,0 +1,279 @@
+"""The command alm-run: it answers a prompt about clips, or many of them in a conversation."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from alm.cli import exit_status
+from alm.errors import BadAudio, BadOption, MissingFile
+from alm.parsing import printable
+from alm.version import __version__
+
+STDIN = "-"
+# Plain help: rich's boxes cut options short in a narrow terminal.
+PLAIN: dict[str, Any] = {
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+
+running = typer.Typer(**PLAIN)
+
+
+def run() -> int:
+    """The console script `alm-run`."""
+    return exit_status.run(running, name="alm-run")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"alm-edge {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Whole = typer.Option  # the manifest's default holds where nothing is said
+
+
+@running.command()
+def answer(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="AUDIO... PROMPT",
+            help="Clips (wav, flac, mp3 or ogg; - reads one from stdin), then what to do or a "
+            "task's name: transcribe. A task is done for each clip. Each <audio> in a prompt is a "
+            "clip's place.",
+        ),
+    ] = None,
+    engine: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder that export.py wrote.")
+    ] = Path("artifacts"),
+    chat: Annotated[
+        bool,
+        typer.Option("--chat", help="Read one prompt a line; AUDIO... belong to the first."),
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print one JSON object an answer, with all that was measured."),
+    ] = False,
+    each: Annotated[
+        bool | None,
+        typer.Option("--each/--together", help="One answer for each clip, or one about all."),
+    ] = None,
+    language: Annotated[
+        str, typer.Option(metavar="CODE", help="Of a task: translate --language de.")
+    ] = "",
+    verbatim: Annotated[
+        bool, typer.Option("--verbatim", help="Ask PROMPT as it is, though it be a task's name.")
+    ] = False,
+    list_tasks: Annotated[
+        bool, typer.Option("--list-tasks", help="Print the tasks' names and prompts.")
+    ] = False,
+    max_new_tokens: Annotated[int | None, Whole(min=1, help="The longest answer.")] = None,
+    num_beams: Annotated[int | None, Whole(min=1, help="Hypotheses followed at once.")] = None,
+    repetition_penalty: Annotated[
+        float | None, Whole(help="Above 1 makes what was said less likely.")
+    ] = None,
+    length_penalty: Annotated[
+        float | None, Whole(help="Of beams: above 0 favours long answers.")
+    ] = None,
+    min_new_tokens: Annotated[int | None, Whole(min=0, help="The shortest answer.")] = None,
+    no_repeat_ngram_size: Annotated[
+        int | None, Whole(min=0, help="No run of so many tokens comes twice; 0 is off.")
+    ] = None,
+    sample: Annotated[
+        bool | None, typer.Option("--sample/--greedy", help="Draw tokens, or take the likeliest.")
+    ] = None,
+    temperature: Annotated[
+        float | None, Whole(min=0, help="Of sampling: below 1 is bolder in what is likely.")
+    ] = None,
+    top_p: Annotated[
+        float | None, Whole(min=0, max=1, help="Of sampling: only tokens that make up so much.")
+    ] = None,
+    top_k: Annotated[
+        int | None, Whole(min=0, help="Of sampling: only so many tokens; 0 is all.")
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        Whole(min=0, max=1, help="Of sampling: only tokens of so much of the likeliest's chance."),
+    ] = None,
+    seed: Annotated[int | None, Whole(min=0, help="Of sampling: the same gives the same.")] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            metavar="NAME=VALUE",
+            help="Any other of transformers' GenerationConfig, its value in JSON: "
+            "early_stopping=true, 'suppress_tokens=[7, 9]'; may be repeated.",
+        ),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="Of the engine; 0 leaves it the choice.")] = 0,
+    provider: Annotated[
+        str, typer.Option(help="auto, or what runs the graphs: cpu, cuda, openvino, tensorrt.")
+    ] = "auto",
+    build_first: Annotated[
+        bool, typer.Option("--build", help="Build TensorRT's engines that do not fit this machine.")
+    ] = False,
+    truncate: Annotated[
+        bool, typer.Option("--truncate", help="Hear only the first window, as the original does.")
+    ] = False,
+    max_audio_seconds: Annotated[float, typer.Option(help="Refuse longer audio.")] = 3600.0,
+    debug: Debug = False,
+    version: Version = False,
+) -> int:
+    """Answer a prompt about clips. The text goes to stdout as it comes, and nothing else does."""
+    if list_tasks:
+        _print_tasks(engine, as_json)
+        return 0
+    clips, prompt = _split(words or [], chat, engine)
+    if chat and (each is not None or language):
+        raise BadOption(
+            "--chat is one conversation: --each, --together and --language are not for it"
+        )
+    options = {
+        "max_new_tokens": max_new_tokens,
+        "num_beams": num_beams,
+        "repetition_penalty": repetition_penalty,
+        "length_penalty": length_penalty,
+        "min_new_tokens": min_new_tokens,
+        "no_repeat_ngram_size": no_repeat_ngram_size,
+        "do_sample": sample,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "min_p": min_p,
+        "seed": seed,
+    } | _more(more or [])
+    import alm
+    from alm.artifacts import manifest
+    from alm.audio import reader
+    from alm.cli import request
+    from alm.generation import keywords
+    from alm.host import processor
+
+    # Words that contradict each other are refused before a model of gigabytes is loaded.
+    told = manifest.load(engine)
+    manifest.check_run(told, engine)
+    keywords.choose(told.generation, options)
+    processor.check_threads(threads)
+    reader.check_options(told.audio["rate"], "first", max_audio_seconds)
+    speak_utf8()
+    asked = [clips]
+    if not chat:
+        prompt, asked = request.meant(clips, prompt, told.prompt["tasks"], each, language, verbatim)
+    if not request.there(asked):
+        return exit_status.FAILED
+    if build_first:
+        from alm.tensorrt import build as building
+
+        building.build(engine, building.Settings(provider, sizes=None), tell, tell)
+    bounds: dict[str, Any] = {
+        "truncate": truncate,
+        "max_audio_seconds": max_audio_seconds,
+        "verbatim": verbatim,
+    }
+    model = alm.load(engine, provider, threads)
+    if chat:
+        from alm.cli.chat import converse
+
+        converse(model.chat(**bounds, **options), clips, as_json)
+        return 0
+    return request.answer(model, asked, prompt, as_json, bounds | options)
+
+
+def _more(pairs: list[str]) -> dict[str, Any]:
+    """Options given as NAME=VALUE, the value in JSON or a plain word."""
+    import json
+
+    made: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise BadOption(f"wanted --option NAME=VALUE, not {pair!r:.80}")
+        try:
+            made[name.strip().replace("-", "_")] = json.loads(value)
+        except (ValueError, RecursionError):
+            made[name.strip().replace("-", "_")] = value
+    return made
+
+
+def _split(words: list[str], chat: bool, engine: Path) -> tuple[list[str], str]:
+    """The clips and the prompt, which in a conversation comes later."""
+    if chat:
+        if STDIN in words:
+            raise BadOption("--chat reads what you ask from stdin, so no clip can come from there")
+        return words, ""
+    if len(words) < 2:
+        lacking = "PROMPT" if words else "AUDIO and PROMPT"
+        raise BadOption(f"wanted {lacking}; try: alm-run --engine {engine} audio.wav transcribe")
+    if words[:-1].count(STDIN) > 1:
+        raise BadOption("only one clip can come from stdin")
+    return words[:-1], words[-1]
+
+
+def _print_tasks(engine: Path, as_json: bool) -> None:
+    import json
+
+    from alm.artifacts import manifest
+
+    told = manifest.load(engine)
+    manifest.check_run(told, engine)
+    tasks = told.tasks
+    speak_utf8()
+    if as_json:
+        print(json.dumps(tasks, ensure_ascii=False))
+        return
+    widest = max(map(len, tasks), default=0)
+    for name, prompt in tasks.items():
+        print(printable(f"{name:{widest}}  {prompt}"))
+
+
+def say(piece: str) -> None:
+    # A terminal obeys control characters, which a model's tokens may hold.
+    if sys.stdout.isatty():
+        piece = "\n".join(map(printable, piece.split("\n")))
+    sys.stdout.write(piece)
+    sys.stdout.flush()
+
+
+def tell(progress: str) -> None:
+    print(progress, file=sys.stderr, flush=True)
+
+
+def speak_utf8() -> None:
+    # A pipe or a file gets UTF-8 everywhere; Windows' own choice there cannot hold most languages.
+    if not sys.stdout.isatty() and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8")  # pyright: ignore
+
+
+@contextmanager
+def audio_file(audio: str) -> Iterator[str]:
+    """The path of the audio, there or refused before a model of gigabytes is loaded."""
+    if audio != STDIN:
+        if not os.path.exists(audio):
+            raise MissingFile(f"there is no file {audio}; wanted an audio file")
+        yield audio
+        return
+    import tempfile
+
+    from alm.audio.reader import MOST_BYTES
+
+    with tempfile.TemporaryDirectory(prefix="alm-") as folder:
+        path = Path(folder) / "stdin"
+        with path.open("wb") as file:
+            while block := sys.stdin.buffer.read(2**20):
+                file.write(block)
+                if file.tell() > 2 * MOST_BYTES:  # float64 takes twice
+                    raise BadAudio(f"stdin holds more than {2 * MOST_BYTES // 2**20} MiB; cut it")
+        yield str(path)

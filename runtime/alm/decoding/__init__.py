@@ -1,0 +1,1 @@
+"""From logits to tokens: options, logits processing, sampling, beam search."""

@@ -1,0 +1,105 @@
+"""What the model said, and what is said about it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from alm.audio import reader
+from alm.decoding import search
+
+# Reasons to stop that leave an answer unfinished.
+CUT = {
+    "length": "as many as were asked for; more: --max-new-tokens",
+    "context": "where the model's context is full",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said to one prompt.
+
+    A clip longer than the model's window is answered window by window, unless the model hears its
+    windows as one: `token_ids` are then those of all windows, `text` is joined, and `windows`
+    counts them.
+    """
+
+    text: str
+    token_ids: list[int]
+    # eos, stop_string, length (max_new_tokens cut it) or context (the model's did); of several
+    # windows one that was cut, else the last
+    stop_reason: str
+    audio_seconds: float
+    audio_tokens: int
+    prompt_tokens: int
+    windows: int
+    provider: str
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    audio_cached: int = 0  # clips or windows heard before, whose encoders were not run again
+    cached_tokens: int = 0  # of the prompt's, those that a turn before it left in the KV cache
+    stop_reasons: tuple[str, ...] = ()  # of each window
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer as plain data."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What was said to one prompt, or to one window of its clip."""
+
+    asked: int
+    sequence: search.Sequence
+    text: str
+    prompt_tokens: int
+    audio_tokens: int
+    audio_cached: int
+    stop_reason: str
+    cached_tokens: int = 0
+
+
+def join(
+    clips: Sequence[reader.Clip],
+    said: Sequence[Said],
+    separator: str,
+    notes: Sequence[str],
+    provider: str,
+    timings_ms: dict[str, float],
+) -> Answer:
+    """The answer to a prompt about clips from what was said to each window, in their order."""
+    parts = [each.text.strip() for each in said]
+    reasons = [each.stop_reason for each in said]
+    return Answer(
+        text=separator.join(part for part in parts if part),
+        token_ids=[int(i) for each in said for i in each.sequence.token_ids],
+        stop_reason=next((cut for cut in CUT if cut in reasons), reasons[-1]),
+        audio_seconds=round(sum(clip.seconds for clip in clips), 4),
+        audio_tokens=sum(each.audio_tokens for each in said),
+        prompt_tokens=sum(each.prompt_tokens for each in said),
+        windows=len(said),
+        provider=provider,
+        timings_ms=timings_ms,
+        notes=(*notes, *_cut_notes(said)),
+        audio_cached=sum(each.audio_cached for each in said),
+        cached_tokens=sum(each.cached_tokens for each in said),
+        stop_reasons=tuple(reasons),
+    )
+
+
+def _cut_notes(said: Sequence[Said]) -> Iterator[str]:
+    """Which answers are not whole, and what would make them so."""
+    for cut, why in CUT.items():
+        rows = [i for i, each in enumerate(said, 1) if each.stop_reason == cut]
+        if not rows:
+            continue
+        many = f" to window {', '.join(map(str, rows))} of {len(said)}" if len(said) > 1 else ""
+        tokens = max(len(said[i - 1].sequence.token_ids) for i in rows)
+        yield f"the answer{many} was cut after {tokens} tokens, {why}"
+
+
+def reason(sequence: search.Sequence, cut: bool) -> str:
+    """Why an answer stopped, where `cut` says that the context left less room than asked for."""
+    return "context" if cut and sequence.stop_reason == "length" else sequence.stop_reason

@@ -1,0 +1,111 @@
+"""What was heard is remembered: a second question about a clip computes no encoder."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from threading import Lock
+
+import numpy as np
+
+from alm.generation.pipeline import Pipeline, Stages
+
+MOST_ROWS = 8  # clips encoded, and prompts answered, at a time
+MOST_BYTES = 64 * 2**20  # of embeddings remembered; 30 s of SALMONN's with 3072 columns are 1 MiB
+
+
+class Memory:
+    """Embeddings by key, the least recently used forgotten first; threads may share it."""
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self.most_bytes = most_bytes
+        self.bytes = 0
+        self._known: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, key: bytes) -> np.ndarray | None:
+        """The embeddings of `key`, which are now the last to be forgotten."""
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+            return self._known.get(key)
+
+    def put(self, key: bytes, embeds: np.ndarray) -> None:
+        """Remember embeddings, unless they alone are more than all that may be remembered."""
+        if embeds.nbytes > self.most_bytes:
+            return
+        embeds = embeds.copy()  # a row would keep the whole batch alive
+        with self._lock:
+            old = self._known.pop(key, None)
+            self.bytes += embeds.nbytes - (0 if old is None else old.nbytes)
+            self._known[key] = embeds
+            while self.bytes > self.most_bytes:
+                self.bytes -= self._known.popitem(last=False)[1].nbytes
+
+
+class Ear:
+    """The parts before the decoder, and what they made of the clips heard last."""
+
+    def __init__(self, pipeline: Pipeline, most_bytes: int = MOST_BYTES, window: int = 0) -> None:
+        """With `most_bytes` of 0 nothing is remembered.
+
+        `window` is the samples of a window where the model hears all windows of a clip as one.
+        """
+        self.pipeline, self.memory, self.window = pipeline, Memory(most_bytes), window
+
+    def hear(
+        self, clips: Sequence[np.ndarray], stages: Stages
+    ) -> tuple[list[np.ndarray], list[bool]]:
+        """Embeddings float32 [n, hidden] of each clip [samples], and whether they were known.
+
+        Only clips that are new are computed, in few batches and each of them once.
+        """
+        if not self.memory.most_bytes:
+            return self._encode(clips, stages), [False] * len(clips)
+        start = time.perf_counter()
+        keys = [key(pcm) for pcm in clips]
+        found = {k: self.memory.get(k) for k in keys}
+        new = {k: pcm for k, pcm in zip(keys, clips, strict=True) if found[k] is None}
+        stages.add("recall", start)
+        if new:
+            for k, embeds in zip(new, self._encode(list(new.values()), stages), strict=True):
+                self.memory.put(k, embeds)
+                found[k] = embeds
+        return [found[k] for k in keys], [k not in new for k in keys]  # pyright: ignore
+
+    def _encode(self, clips: Sequence[np.ndarray], stages: Stages) -> list[np.ndarray]:
+        found: dict[int, np.ndarray] = {}
+        for places in self._batches(clips):
+            made = self.pipeline.forward(batch([clips[i] for i in places]), stages)
+            embeds = made["audio_embeds"]
+            lengths = made.get("audio_embeds_lengths", [embeds.shape[1]] * len(embeds))
+            found |= {i: row[: int(n)] for i, row, n in zip(places, embeds, lengths, strict=True)}
+        return [found[i] for i in range(len(clips))]
+
+    def _batches(self, clips: Sequence[np.ndarray]) -> Iterator[list[int]]:
+        """Which clips go together: few, of as many windows each, so that none is for padding."""
+        sizes = [-(-len(pcm) // self.window) if self.window else 0 for pcm in clips]
+        for size in sorted(set(sizes)):
+            alike = [i for i, each in enumerate(sizes) if each == size]
+            for at in range(0, len(alike), MOST_ROWS):
+                yield alike[at : at + MOST_ROWS]
+
+
+def batch(windows: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Feeds of windows [samples], the shorter ones padded with zeros on the right."""
+    lengths = np.array([len(pcm) for pcm in windows], np.int64)
+    rows = np.zeros((len(windows), int(lengths.max())), np.float32)
+    for row, pcm in zip(rows, windows, strict=True):
+        row[: len(pcm)] = pcm
+    return {"pcm": rows, "pcm_lengths": lengths}
+
+
+def key(pcm: np.ndarray) -> bytes:
+    """What tells windows of float32 samples apart: their sha256, and how many there are."""
+    made = hashlib.sha256(np.ascontiguousarray(pcm, np.float32).data)
+    return made.digest() + len(pcm).to_bytes(8, "little")

@@ -1,0 +1,75 @@
+"""What may be said of an answer by keyword, and bounds that keep a machine from being filled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Literal, TypedDict
+
+from alm.decoding import search
+from alm.errors import BadOption
+from alm.text.tasks import near
+
+MOST_BEAMS = 256  # rows of the KV cache; published settings have at most 16
+MOST_TOKENS = 2**31 - 1  # positions: the graphs' int32, more than any context
+
+
+class Decoding(TypedDict, total=False):
+    """The fields of `decoding.Options` as keyword arguments; None is as good as unsaid."""
+
+    max_new_tokens: int | None
+    max_length: int | None
+    min_new_tokens: int | None
+    min_length: int | None
+    num_beams: int | None
+    length_penalty: float | None
+    early_stopping: bool | Literal["never"] | None
+    do_sample: bool | None
+    seed: int | None
+    temperature: float | None
+    top_h: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    typical_p: float | None
+    epsilon_cutoff: float | None
+    eta_cutoff: float | None
+    sequence_bias: Any
+    encoder_repetition_penalty: float | None
+    repetition_penalty: float | None
+    no_repeat_ngram_size: int | None
+    encoder_no_repeat_ngram_size: int | None
+    bad_words_ids: list[list[int]] | None
+    forced_bos_token_id: int | None
+    forced_eos_token_id: int | list[int] | None
+    remove_invalid_values: bool | None
+    exponential_decay_length_penalty: tuple[int, float] | None
+    suppress_tokens: list[int] | None
+    begin_suppress_tokens: list[int] | None
+    watermarking_config: dict[str, Any] | None
+    renormalize_logits: bool | None
+
+
+def choose(defaults: Mapping[str, Any], said: Mapping[str, Any]) -> search.Options:
+    """`decoding.choose`, after what is unknown or beyond all bounds.
+
+    Raises:
+        BadOption: as there; an unknown name is answered with the near ones.
+    """
+    known = [each.name for each in fields(search.Options)]
+    for name in sorted(set(said) - set(known)):
+        nearest = near(name, known)
+        if nearest:
+            raise BadOption(f"unknown option {name!r:.80}; did you mean {nearest[0]}?")
+    for name, most in (
+        ("num_beams", MOST_BEAMS),
+        ("max_new_tokens", MOST_TOKENS),
+        ("max_length", MOST_TOKENS),
+        ("min_new_tokens", MOST_TOKENS),
+        ("min_length", MOST_TOKENS),
+        ("top_k", MOST_TOKENS),
+    ):
+        value = said.get(name)
+        if isinstance(value, int) and value > most:
+            raise BadOption(f"{name} is at most {most}, not {value if value < 1e18 else 'more'}")
+    return search.choose(defaults, said)

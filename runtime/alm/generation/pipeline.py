@@ -1,0 +1,258 @@
+"""The artifacts opened: parts stitched by tensor name, a decoder that keeps its cache."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from alm import backends
+from alm.artifacts import verify
+from alm.artifacts.manifest import Manifest, Part
+from alm.errors import BadArtifacts
+from alm.generation.embedding_table import Table
+from alm.generation.kv_cache import Cache
+from alm.onnxfile import summary
+from alm.ports import CACHE_IN, CACHE_OUT, differences
+from alm.session import EngineOptions, OneRowChunks, RowByRow, Session
+from alm.timings import Stages as Stages
+
+Opener = Callable[[Path, EngineOptions], Session]
+
+
+def open_part(
+    folder: Path, part: Part, options: EngineOptions, opener: Opener = backends.open_session
+) -> Session:
+    """Verify a part's files and open its graph.
+
+    Raises:
+        MissingFile, BadArtifacts: a file that is not what the manifest says or is changed while it
+            is opened, external data outside the folder, operators that are code from outside, or a
+            graph with other ports than the manifest's.
+    """
+    listed = {file.name for file in part.files}
+    # An encoder runs once for a window of audio and takes much; a decoder runs for every token.
+    seldom = part.role != "decoder"
+    halves = seldom and not {"fp16", "bf16"}.isdisjoint(part.precision.split("+"))
+    with verify.unchanged(folder, part.files) as paths:
+        verify.check_graph(folder, summary.read(paths[0]), part.files[0].name, listed)
+        session = opener(paths[0], replace(options, lean=seldom, halves=halves))
+    for side, ours, theirs in (
+        ("input", part.inputs, session.inputs),
+        ("output", part.outputs, session.outputs),
+    ):
+        wrong = differences(ours, theirs, side)
+        if wrong:
+            raise BadArtifacts(f"{paths[0]} has other {side}s than the manifest: {wrong}")
+    batches = {port.axes[0] for port in part.inputs.values() if port.axes}
+    if batches == {1}:
+        return RowByRow(session)
+    return OneRowChunks(session) if part.chunk_rows == 1 else session
+
+
+class Pipeline:
+    """The parts before the decoder, in the order of the manifest.
+
+    Each part takes its inputs by name out of what the parts before it made, so the runtime knows no
+    model. A part with a window of fixed size is run once for each window that its input holds; what
+    it makes of them follows each other along the second axis.
+    """
+
+    def __init__(
+        self, parts: Sequence[Part], sessions: Mapping[str, Session], at_once: int = 1
+    ) -> None:
+        """`at_once`: so many parts that do not wait for each other may run side by side."""
+        self.parts, self.sessions, self.at_once = parts, sessions, at_once
+
+    def lack(self, given: Iterable[str], wanted: Iterable[str]) -> str:
+        """The first tensor that nothing makes, in words; "" when `wanted` can be made of `given`.
+
+        Nothing is run.
+        """
+        there = set(given)
+        for part in self.parts:
+            absent = [name for name in part.inputs if name not in there]
+            if absent:
+                return f"part {part.name} wants {', '.join(absent)}, which no part before it makes"
+            there |= part.outputs.keys()
+        absent = [name for name in wanted if name not in there]
+        return f"no part makes {', '.join(absent)}" if absent else ""
+
+    def forward(
+        self, tensors: dict[str, np.ndarray], stages: Stages | None = None
+    ) -> dict[str, np.ndarray]:
+        """All tensors after the last part, those that went in as well.
+
+        Raises:
+            BadArtifacts: a part wants a tensor that no part before it makes.
+        """
+        stages = stages or Stages()
+        there = list(tensors)
+        for part in self.parts:
+            absent = [name for name in part.inputs if name not in there]
+            if absent:
+                raise BadArtifacts(
+                    f"part {part.name} wants {', '.join(absent)}, but before it there is: "
+                    + ", ".join(there)
+                )
+            there += part.outputs
+            stages.add_ms(part.name, 0.0)  # the order of the manifest, whichever is done first
+        if self.at_once > 1:
+            return self._side_by_side(tensors, stages)
+        for part in self.parts:
+            tensors = tensors | self._run(part, tensors, stages)
+        return tensors
+
+    def _run(
+        self, part: Part, tensors: Mapping[str, np.ndarray], stages: Stages
+    ) -> dict[str, np.ndarray]:
+        start = time.perf_counter()
+        session, feeds = self.sessions[part.name], {n: tensors[n] for n in part.inputs}
+        made = [session.run(window) for window in _windows(part, feeds)]
+        stages.add(part.name, start)
+        return made[0] if len(made) == 1 else {n: _joined([m[n] for m in made]) for n in made[0]}
+
+    def _side_by_side(
+        self, tensors: Mapping[str, np.ndarray], stages: Stages
+    ) -> dict[str, np.ndarray]:
+        """Every part is run as soon as what it takes is there, `at_once` of them at a time."""
+        start, before = time.perf_counter(), sum(stages.ms[part.name] for part in self.parts)
+        made, waiting = dict(tensors), list(self.parts)
+        running: set[Future[dict[str, np.ndarray]]] = set()
+        with ThreadPoolExecutor(self.at_once) as pool:
+            while waiting or running:
+                ready = [part for part in waiting if made.keys() >= part.inputs.keys()]
+                for part in ready[: self.at_once - len(running)]:
+                    waiting.remove(part)
+                    running.add(pool.submit(self._run, part, dict(made), stages))
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for each in done:
+                    made |= each.result()
+        parts = sum(stages.ms[part.name] for part in self.parts) - before
+        stages.overlap_ms += parts - (time.perf_counter() - start) * 1e3
+        return made
+
+
+def _windows(part: Part, feeds: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    """The feeds, as many times as the part's fixed window goes into them."""
+    cuts: dict[str, tuple[int, int]] = {}  # input -> its axis of windows, and a window's size
+    count = 1
+    for name, port in part.inputs.items():
+        for axis, size in list(enumerate(port.axes))[1:]:
+            there = feeds[name].shape[axis] if axis < feeds[name].ndim else 0
+            if isinstance(size, int) and size and there > size and there % size == 0:
+                cuts[name], count = (axis, size), max(count, there // size)
+    for i in range(count):
+        yield feeds | {
+            name: feeds[name].take(range(i * size, (i + 1) * size), axis)
+            for name, (axis, size) in cuts.items()
+        }
+
+
+def _joined(outputs: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate(outputs, axis=1) if outputs[0].ndim > 1 else outputs[-1]
+
+
+def at_once(threads: int, cores: int) -> int:
+    """How many parts may run side by side, each with so many threads (0: all cores).
+
+    Two where each has cores of its own. A part with all cores is left alone: it would fight with
+    the other for them. Measured on two cores of an EPYC, of which another process kept one busy
+    most of the time, on the demo's encoders and 10 s (milliseconds, best and median of 60):
+    one after the other with 2 threads 60 and 98, with 1 thread 45 and 46; side by side with 2
+    threads 66 and 93, with 1 thread 32 and 47.
+    """
+    return 2 if threads and 2 * threads <= cores else 1
+
+
+class Decoder:
+    """The decoder graph and its cache; `step` and `reorder` are what decoding strategies need."""
+
+    def __init__(self, session: Session, part: Part, table: Table) -> None:
+        self.session, self.part, self.table = session, part, table
+        self.lengths = np.zeros(0, np.int64)  # valid positions of each row in the cache
+        caches = {n: p for n, p in part.inputs.items() if n.startswith(CACHE_IN)}
+        self.cache = Cache(session, caches)
+
+    def start(self, rows: int, most: int) -> None:
+        """An empty cache for `rows` sequences of at most `most` positions."""
+        self.lengths = np.zeros(rows, np.int64)
+        self.cache.start(rows, most)
+
+    def feed(self, embeds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Logits [rows, vocab] after embeds [rows, seq, hidden], of which `lengths` are real."""
+        cache = self.cache
+        outputs = {CACHE_OUT + name[len(CACHE_IN) :]: name for name in cache.kept}
+        feeds = {
+            "inputs_embeds": np.ascontiguousarray(embeds, np.float32),
+            "past_lengths": self.lengths,
+            "seq_lengths": np.asarray(lengths, np.int64),
+            **cache.kept,
+        }
+        # A cache of fixed capacity is written in place, one that grows comes back as another.
+        keep = {out: cache.kept[name] if cache.fixed else None for out, name in outputs.items()}
+        made = self.session.run(feeds, keep)
+        cache.kept = {name: made[out] for out, name in outputs.items()}
+        self.lengths = self.lengths + lengths
+        return made["logits"][:, 0].astype(np.float32, copy=False)
+
+    def step(self, token_ids: np.ndarray) -> np.ndarray:
+        """Logits [rows, vocab] after one more token [rows] in every row."""
+        ids = np.asarray(token_ids, np.int64)
+        return self.feed(self.table(ids[:, None]), np.ones(len(ids), np.int64))
+
+    def reorder(self, rows: np.ndarray) -> None:
+        """Row i becomes a copy of what was row rows[i]; there may be more or fewer of them."""
+        if len(rows) == len(self.lengths) and (rows == np.arange(len(rows))).all():
+            return
+        self.cache.reorder(rows, self.lengths)
+        self.lengths = self.lengths[rows]
+
+    def room(self, most: int) -> None:
+        """Let the sequences grow up to `most` positions, with what they hold already."""
+        self.cache.grow(most, int(self.lengths.max(initial=0)))
+
+    def cut(self, length: int) -> None:
+        """Only the first row, and of it the first `length` positions, as if none had followed."""
+        self.reorder(np.zeros(1, np.int64))
+        self.cache.cut(length)
+        self.lengths = np.array([length], np.int64)
+
+
+def assemble(table: Table, rows: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts as one batch; a row is token ids [n] and embeddings [n, hidden], in their order.
+
+    Returns:
+        Embeddings [rows, longest, hidden], shorter rows padded with zeros on the right, and the
+        length of each row.
+    """
+    joined = [
+        np.concatenate([piece if piece.ndim > 1 else table(piece) for piece in row]) for row in rows
+    ]
+    lengths = np.array([len(row) for row in joined], np.int64)
+    embeds = np.zeros((len(joined), int(lengths.max()), joined[0].shape[1]), np.float32)
+    for i, row in enumerate(joined):
+        embeds[i, : len(row)] = row
+    return embeds, lengths
+
+
+def woven(ids: Sequence[Sequence[int]], clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """A row for `assemble`: ids before, between and after the embeddings [n, hidden] of clips."""
+    if len(ids) != len(clips) + 1:
+        raise ValueError(f"{len(clips)} clips have {len(clips) + 1} pieces of text, not {len(ids)}")
+    row: list[np.ndarray] = []
+    for piece, clip in zip(ids, [*clips, None], strict=True):
+        row += [np.array(piece, np.int64)] + ([] if clip is None else [clip])
+    return row
+
+
+def check_table(table: Table, manifest: Manifest) -> None:
+    """The table is as the manifest says: it may have rows for tokens that are never said."""
+    said = manifest.dimensions
+    want = (said.get("table", said["vocab"]), said["hidden"])
+    if table.shape != want:
+        raise BadArtifacts(f"the embedding table is {list(table.shape)}, not {list(want)}")

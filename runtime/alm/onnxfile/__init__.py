@@ -1,0 +1,1 @@
+"""The bytes of an .onnx file, read without the onnx package."""

@@ -1,0 +1,1 @@
+"""Memory and speed on a device, predicted from the manifest."""

@@ -1,0 +1,163 @@
+"""What a manifest alone tells of a model: weights, rows, operations, cache. No graph is opened."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from alm.artifacts.manifest import Manifest, Part
+from alm.bench.roofline import cache_bytes
+from alm.errors import BadArtifacts
+from alm.onnxfile import flops
+from alm.ports import CACHE_IN, Port
+
+TASK = "transcribe"
+LETTERS = 4  # of a prompt in a token, in English
+SAMPLES = 320  # of audio in a row of Whisper's or BEATs', where no span says how many there are
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A part before the decoder, and how many weights it has."""
+
+    part: Part
+    weights: int
+
+    def bytes_as(self, weight: float) -> float:
+        """Its bytes with so many of them a weight; front ends stay as they are."""
+        return float(self.part.bytes) if self.part.role == "frontend" else self.weights * weight
+
+    @property
+    def wide(self) -> bool:
+        """Whether it lies in the folder in float32."""
+        return self.part.bytes > 3 * self.weights
+
+
+def heard(part: Part) -> Heard:
+    """An encoder, bridge or front end."""
+    return Heard(part, weights(part))
+
+
+def weights(part: Part) -> int:
+    """How many weights a part has, as the exporter counted them.
+
+    Raises:
+        BadArtifacts: the manifest does not say; alm-edge before the count was written made it.
+    """
+    count = part.measured.get("weights")
+    if type(count) is not int or count < 0:
+        raise BadArtifacts(
+            f"the manifest does not say how many weights part {part.name} has; export it again "
+            "with this version of alm-edge"
+        )
+    return count
+
+
+def decoder_weights(part: Part, dimensions: Mapping[str, Any]) -> tuple[int, int]:
+    """Weights of a decoder's layers, and of its head.
+
+    Raises:
+        BadArtifacts: they are not said, or are fewer than the head alone has.
+    """
+    hidden, vocab = (dimensions[name] for name in ("hidden", "vocab"))
+    head = hidden * vocab
+    layers = weights(part) - head
+    if layers <= 0:
+        raise BadArtifacts(
+            f"part {part.name} has {head + layers} weights, too few for a head of "
+            f"{hidden} x {vocab}"
+        )
+    return layers, head
+
+
+def cache(decoder: Part, positions: int, dtype: str = "") -> int:
+    """Bytes of the KV cache of one row, in its own or another dtype."""
+    ports = {
+        name: Port(dtype or port.dtype, port.axes)
+        for name, port in decoder.inputs.items()
+        if name.startswith(CACHE_IN)
+    }
+    return cache_bytes(replace(decoder, inputs=ports), positions)
+
+
+def cache_dtype(decoder: Part) -> str:
+    """How the cache is stored."""
+    found = (p.dtype for name, p in decoder.inputs.items() if name.startswith(CACHE_IN))
+    return next(found, np.dtype("float16").name)
+
+
+# --- how much there is to do
+
+
+def sizes(said: Manifest, seconds: float) -> dict[str, int]:
+    """The dynamic axes of the parts before the decoder for a clip, at most a window of it."""
+    rules = said.audio
+    window = int(rules["window_samples"])
+    samples = min(max(round(seconds * rules["rate"]), rules["least_samples"]), window)
+    found = {"batch": 1}
+    for part in said.parts:
+        if part.role != "decoder":
+            for axis, span in part.spans.items():
+                size = max(span.least, span.most * samples // window)
+                found[axis] = max(found.get(axis, 0), size)
+    return found | {"samples": samples}
+
+
+def rows(part: Part, sizes: Mapping[str, int]) -> int:
+    """How many rows a part's products have.
+
+    Of an encoder those of its output; of a front end its frames, which may be the last axis; of a
+    bridge those of its longest input or output, an upper bound where it makes few rows of many.
+    """
+    made = [_shape(port, sizes) for port in part.outputs.values()]
+    if part.role == "frontend":
+        return max((max(shape, default=1) for shape in made), default=1)
+    if part.role != "encoder":
+        made += [_shape(port, sizes) for port in part.inputs.values()]
+    return max((math.prod(shape[:-1]) for shape in made), default=1)
+
+
+def operations(each: Heard, sizes: Mapping[str, int]) -> float:
+    """Additions and multiplications of a part for one clip.
+
+    2 * weights * rows; an encoder's attention adds 4 * rows^2 * width a layer, and a layer of a
+    transformer has 12 * width^2 weights.
+    """
+    long = rows(each.part, sizes)
+    products = 2.0 * each.weights * long
+    if each.part.role != "encoder":
+        return products
+    width = max(
+        (_shape(p, sizes)[-1] for p in each.part.outputs.values() if len(p.axes) > 2), default=0
+    )
+    return products + (long**2 * each.weights / (3 * width) if width else 0)
+
+
+def _shape(port: Port, sizes: Mapping[str, int]) -> list[int]:
+    other = max(sizes["samples"] // SAMPLES, 1)
+    found = [flops.size(axis, sizes) for axis in port.axes]
+    return [other if size is None else size for size in found]
+
+
+def prompt_tokens(said: Manifest, seconds: float) -> tuple[int, int]:
+    """Tokens of a prompt about a window of audio: those of the audio, and all; words are guessed.
+
+    No tokenizer is opened: a token of English has about four letters.
+    """
+    audio = said.dimensions.get("audio_tokens")
+    if not isinstance(audio, int):
+        ports = (part.outputs.get("audio_embeds") for part in said.parts)
+        made = sizes(said, seconds)
+        audio = max(
+            (_shape(port, made)[1] for port in ports if port and len(port.axes) > 2), default=0
+        )
+    prompt, tasks = said.prompt, said.prompt["tasks"]
+    longest = max(tasks.values(), key=len, default="")
+    words = prompt.get("start", "") + prompt["turn"] + prompt["clip"] + tasks.get(TASK, longest)
+    for place in (prompt["placeholder"], "{clips}", "{}", "{n}"):
+        words = words.replace(place, "")
+    return audio, audio + 1 + -(-len(words) // LETTERS)

@@ -1,0 +1,268 @@
+"""A model on a device, precision by precision: the sums behind `alm plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from alm import targets
+from alm.artifacts.manifest import Manifest, Part
+from alm.devices import Device
+from alm.errors import BadArtifacts, BadOption
+from alm.plan import estimate
+from alm.plan.estimate import Heard
+from alm.target import Stored
+
+PROGRAM = 0.95e9  # bytes of a process with CUDA and an engine, without weights
+WORKING = 1.17  # bytes of a running engine for each byte of weights: work space, activations
+MEMORY_ERROR = 0.05
+SMALL = 0.25e9  # bytes a token; the smallest model with published figures reads twice that
+SMALL_ERROR = 0.5
+SLOWER = 2  # times as long as in float16: TF32, in which a GPU computes float32, has half the rate
+HALF = "float16"  # of the KV cache in every precision of TensorRT's targets but fp32
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A precision of the decoder, and how it and the parts before it are stored."""
+
+    precision: str  # as the exporter takes it
+    stored: Stored  # the decoder
+    encoders: str
+    encoder_weight: float  # bytes
+    cache: str = HALF  # dtype of the KV cache
+
+
+def fits(load: float, run: float, usable: float) -> str:
+    """Whether so many bytes fit: "yes", "no", or "tight" where it hangs on loading or the error."""
+    if run > usable:
+        return "no"
+    return "yes" if max(load, run) * (1 + MEMORY_ERROR) <= usable else "tight"
+
+
+class Planned:
+    """A model on a device."""
+
+    def __init__(
+        self,
+        said: Manifest,
+        folder: Path,
+        device: Device,
+        seconds: tuple[float, ...],
+        context: int = 0,
+    ) -> None:
+        """See `plan.predict`."""
+        decoders = said.with_role("decoder")
+        if not decoders:
+            raise BadArtifacts(
+                f"{folder} holds no decoder to plan for; export it with: "
+                f"python export.py --model M --part all --out {folder}"
+            )
+        self.said, self.folder, self.device, self.seconds = said, folder, device, seconds
+        self.decoder: Part = decoders[0]
+        before = [part for part in said.parts if part.role not in ("decoder", "table")]
+        self.heard: list[Heard] = [estimate.heard(part) for part in before]
+        self.layers, self.head = estimate.decoder_weights(self.decoder, said.dimensions)
+        self.window = said.audio["window_samples"] / said.audio["rate"]  # seconds
+        self.audio_tokens, self.prompt_tokens = estimate.prompt_tokens(said, max(seconds))
+        most = int(said.dimensions["context"])
+        if context > most:
+            raise BadOption(f"--context {context} is beyond the model's {most}")
+        self.context = context or min(self.prompt_tokens + self._default("max_new_tokens"), most)
+
+    def _default(self, name: str) -> int:
+        value = self.said.generation.get(name)
+        return value if isinstance(value, int) and value > 0 else 1
+
+    def about(self) -> dict[str, Any]:
+        """The model, whatever its precision; of the cache, what it takes in float16."""
+        cache = estimate.cache(self.decoder, 1, "float16")
+        return {
+            "folder": str(self.folder),
+            "family": self.said.family,
+            "decoder_weights": round(self.layers + self.head),
+            "other_weights": round(sum(each.weights for each in self.heard)),
+            "window_seconds": self.window,
+            "audio_tokens": self.audio_tokens,
+            "prompt_tokens": self.prompt_tokens,
+            "context": self.context,
+            "cache_per_token": cache,
+            "cache_per_second": cache * self.audio_tokens / self.window,
+        }
+
+    # --- by precision
+
+    @cached_property
+    def own(self) -> Choice:
+        """What lies in the folder."""
+        others = [each for each in self.heard if each.part.role != "frontend"]
+        names = "/".join(sorted({each.part.precision or "fp32" for each in others})) or "-"
+        total = sum(each.weights for each in others)
+        stored = self.decoder.bytes / (self.layers + self.head)
+        return Choice(
+            self.decoder.precision or "fp32",
+            Stored(stored, stored),
+            names,
+            sum(each.part.bytes for each in others) / total if total else 0.0,
+            estimate.cache_dtype(self.decoder),
+        )
+
+    @cached_property
+    def offered(self) -> list[Choice]:
+        """What can be exported and built for the device."""
+        found: dict[str, Choice] = {}
+        for goal in map(targets.find, self.device.targets):
+            encoders = goal.AUTO["encoder"]
+            weight = goal.PRECISIONS[encoders].layers
+            for name, stored in goal.PRECISIONS.items():
+                cache = "float32" if stored.layers == 4 else HALF
+                found.setdefault(name, Choice(name, stored, encoders, weight, cache))
+        return list(found.values())
+
+    def choices(self) -> list[Choice]:
+        """What lies in the folder, then what else can be built for the device."""
+        own = (self.own.precision, self.own.encoders)
+        return [self.own, *(c for c in self.offered if (c.precision, c.encoders) != own)]
+
+    def buildable(self, choice: Choice) -> bool:
+        """Whether a target of the device takes every lever of its precisions."""
+        names = {*choice.precision.split("+"), *choice.encoders.split("/")}
+        single = {lever for name in names for lever in name.split("+")} - {"-"}
+        return any(single <= set(targets.find(name).PRECISIONS) for name in self.device.targets)
+
+    def choice(self, choice: Choice) -> dict[str, Any]:
+        """A row of the plan: bytes, milliseconds, and whether it fits."""
+        device, decoder = self.device, self._decoder_bytes(choice)
+        parts = [self._bytes(each, choice) for each in self.heard]
+        row = estimate.cache(self.decoder, self.context, choice.cache)
+        cache = row * self._default("num_beams")
+        weights = decoder + sum(parts)
+        load = PROGRAM + weights + max([decoder, *parts])
+        run = PROGRAM + WORKING * weights + cache
+        step = device.step(decoder + row)
+        error = max(device.step_error, SMALL_ERROR) if decoder < SMALL else device.step_error
+        return {
+            "precision": choice.precision,
+            "encoders": choice.encoders,
+            "cache": choice.cache,
+            "own": choice is self.own,
+            "buildable": self.buildable(choice),
+            "weights": weights,
+            "decoder_bytes": decoder,
+            "cache_bytes": cache,
+            "cache_per_second": row / self.context * self.audio_tokens / self.window,
+            "load": load,
+            "run": spread(run, MEMORY_ERROR),
+            "fits": fits(load, run, device.usable),
+            "per_token": spread(step, error),
+            "tokens_per_second": {
+                "value": 1e3 / step,
+                "least": 1e3 / (step * (1 + error)),
+                "most": 1e3 / (step * (1 - error)),
+            },
+            "clips": [self._clip(length, choice) for length in self.seconds],
+        }
+
+    def _decoder_bytes(self, choice: Choice) -> float:
+        return self.layers * choice.stored.layers + self.head * choice.stored.head
+
+    def _bytes(self, each: Heard, choice: Choice) -> float:
+        own = choice is self.own
+        return float(each.part.bytes) if own else each.bytes_as(choice.encoder_weight)
+
+    def _clip(self, seconds: float, choice: Choice) -> dict[str, Any]:
+        """Until the first token of a clip, or of its first window if it has several."""
+        device, decoder = self.device, self._decoder_bytes(choice)
+        _, tokens = estimate.prompt_tokens(self.said, seconds)
+        slower = SLOWER if choice.stored.layers > 3 else 1
+        operations = 2 * self.layers * tokens * slower
+        prompt = device.prompt(decoder, operations, int4=choice.stored.layers < 2)
+        encoders = sum(self._encoder(each, seconds, choice) for each in self.heard)
+        error = encoders * device.encoder_error + prompt * device.prompt_error
+        return {
+            "seconds": seconds,
+            "windows": max(1, -int(-seconds // self.window)),
+            "encoders": spread(encoders, device.encoder_error),
+            "prompt": spread(prompt, device.prompt_error),
+            "first_token": spread(encoders + prompt, error / (encoders + prompt)),
+        }
+
+    def _encoder(self, each: Heard, seconds: float, choice: Choice) -> float:
+        wide = choice is self.own and each.wide and each.part.role != "frontend"
+        operations = self._operations(each, seconds) * (SLOWER if wide else 1)
+        return self.device.encode(self._bytes(each, choice), operations)
+
+    def _operations(self, each: Heard, seconds: float) -> float:
+        return estimate.operations(each, estimate.sizes(self.said, seconds))
+
+    # --- for all of them
+
+    def parts(self) -> list[dict[str, Any]]:
+        """Every part before the decoder, as it is offered, for each clip."""
+
+        def clip(each: Heard, seconds: float) -> dict[str, Any]:
+            took = self._encoder(each, seconds, self.offered[0])
+            return {
+                "seconds": seconds,
+                "operations": self._operations(each, seconds),
+                "ms": spread(took, self.device.encoder_error),
+            }
+
+        return [
+            {
+                "part": each.part.name,
+                "weights": round(each.weights),
+                "clips": [clip(each, seconds) for seconds in self.seconds],
+            }
+            for each in self.heard
+        ]
+
+    def notes(self) -> list[str]:
+        """What a reader must know."""
+        return list(self._notes())
+
+    def _notes(self) -> Iterator[str]:
+        yield f"{self.device.title}: {self.device.source}"
+        if self.device.remark:
+            yield self.device.remark
+        yield (
+            "every time here is predicted and none was measured: an engine of alm build is taken "
+            "to be as fast as the one of those figures; on the device, alm bench measures"
+        )
+        if not self.buildable(self.own):
+            yield (
+                f"what lies in the folder ({self.own.precision}, encoders {self.own.encoders}) is "
+                f"not for TensorRT on this device; export it again with --target "
+                f"{self.device.targets[-1]} --precision auto, or run it there with ONNX Runtime, "
+                "whose speed is not predicted"
+            )
+        if min(self._decoder_bytes(choice) for choice in self.choices()) < SMALL:
+            yield (
+                "this model is smaller than any with published figures: launching, not reading, "
+                "takes its time, and the encoders' milliseconds leave that out"
+            )
+        if not self.heard:
+            yield "the folder holds no encoders: their bytes and milliseconds are left out"
+        beams = self._default("num_beams")
+        if beams > 1:
+            port = self.decoder.inputs.get("inputs_embeds")
+            alone = port is not None and port.axes[:1] == (1,)
+            way = "one by one, so that" if alone else "at once;"
+            times = f"a token takes {beams} times as long" if alone else "memory counts them all"
+            yield (
+                f"the model's default is {beams} beams, which are run {way} {times}; "
+                "tokens a second are those of --num-beams 1"
+            )
+        if max(self.seconds) > self.window:
+            yield (
+                f"clips beyond {self.window:g} s are heard window after window, each with its own "
+                "answer: the first token is that of the first window"
+            )
+
+
+def spread(value: float, error: float) -> dict[str, float]:
+    """A value with its error bar, a share of it."""
+    return {"value": value, "least": value * (1 - error), "most": value * (1 + error)}

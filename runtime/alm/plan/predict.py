@@ -1,0 +1,79 @@
+"""Will a model fit a device, and how fast will it be: predicted from the manifest alone.
+
+The formulas, where they come from and what the error bars mean: docs/plan.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from alm import devices
+from alm.artifacts import manifest
+from alm.errors import BadOption
+from alm.plan.planner import Planned
+from alm.version import __version__
+
+SECONDS = (10.0, 30.0)
+LEAST, LONGEST = 0.01, 24 * 3600.0  # seconds of a clip
+
+
+def predict(
+    folder: Path, device: str, seconds: Sequence[float] = SECONDS, context: int = 0
+) -> dict[str, Any]:
+    """What a model will need on a device and how fast it will be there.
+
+    Args:
+        folder: what export.py wrote; only its manifest is read.
+        device: one of `devices.known()`.
+        seconds: lengths of clips.
+        context: positions in the cache when a token is timed and memory is counted; 0 is the prompt
+            and the longest answer.
+
+    Returns:
+        Plain data: device, model, choices (that of the folder first, then each precision that can
+        be built for the device), parts (those before the decoder, as they are offered), notes.
+        Times are milliseconds and predicted, sizes bytes; what has an error bar is an object of
+        `value`, `least` and `most`.
+
+    Raises:
+        UnknownName, BadOption: no such device, a context beyond the model's.
+        MissingFile, BadArtifacts: no manifest, or one that says too little.
+    """
+    known = devices.device(device)
+    said = manifest.load(folder)
+    manifest.check_run(said, folder)
+    made = Planned(said, folder, known, tuple(seconds), context)
+    choices = [made.choice(choice) for choice in made.choices()]
+    return {
+        "format": "alm-plan",
+        "format_version": 1,
+        "alm_edge": __version__,
+        "device": {
+            "name": device,
+            "title": known.title,
+            "memory": known.memory,
+            "usable": known.usable,
+            "source": known.source,
+            "targets": list(known.targets),
+        },
+        "model": made.about(),
+        "choices": choices,
+        "parts": made.parts(),
+        "notes": made.notes(),
+    }
+
+
+def read_seconds(words: str) -> tuple[float, ...]:
+    """Lengths of clips as a command line has them, "10,30"; BadOption when they are none."""
+    try:
+        found = tuple(float(word) for word in words.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(LEAST <= number <= LONGEST for number in found):
+        raise BadOption(
+            f"--seconds wants numbers from {LEAST:g} to {LONGEST:g} with commas between them, "
+            f"not {words!r:.80}"
+        )
+    return found

@@ -1,0 +1,160 @@
+"""What every engine offers: a graph is run on arrays, and some outputs may stay with the engine."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from alm.host.processor import check_threads
+from alm.ports import Port
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How to open a graph."""
+
+    provider: str = "cpu"
+    threads: int = 0  # 0: the engine's own choice
+    lean: bool = False  # a graph that is run now and then: little is kept between two runs
+    halves: bool = False  # weights of 16 bits: on a CPU they are widened when they are needed
+
+    def __post_init__(self) -> None:
+        """Refuse, with BadOption, more threads than could help: each takes memory at once."""
+        check_threads(self.threads)
+
+
+class Kept:
+    """A tensor that stays with the engine, good as a feed of the session that gave it."""
+
+
+Feed = np.ndarray | Kept
+
+
+class Session(ABC):
+    """One graph, opened by one engine."""
+
+    inputs: dict[str, Port]
+    outputs: dict[str, Port]
+    # Whether the engine works in the memory of the arrays that it was given to hold: then whoever
+    # has those arrays may read and change them between two runs.
+    in_place: bool = False
+
+    @abstractmethod
+    def run(
+        self, feeds: Mapping[str, Feed], keep: Mapping[str, Kept | None] | None = None
+    ) -> dict[str, Any]:
+        """All outputs by name: arrays, but handles for the names in `keep`.
+
+        A name in `keep` may map to the handle that the output is to be written into, which may be
+        the one that goes in: that is a cache updated in place.
+        """
+
+    @abstractmethod
+    def hold(self, array: np.ndarray) -> Kept:
+        """Hand an array to the engine."""
+
+    @abstractmethod
+    def fetch(self, kept: Kept) -> np.ndarray:
+        """The array behind a handle; it may share memory with it."""
+
+
+@dataclass
+class Rows(Kept):
+    """One handle a row."""
+
+    rows: list[Kept]
+
+
+class RowByRow(Session):
+    """A graph whose batch is fixed to 1, run once a row: what a batch would give, in its time."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.inputs, self.outputs = session.inputs, session.outputs
+        self.in_place = session.in_place
+
+    def run(
+        self, feeds: Mapping[str, Feed], keep: Mapping[str, Kept | None] | None = None
+    ) -> dict[str, Any]:
+        """See `Session.run`."""
+        keep = keep or {}
+        rows = max(len(f.rows) if isinstance(f, Rows) else len(_array(f)) for f in feeds.values())
+
+        def row(feed: Feed | None, i: int) -> Any:
+            if feed is None:
+                return None
+            return feed.rows[i] if isinstance(feed, Rows) else _array(feed)[i : i + 1]
+
+        results = [
+            self._session.run(
+                {name: row(feed, i) for name, feed in feeds.items()},
+                {name: row(place, i) for name, place in keep.items()},
+            )
+            for i in range(rows)
+        ]
+        return {
+            name: Rows([r[name] for r in results])
+            if name in keep
+            else np.concatenate([r[name] for r in results])
+            for name in self.outputs
+        }
+
+    def hold(self, array: np.ndarray) -> Rows:
+        """See `Session.hold`."""
+        return Rows([self._session.hold(array[i : i + 1]) for i in range(len(array))])
+
+    def fetch(self, kept: Kept) -> np.ndarray:
+        """See `Session.fetch`."""
+        assert isinstance(kept, Rows)
+        return np.concatenate([self._session.fetch(row) for row in kept.rows])
+
+
+class OneRowChunks(Session):
+    """A decoder that takes several rows at once, unless several tokens of them meet a past.
+
+    ONNX Runtime's GroupQueryAttention is made so. Such a chunk is run row by row, each in its own
+    rows of the caches.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session, self._rows = session, RowByRow(session)
+        self.inputs, self.outputs = session.inputs, session.outputs
+        self.in_place = session.in_place
+
+    def run(
+        self, feeds: Mapping[str, Feed], keep: Mapping[str, Kept | None] | None = None
+    ) -> dict[str, Any]:
+        """See `Session.run`."""
+        keep = keep or {}
+        past = _array(feeds["past_lengths"])
+        if len(past) == 1 or _array(feeds["inputs_embeds"]).shape[1] == 1 or not past.any():
+            return self._session.run(feeds, keep)
+        apart = {n: self._apart(f) if isinstance(f, Kept) else f for n, f in feeds.items()}
+        places = {n: self._apart(p) if p and self.in_place else None for n, p in keep.items()}
+        made = self._rows.run(apart, places)
+        if self.in_place:  # written where the whole lies
+            return made | {
+                name: place or self._session.hold(self._rows.fetch(made[name]))
+                for name, place in keep.items()
+            }
+        return made | {name: self._session.hold(self._rows.fetch(made[name])) for name in keep}
+
+    def _apart(self, kept: Kept) -> Rows:
+        return self._rows.hold(self._session.fetch(kept))
+
+    def hold(self, array: np.ndarray) -> Kept:
+        """See `Session.hold`."""
+        return self._session.hold(array)
+
+    def fetch(self, kept: Kept) -> np.ndarray:
+        """See `Session.fetch`."""
+        return self._session.fetch(kept)
+
+
+def _array(feed: Feed) -> np.ndarray:
+    assert isinstance(feed, np.ndarray)
+    return feed

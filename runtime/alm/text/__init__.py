@@ -1,0 +1,1 @@
+"""Prompts, tasks, tokens and the text that is made of them."""

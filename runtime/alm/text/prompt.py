@@ -1,0 +1,212 @@
+"""A user's words and clips as the model was trained to see them: token ids around the audio."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from alm.errors import BadArtifacts, BadPrompt
+from alm.text.tasks import checked, task
+
+MARK = "<audio>"  # in a user's words: here stands the next clip
+CLIPS, WORDS, NUMBER = "{clips}", "{}", "{n}"  # in the manifest's templates
+# What a family's original strips of white space: nothing, a user's whole words, each text between
+# clips, or the turn's content, where white space beside a clip is inside and stays.
+TRIMS = AS_IS, WHOLE, PARTS, CONTENT = "", "words", "parts", "content"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One turn: token ids before, between and after its clips, so one list more than clips."""
+
+    pieces: list[list[int]]
+    joined: bool  # answers to consecutive windows of one recording read on
+
+
+class Prompter:
+    """Turns a task's name or free text into the token ids around the audio.
+
+    The manifest's `prompt` says how: `start` opens a conversation, `turn` holds the clips (unless
+    the words say where they go) and the words, `clip` is what stands around the `placeholder` of a
+    clip's embeddings, and `end` closes an answer that another turn follows. A task may have a turn
+    of its own in `turns`.
+
+    A user's words are encoded as they are, white space included, but for what `trim` says that the
+    original strips (one of `TRIMS`). A control token that is spelled in them becomes that token, as
+    transformers' tokenizers have it; where the manifest says `literal`, the words are encoded apart
+    from the turn and such a spelling stays text, as mistral-common has it.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, prompt: Mapping[str, Any], tokens: Mapping[str, Any]
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.start: str = prompt.get("start", "")
+        self.end: str = prompt.get("end", "")
+        self.turn: str = prompt["turn"]
+        self.turns: dict[str, str] = prompt.get("turns", {})
+        self.clip: str = prompt["clip"]
+        self.placeholder: str = prompt["placeholder"]
+        self.tasks: dict[str, str] = prompt["tasks"]
+        self.joined = frozenset(each.strip() for each in prompt.get("joined", ()))
+        self.literal: bool = prompt.get("literal", False)
+        self.trim: str = prompt.get("trim", AS_IS)
+        self.bos = tokens.get("bos")
+        # transformers' `generate` was given ids, so that penalties and n-grams see the prompt.
+        self.by_ids: bool = tokens.get("penalize_prompt", False)
+        for turn in (self.turn, *self.turns.values()):
+            if turn.count(CLIPS) != 1 or turn.count(WORDS) != 1:
+                raise BadArtifacts(
+                    f"the manifest's prompt turn {turn!r:.80} wants one {CLIPS} and one {WORDS}"
+                )
+        if not self.placeholder or self.clip.count(self.placeholder) != 1:
+            raise BadArtifacts("the manifest's prompt clip lacks its one placeholder")
+
+    def build(
+        self,
+        query: str,
+        clips: int = 1,
+        heard: int = 0,
+        first: bool = True,
+        verbatim: bool = False,
+    ) -> Prompt:
+        """Token ids of a turn about `clips` clips.
+
+        What stands between two clips is tokenized on its own and without special tokens, as models
+        with audio in the middle of a prompt are trained; the BOS token is put in front of the
+        first turn when there is one.
+
+        Args:
+            query: a task's name or free text, in which each `<audio>` is the place of a clip; where
+                there is none, the clips go where the model's own turn has them.
+            clips: how many clips are in this turn.
+            heard: how many were in the turns before it.
+            first: whether no turn was before it.
+            verbatim: take `query` as text, even where it is a task's name or nearly one.
+
+        Raises:
+            BadPrompt: empty, no text, it holds the placeholder itself, or marks for more or fewer
+                clips.
+            UnknownName: one word that is nearly a task's name.
+        """
+        name = None if verbatim else task(checked(query), self.tasks)
+        words = checked(query) if name is None else self.tasks[name]
+        own = name is None  # the user's own words, not the manifest's
+        self._check(words, clips, own)
+        turn = self.turn if name is None else self.turns.get(name, self.turn)
+        pieces: list[list[int]] = []
+        plain = self.start if first else self.end  # not yet encoded
+        number = heard
+        ids: list[int] = []
+        for text, users in self._slots(turn, words, clips, own):
+            if text is None:
+                number += 1
+                before, after = self.clip.replace(NUMBER, str(number)).split(self.placeholder)
+                pieces.append(ids + self._ids(plain + before))
+                ids, plain = [], after
+            elif users and self.literal:
+                ids, plain = ids + self._ids(plain) + self._literal_ids(text), ""
+            else:
+                plain += text
+        pieces.append(ids + self._ids(plain))
+        if first and self.bos is not None:
+            pieces[0].insert(0, int(self.bos))
+        return Prompt(pieces, words.strip() in self.joined)
+
+    def ids(self, prompt: Prompt, clips: Sequence[np.ndarray]) -> list[int]:
+        """All ids of a turn with clips [n, hidden], a placeholder for each of their embeddings.
+
+        Only models that are `by_ids` have a placeholder that is one token.
+        """
+        held = self._ids(self.placeholder)[:1]
+        made = list(prompt.pieces[0])
+        for clip, piece in zip(clips, prompt.pieces[1:], strict=True):
+            made += held * len(clip) + list(piece)
+        return made
+
+    def _check(self, words: str, clips: int, own: bool) -> None:
+        marks = words.count(MARK)
+        if not words.replace(MARK, "").strip() and (marks == 0 or not clips):
+            raise BadPrompt(f"the prompt is empty; say what to do, or one of: {self._names()}")
+        literal = own and self.literal
+        if not literal and self.placeholder in words.replace(MARK, ""):
+            raise BadPrompt(f"the prompt may not hold {self.placeholder}, the audio's own place")
+        if marks and marks != clips:
+            raise BadPrompt(
+                f"the prompt has places for {marks} clips ({MARK}), and {clips} are given"
+            )
+
+    def _slots(
+        self, turn: str, words: str, clips: int, own: bool
+    ) -> Iterator[tuple[str | None, bool]]:
+        """The turn's texts in their order and whether they are the user's; None is a clip."""
+        content = interleaved(words.strip() if self.trim == WHOLE else words)
+        marked = len(content) > 1
+        beside = clips > 0 and not marked and CLIPS + WORDS in turn
+        if own:
+            content = trimmed([None, *content] if beside else content, self.trim)[beside:]
+        for each in re.split(f"({re.escape(CLIPS)}|{re.escape(WORDS)})", turn):
+            if each == CLIPS:
+                yield from [(None, False)] * (0 if marked else clips)
+            elif each == WORDS:
+                before: str | None = ""
+                for text in content:
+                    # A clip that ends in a space needs no second one.
+                    spaced = text is not None and before is None and self.clip.endswith(" ")
+                    yield (text.removeprefix(" ") if spaced and text else text), own
+                    before = text
+            else:
+                yield each, False
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False).ids if text else []
+
+    def _literal_ids(self, text: str) -> list[int]:
+        """Ids of a text whose spelled control tokens stay text."""
+        spelled = any(token in text for token in self._controls)
+        tokenizer = self._plain_tokenizer if spelled else self.tokenizer
+        return tokenizer.encode(text, add_special_tokens=False).ids
+
+    @cached_property
+    def _controls(self) -> list[str]:
+        added = self.tokenizer.get_added_tokens_decoder().values()
+        return [token.content for token in added if token.special]
+
+    @cached_property
+    def _plain_tokenizer(self) -> Tokenizer:
+        # A copy: the switch cannot be thrown while another thread uses the tokenizer.
+        copied = Tokenizer.from_str(self.tokenizer.to_str())
+        copied.encode_special_tokens = True
+        return copied
+
+    def _names(self) -> str:
+        return ", ".join(sorted(self.tasks))
+
+
+def interleaved(words: str) -> list[str | None]:
+    """The words' texts with None where a mark stands between them."""
+    first, *rest = words.split(MARK)
+    return [first, *(each for text in rest for each in (None, text))]
+
+
+def trimmed(content: Sequence[str | None], how: str) -> list[str | None]:
+    """A turn's texts, None where a clip is, without the white space that `how` (of TRIMS) names."""
+    found = list(content)
+    if how == PARTS:
+        return [text and text.strip() for text in found]
+    texts = [i for i, text in enumerate(found) if text is not None]
+    if how == WHOLE and texts:
+        ends = texts[0], texts[-1]
+    else:
+        ends = (0, len(found) - 1) if how == CONTENT and found else (-1, -1)
+    if ends[0] >= 0 and (first := found[ends[0]]) is not None:
+        found[ends[0]] = first.lstrip()
+    if ends[1] >= 0 and (last := found[ends[1]]) is not None:
+        found[ends[1]] = last.rstrip()
+    return found

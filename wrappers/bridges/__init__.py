@@ -1,0 +1,1 @@
+"""States to embeddings of the LLM. A file is a bridge."""

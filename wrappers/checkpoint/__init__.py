@@ -1,0 +1,1 @@
+"""What families share: readers of folders, configs, weights, tokenizers and adapters."""

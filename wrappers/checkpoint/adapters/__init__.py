@@ -1,0 +1,1 @@
+"""Adapters (LoRA and its kin): read, checked and merged."""

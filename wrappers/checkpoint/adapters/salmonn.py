@@ -1,0 +1,76 @@
+"""The adapters in SALMONN's .pth, on the LLM and on Whisper, with the settings that say how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from alm.errors import BadCheckpoint
+from wrappers.checkpoint.adapters import contract, peft_folder
+from wrappers.checkpoint.adapters.contract import Adapter
+
+# config.yaml's key -> peft's name of it.
+NAMES = {
+    "lora_rank": "r",
+    "lora_alpha": "lora_alpha",
+    "use_rslora": "use_rslora",
+    "use_dora": "use_dora",
+    "lora_rank_pattern": "rank_pattern",
+    "lora_alpha_pattern": "alpha_pattern",
+    "lora_target_modules": "target_modules",
+}
+ORIGINAL = {"r": 8, "lora_alpha": 32}  # of the original's code, for its LoRA on the LLM
+
+
+def read(
+    tensors: Mapping[str, Tensor], settings: Mapping[str, Any], prefix: str, pth: str, file: Path
+) -> Adapter | None:
+    """The adapter that these tensors of the .pth are, None where there are none.
+
+    Args:
+        settings: the model section of config.yaml.
+        prefix: before the keys that are about this adapter: "" or "whisper_".
+        pth: the .pth, beside which an adapter_config.json may say more than config.yaml does.
+        file: config.yaml.
+
+    Raises:
+        BadCheckpoint: an adapter nobody knows, or settings that are missing or contradict.
+    """
+    found = contract.read(tensors, {}, pth)
+    if found is None:
+        return None
+    own = {peft: settings[prefix + key] for key, peft in NAMES.items() if prefix + key in settings}
+    beside = Path(pth).parent
+    if not prefix and peft_folder.is_beside(beside):
+        more = peft_folder.settings(beside / peft_folder.CONFIG, found.kind)
+        if differing := [k for k in own if k in more and own[k] != more[k]]:
+            raise BadCheckpoint(
+                f"{file} and {beside / peft_folder.CONFIG} beside the .pth differ in "
+                f"{', '.join(differing)}; keep one of the two"
+            )
+        return replace(found, settings=more)
+    labels = {"r": f"{prefix}lora_rank"}
+    if found.kind.peft_type == "LORA":
+        usual = ORIGINAL if not prefix else {}
+        return replace(found, settings=_complete(usual | own, prefix, file) | {"names": labels})
+    if found.kind.peft_type == "VBLORA":
+        return replace(found, settings={"topk": settings.get("vblora_topk", 2)})
+    if found.kind.peft_type == "HRA":
+        return replace(found, settings={"apply_GS": settings.get("hra_apply_GS", False)})
+    if found.kind.peft_type == "IA3":
+        return found
+    own = _complete(own, prefix, file)
+    return replace(found, settings=own | {"alpha": own["lora_alpha"], "names": labels})
+
+
+def _complete(own: Mapping[str, Any], prefix: str, file: Path) -> dict[str, Any]:
+    if "lora_alpha" not in own:
+        raise BadCheckpoint(
+            f"{file} does not say `{prefix}lora_alpha`, which scales the adapter and is in no "
+            "other file; say it in the model section"
+        )
+    return dict(own)

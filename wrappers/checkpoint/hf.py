@@ -1,0 +1,197 @@
+"""A Hugging Face folder of a Whisper-like tower, a projector and an LLM, taken apart.
+
+What differs from family to family stands in the family's file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from alm.errors import BadCheckpoint
+from wrappers import Checkpoint, Wrapper
+from wrappers.bridges.projector import Projector
+from wrappers.checkpoint import llm_files
+from wrappers.checkpoint.adapters import adapter_faults, merging
+from wrappers.checkpoint.hf_files import BRIDGE, LLM, TOWER, Files
+from wrappers.checkpoint.llm_files import TABLE
+from wrappers.checkpoint.text import tokenizer_files
+from wrappers.checkpoint.weights.fit import faults, unknown
+from wrappers.checkpoint.weights.hollow import attach, hollow
+from wrappers.checkpoint.weights.tensors import Weights
+from wrappers.encoders import whisper
+from wrappers.frontends.mel import RATE
+from wrappers.layers.decoder import Decoder
+
+
+class Folder(Files):
+    """The checkpoint taken apart; a family says what is not alike in all."""
+
+    pooled = False  # whether the tower masks padding and averages pairs of frames
+    bridge: dict[str, str]  # a projector's layer -> its name in the checkpoint
+
+    def build_projector(self) -> Projector:
+        """The projector that the config describes, without weights."""
+        raise NotImplementedError
+
+    def mel(self, dialect: str) -> Wrapper:
+        """The front end."""
+        raise NotImplementedError
+
+    def prompt(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        """What the manifest says of prompts."""
+        raise NotImplementedError
+
+    def whisper(self, dialect: str) -> Wrapper:
+        part = hollow(lambda: whisper.build(self.whisper_config, dialect, pooled=self.pooled))
+        return attach(part, self.adapted.under(TOWER))
+
+    def projector(self, dialect: str) -> Wrapper:
+        ours = Weights(self.weights.where)
+        theirs = self.adapted.under(BRIDGE)
+        part = hollow(self.build_projector)
+        for layer, name in self.bridge.items():
+            for kind in ("weight", "bias"):
+                if f"{name}.{kind}" in theirs:
+                    read = partial(theirs.__getitem__, f"{name}.{kind}")
+                    ours.add(f"{layer}.{kind}", theirs.shapes[f"{name}.{kind}"], read)
+        return attach(part, ours)
+
+    def decoder(self, dialect: str) -> Wrapper:
+        part = attach(hollow(lambda: Decoder(self.spec, dialect)), self.adapted.under(LLM))
+        if self.adapter:
+            weights = self.weights.under(LLM)
+            own = self.adapter.under(LLM)
+            part.merge_error = llm_files.merge_error(part, self.spec, weights, own)
+        return part
+
+    def embedding(self) -> Tensor:
+        """The table [vocab, hidden] as the LLM uses it."""
+        return llm_files.scaled(self.adapted[LLM + TABLE], self.spec)
+
+    @cached_property
+    def adapted(self) -> Weights:
+        """The weights with the adapter beside them, if there is one, merged in as they are read."""
+        if not self.adapter:
+            return self.weights
+        return merging.merged(self._whole(lambda build: build()), self.weights, self.adapter)
+
+    # --- the whole
+
+    def check(self) -> None:
+        """Name everything that is missing, misshapen, unknown or does not fit, at once.
+
+        Raises:
+            BadCheckpoint: there is something.
+        """
+        wrong: list[str] = []
+
+        def tried(build: Callable[[], nn.Module]) -> nn.Module:
+            try:
+                return build()
+            except BadCheckpoint as error:
+                wrong.append(str(error))
+                return nn.Module()
+
+        whole = self._whole(tried)
+        try:
+            _ = self.window_samples
+        except BadCheckpoint as error:
+            wrong += [] if str(error) in wrong else [str(error)]
+        wrong += faults(whole, self.weights.shapes, self.weights.where)
+        if not wrong:  # else they say why more is unknown, or why an adapter does not fit
+            wrong += unknown(self.weights, whole.state_dict(), llm_files.UNUSED)
+        if not wrong and self.adapter:
+            wrong += adapter_faults.faults(whole, self.adapter)
+        if wrong:
+            raise BadCheckpoint("; ".join(dict.fromkeys(wrong)))
+
+    def _whole(self, tried: Callable[[Callable[[], nn.Module]], nn.Module]) -> nn.Module:
+        """All modules under their published names, without memory."""
+        with torch.device("meta"):
+            parts = {
+                TOWER[:-1]: tried(lambda: whisper.build(self.whisper_config)),
+                BRIDGE[:-1]: tried(self._named_projector),
+                LLM[:-1]: tried(lambda: llm_files.with_table(self.spec)),
+            }
+        return nn.ModuleDict(parts)
+
+    def _named_projector(self) -> nn.Module:
+        part = self.build_projector()
+        return nn.ModuleDict({name: part.get_submodule(our) for our, name in self.bridge.items()})
+
+    def checkpoint(
+        self, *, audio_tokens: Callable[[], int], least_samples: int, long: str
+    ) -> Checkpoint:
+        """The checkpoint taken apart; nothing large is read before its part is asked for.
+
+        Args:
+            audio_tokens: embeddings of a whole window, asked when the config is known to be right.
+            least_samples: to which shorter clips are padded with silence.
+            long: `each` or `joined`, as a clip of more than one window is heard.
+        """
+        self.check()
+        text = tokenizer_files.tokenizer_json(self.path, [])
+        tokenizer = Tokenizer.from_str(text)
+        spec, prompt = self.spec, self.prompt(tokenizer)
+        return Checkpoint(
+            family=self.family,
+            parts={
+                "mel": self.mel,
+                "whisper": self.whisper,
+                "projector": self.projector,
+                "decoder": self.decoder,
+            },
+            embedding=self.embedding,
+            tokenizer_json=text,
+            prompt=prompt,
+            tokens=self.tokens(tokenizer, prompt["start"]),
+            generation=self.generation(),
+            audio={
+                "rate": RATE,
+                "channel": "mean",
+                "least_samples": least_samples,
+                "window_samples": self.window_samples,
+                "long": long,
+            },
+            dimensions=llm_files.dimensions(spec) | {"audio_tokens": audio_tokens()},
+            source={
+                "config": self.file.name,
+                "llm": spec.config.model_type,
+                "adapter": self.adapter.kind.name if self.adapter else "none",
+                "fingerprint": self.fingerprint(),
+            },
+            notes=self._notes(),
+        )
+
+    def _notes(self) -> tuple[str, ...]:
+        """What was found, for the person who exports."""
+        notes: list[str] = []
+        if self.adapter:
+            notes.append(f"the {self.adapter.kind.name} in {self.adapter.where} is merged")
+        if kinds := self.kinds():
+            counts = " and ".join(f"{count} weights in {kind}" for kind, count in kinds.items())
+            notes.append(
+                f"{self.path} is quantized by bitsandbytes ({counts}): they are dequantized as "
+                "they are read, and exported in the precision asked for"
+            )
+        return tuple(notes)
+
+    def placeholder(self, tokenizer: Tokenizer, number: int | None) -> str:
+        """The token of the config that stands for a clip's embeddings, as text.
+
+        Raises:
+            BadCheckpoint: the tokenizer does not know it, or not as one token.
+        """
+        text = None if number is None else tokenizer.id_to_token(number)
+        if text is None or tokenizer.encode(text, add_special_tokens=False).ids != [number]:
+            raise BadCheckpoint(
+                f"{self.file} says that token {number} stands for audio, and the tokenizer beside "
+                f"it has {text!r} there, which is no special token"
+            )
+        return text

@@ -1,0 +1,155 @@
+"""The Hugging Face folder of an LLM: its spec, weights and decoder, and what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig
+
+from alm.errors import BadCheckpoint, UnknownName
+from wrappers import pick_role
+from wrappers.checkpoint import limits
+from wrappers.checkpoint.adapters import merging
+from wrappers.checkpoint.adapters.contract import Adapter
+from wrappers.checkpoint.plain_files import REASON, read_json
+from wrappers.checkpoint.weights import fit, nf4
+from wrappers.checkpoint.weights.hollow import attach, hollow
+from wrappers.checkpoint.weights.tensors import Weights
+from wrappers.layers import rope
+from wrappers.layers.decoder import Decoder
+from wrappers.layers.spec import Spec
+
+TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+UNUSED = (r"rotary_emb\.(original_)?inv_freq$",)  # computed; older transformers saved it
+
+
+def read_spec(folder: Path) -> Spec:
+    """The LLM that the folder's config.json describes.
+
+    Raises:
+        BadCheckpoint: a family nobody knows, or weights that are quantized in an unknown way.
+    """
+    file = folder / "config.json"
+    said = read_json(file)
+    limits.check(said, str(file))
+    try:
+        family = pick_role("llm", str(said.get("model_type", "")))
+    except UnknownName as error:
+        raise BadCheckpoint(f"{file} says model_type: {error}") from error
+    quantized = said.get("quantization_config")
+    if quantized and not nf4.described(quantized):
+        raise BadCheckpoint(
+            f"{file} describes quantised weights, and of those only bitsandbytes' 4-bit ones "
+            "are read (quant_method: bitsandbytes, load_in_4bit: true); give the folder of the "
+            "plain ones, they are quantised again on export"
+        )
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return family.spec(config)
+    except BadCheckpoint as error:
+        raise BadCheckpoint(f"{file}: {error}") from error
+    except Exception as error:  # transformers raises what its dataclasses raise
+        reason = " ".join(str(error).split())[:REASON] or type(error).__name__
+        raise BadCheckpoint(f"{file} describes no model: {reason}") from error
+
+
+def named(stored: Weights) -> Weights:
+    """What a folder holds, dequantized and under transformers' names."""
+    own = nf4.dequantized(stored)  # first: its pieces go by the folder's names
+    if not any(name.startswith("model.") for name in own.shapes):
+        own = own.above("model.", but=HEAD)  # saved from the bare model
+    return own
+
+
+def on_meta(spec: Spec) -> Decoder:
+    """The decoder without memory, for names and shapes."""
+    with torch.device("meta"):
+        return Decoder(spec, "decomposed")
+
+
+def with_table(spec: Spec) -> Decoder:
+    """The decoder with its embedding table, as checkpoints and adapters know it; no memory."""
+    with torch.device("meta"):
+        part = Decoder(spec, "decomposed")
+        part.model.embed_tokens = torch.nn.Embedding(spec.vocab, spec.hidden)
+    return part
+
+
+def faults(spec: Spec, weights: Weights) -> list[str]:
+    """All that is missing, misshapen or unknown: of the table, and of the decoder."""
+    shapes, want, wrong = dict(weights.shapes), (spec.vocab, spec.hidden), []
+    if (table := shapes.get(TABLE, ())) != want:
+        is_now = f"{list(table)} and not {list(want)}" if table else "missing"
+        wrong.append(f"{weights.where}: {TABLE} is {is_now}")
+    if spec.tied:
+        shapes[HEAD] = want
+    wrong += fit.faults(on_meta(spec), shapes, weights.where)
+    if wrong:  # which say why more is unknown
+        return wrong
+    return fit.unknown(weights, {*with_table(spec).state_dict(), HEAD}, UNUSED, "LLM")
+
+
+def with_head(spec: Spec, weights: Weights) -> Weights:
+    """The weights with a head: of a tied model it is the table."""
+    if not spec.tied or TABLE not in weights:
+        return weights
+    head = Weights(weights.where)
+    head.add(HEAD, weights.shapes[TABLE], lambda: weights[TABLE])
+    return weights.over(head)
+
+
+def adapted(spec: Spec, weights: Weights, adapter: Adapter | None) -> Weights:
+    """The weights with the adapter, if any, merged in as they are read; the table as well.
+
+    Raises:
+        BadCheckpoint: the adapter does not fit.
+    """
+    weights = with_head(spec, weights)
+    return merging.merged(with_table(spec), weights, adapter) if adapter else weights
+
+
+def decoder(spec: Spec, weights: Weights, dialect: str, adapter: Adapter | None) -> Decoder:
+    """The decoder, its head tied where the spec says so and the adapter, if any, merged in.
+
+    Raises:
+        BadCheckpoint: the adapter does not fit, or merging it changes more than rounding does.
+    """
+    part = attach(hollow(lambda: Decoder(spec, dialect)), adapted(spec, weights, adapter))
+    if adapter:
+        part.merge_error = merge_error(part, spec, with_head(spec, weights), adapter)
+    return part
+
+
+def merge_error(part: Decoder, spec: Spec, weights: Weights, adapter: Adapter) -> float | None:
+    """How far logits moved when the adapter was merged; None where it leaves the decoder alone.
+
+    Raises:
+        BadCheckpoint: further than rounding moves them.
+    """
+    own = adapter.under("", but=TABLE.removesuffix(".weight"))
+    if not own.sites:
+        return None
+    name = part.dialect.__name__.rpartition(".")[2]
+    before = merging.unmerged(hollow(lambda: Decoder(spec, name)), weights, own)
+    return merging.merge_error(before, part)
+
+
+def scaled(table: Tensor, spec: Spec) -> Tensor:
+    """The table [rows, hidden] as the LLM uses it."""
+    return table if spec.embedding_scale == 1.0 else table.float() * spec.embedding_scale
+
+
+def dimensions(spec: Spec) -> dict[str, int]:
+    """What the manifest says of the LLM's sizes."""
+    return {
+        "hidden": spec.hidden,
+        "vocab": spec.vocab,
+        "layers": spec.layers,
+        "heads": spec.heads,
+        "kv_heads": spec.kv_heads,
+        "head_dim": spec.head_dim,
+        "context": spec.context,
+        **rope.dimensions(spec.config),
+    }

@@ -1,0 +1,301 @@
+"""A folder's chat template as a start, turns and an end, which a device can write without Jinja.
+
+The template is a program of a stranger: `_jinja` renders it apart. What is made of it is proved: a
+set of conversations is written both ways, and a template that says anything else is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alm.errors import BadCheckpoint
+from alm.text.prompt import AS_IS, TRIMS, trimmed
+from wrappers.checkpoint.plain_files import read_json
+from wrappers.checkpoint.text import jinja
+
+MOST_SOURCE = 2**18  # characters of a template; the longest that are published have a tenth
+MOST_WAIT = 60.0  # seconds for all conversations; the usual is a fifth of a second
+CLIPS, WORDS, NUMBER = "{clips}", "{}", "{n}"  # places in what the manifest says
+FIRST, ANSWER, SECOND = "a first question", "some answer", "the second question"
+
+Turn = tuple[str | None, ...]  # what a user says in its order; None is a clip
+Conversation = tuple[Turn, ...]
+
+# How templates want a clip to be described; transformers itself takes the first.
+CLIP_FORMS: tuple[dict[str, str], ...] = (
+    {"type": "audio", "audio": "clip.wav", "audio_url": "clip.wav"},
+    {"type": "audio_url", "audio_url": "clip.wav"},
+    {"type": "input_audio", "input_audio": "clip.wav"},
+)
+
+TURNS: tuple[Turn, ...] = (
+    ("What is that?",),
+    (None, "What do\nyou  hear?"),
+    (None, None, "Which is louder?"),
+    (None, None, None, "In what order?"),
+    ("Listen: ", None, " And now?"),
+    ("First ", None, ", then ", None),
+    (None,),
+)
+# What tells whether a template strips white space, and of what.
+SPACED: tuple[Turn, ...] = (
+    ("  What is that? \n",),
+    (None, " What do you hear?\n"),
+    (" Listen: \n", None, "\n And now?  "),
+    (None, " First? ", None, " Second? "),
+    ("Is it this:\n", None),
+)
+
+
+@dataclass(frozen=True)
+class Template:
+    """A Jinja template with the variables that it may use; `where` is its file."""
+
+    source: str
+    variables: Mapping[str, str]
+    where: str
+
+    def prompt(self, placeholder: str) -> dict[str, str]:
+        """`start`, `turn`, `clip`, `end` and, if need be, `trim` of a manifest's prompt, proved.
+
+        Raises:
+            BadCheckpoint: the template cannot be rendered, or not be said like that; the message
+                names the conversation and what differs.
+        """
+        if len(self.source) > MOST_SOURCE:
+            raise BadCheckpoint(
+                f"{self.where} holds a chat template of {len(self.source)} characters"
+            )
+        form = self._form(placeholder)
+        said = self._factored(form, placeholder)
+        asked = list(_proof())
+        wanted = self._rendered(asked, form)
+        wrong: list[tuple[int, str]] = []  # how many conversations were equal, and the first not
+        for trim in TRIMS:
+            tried = said | ({"trim": trim} if trim != AS_IS else {})
+            got = [written(tried, conversation) for conversation in asked]
+            odd = [i for i, pair in enumerate(zip(got, wanted, strict=True)) if pair[0] != pair[1]]
+            if not odd:
+                return tried
+            at = odd[0]
+            reason = f"for {_shown(asked[at])} {_difference(wanted[at], got[at])}"
+            wrong.append((len(asked) - len(odd), reason))
+        raise self._refusal(max(wrong, key=lambda each: each[0])[1])
+
+    def _form(self, placeholder: str) -> dict[str, str]:
+        """How this template wants a clip to be described."""
+        reason = f"it writes no {placeholder} for a clip"
+        asked: Conversation = ((None, FIRST),)
+        for form in CLIP_FORMS:
+            said = self._run([{"messages": _messages(asked, form), "add_generation_prompt": True}])
+            if placeholder in said[0].get("text", ""):
+                return form
+            reason = said[0].get("error", reason)
+        raise BadCheckpoint(f"{self.where}: its chat template takes no clip: {reason}")
+
+    def _factored(self, form: dict[str, str], placeholder: str) -> dict[str, str]:
+        one, two, bare, talk = self._rendered(
+            [
+                ((None, FIRST),),
+                ((None, None, FIRST),),
+                ((FIRST,),),
+                ((FIRST,), (SECOND,)),
+            ],
+            form,
+        )
+        opening, tail = self._around(bare, FIRST)
+        before, rest = self._around(talk, FIRST)
+        closed, between = self._around(rest, ANSWER)
+        between, last = self._around(between, SECOND)
+        if (before, closed, last) != (opening, tail, tail):
+            raise self._refusal("a turn is not written alike first and last")
+        end = self._closing(form)
+        if not between.startswith(end) or not opening.endswith(between[len(end) :]):
+            end = between[: len(between) - _common_end(opening, between)]
+        head = between[len(end) :]
+        first = self._around(one, FIRST)[0].removeprefix(opening)
+        second = self._around(two, FIRST)[0].removeprefix(opening + first)
+        said = {
+            "start": opening[: len(opening) - len(head)],
+            "turn": f"{head}{CLIPS}{WORDS}{tail}",
+            "clip": _numbered(first, second),
+            "placeholder": placeholder,
+            "end": end,
+        }
+        texts = (said["start"], head, tail, first, end)
+        if odd := [text for text in texts if any(p in text for p in (CLIPS, WORDS, NUMBER))]:
+            raise self._refusal(f"{odd[0]!r:.80} holds a place of our own")
+        if said["clip"].count(placeholder) != 1:
+            raise self._refusal(f"a clip is {said['clip']!r:.80}, without one {placeholder}")
+        return said
+
+    def _closing(self, form: dict[str, str]) -> str:
+        """What follows an answer that nothing follows; "" where a template will not say."""
+        messages = [_user((FIRST,), form), {"role": "assistant", "content": ANSWER}]
+        said = self._run([{"messages": messages, "add_generation_prompt": False}])[0]
+        return said.get("text", "").rpartition(ANSWER)[2]
+
+    def _around(self, text: str, words: str) -> tuple[str, str]:
+        """What is before and after the words, which must be there once."""
+        if text.count(words) != 1:
+            raise self._refusal(f"it writes {words!r} {text.count(words)} times")
+        before, _, after = text.partition(words)
+        return before, after
+
+    def _rendered(self, asked: Sequence[Conversation], form: dict[str, str]) -> list[str]:
+        """The conversations as the template writes them, up to where an answer begins."""
+        said = self._run(
+            [{"messages": _messages(c, form), "add_generation_prompt": True} for c in asked]
+        )
+        for conversation, each in zip(asked, said, strict=True):
+            if "text" not in each:
+                raise BadCheckpoint(
+                    f"{self.where}: its chat template cannot be rendered for "
+                    f"{_shown(conversation)}: {each.get('error', '')}"
+                )
+        return [each["text"] for each in said]
+
+    def _run(self, conversations: list[dict[str, Any]]) -> list[dict[str, str]]:
+        asked = {"template": self.source, "variables": dict(self.variables)}
+        asked |= {"conversations": [{"tools": None, "documents": None} | c for c in conversations]}
+        command = [sys.executable, "-I", str(jinja.__file__)]
+        try:
+            done = subprocess.run(
+                command,
+                input=json.dumps(asked).encode(),
+                capture_output=True,
+                timeout=MOST_WAIT,
+                check=True,
+            )
+            return json.loads(done.stdout)
+        except (subprocess.SubprocessError, ValueError) as error:
+            raise BadCheckpoint(
+                f"{self.where}: its chat template takes more than {jinja.MOST_SECONDS} s or "
+                f"{jinja.MOST_BYTES >> 20} MB"
+            ) from error
+
+    def _refusal(self, reason: str) -> BadCheckpoint:
+        return BadCheckpoint(
+            f"{self.where}: its chat template is no start, turns and an end that are alike: "
+            f"{reason}"
+        )
+
+
+def template(folder: Path, placeholder: str, default: str = "") -> Template | None:
+    """The folder's template where transformers' processors look for it, else `default`.
+
+    The tokenizer's own is the last resort, and only if it knows clips.
+
+    Raises:
+        BadCheckpoint: a file that should hold one is damaged.
+    """
+    variables = _variables(folder)
+    plain = folder / "chat_template.jinja"
+    if plain.is_file():
+        try:
+            return Template(plain.read_text("utf-8"), variables, str(plain))
+        except UnicodeDecodeError as error:
+            raise BadCheckpoint(f"{plain} is no text: {error}") from error
+    for name in ("chat_template.json", "processor_config.json"):
+        source = _said(folder / name)
+        if source:
+            return Template(source, variables, str(folder / name))
+    source = _said(folder / "tokenizer_config.json")
+    if source and placeholder in source:
+        return Template(source, variables, str(folder / "tokenizer_config.json"))
+    return Template(default, variables, str(folder)) if default else None
+
+
+def written(said: Mapping[str, str], conversation: Conversation) -> str:
+    """The conversation as the manifest's prompt says it, every answer being ANSWER."""
+    text, number = said["start"], 0
+    for i, turn in enumerate(conversation):
+        words = ""
+        for piece in trimmed(turn, said.get("trim", AS_IS)):
+            number += piece is None
+            words += said["clip"].replace(NUMBER, str(number)) if piece is None else piece
+        text += ANSWER + said["end"] if i else ""
+        text += said["turn"].replace(CLIPS, "").replace(WORDS, words)
+    return text
+
+
+def _said(file: Path) -> str:
+    """The `chat_template` of a JSON file: a text, or the one named default of several."""
+    found = read_json(file).get("chat_template") if file.is_file() else None
+    if isinstance(found, list):
+        named = [each for each in found if isinstance(each, dict)]
+        found = {str(each.get("name")): each.get("template") for each in named}
+    if isinstance(found, dict):
+        found = found.get("default")
+    return found if isinstance(found, str) else ""
+
+
+def _variables(folder: Path) -> dict[str, str]:
+    """bos_token, eos_token and the like, as the tokenizer's files name them."""
+    found: dict[str, str] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        said = read_json(folder / name) if (folder / name).is_file() else {}
+        for key, value in said.items():
+            text = value.get("content") if isinstance(value, dict) else value
+            if key.endswith("_token") and isinstance(text, str):
+                found[key] = text
+    return found
+
+
+def _proof() -> Iterator[Conversation]:
+    """One to three turns with none to three clips at several places, and a dozen clips."""
+    yield from ((turn,) for turn in TURNS)
+    yield from ((one, two) for one in TURNS for two in TURNS)
+    for i, turn in enumerate(TURNS):
+        yield turn, TURNS[(i + 3) % len(TURNS)], TURNS[(i + 1) % len(TURNS)]
+    yield (TURNS[3],) * 4
+    yield from ((turn,) for turn in SPACED)
+    yield from ((TURNS[1], turn) for turn in SPACED)
+
+
+def _messages(conversation: Conversation, form: dict[str, str]) -> list[dict[str, Any]]:
+    """The conversation as transformers' templates take it, an answer after every turn but one."""
+    answer = {"role": "assistant", "content": ANSWER}
+    made = [message for turn in conversation for message in (_user(turn, form), answer)]
+    return made[:-1]
+
+
+def _user(turn: Turn, form: dict[str, str]) -> dict[str, Any]:
+    content = [form if piece is None else {"type": "text", "text": piece} for piece in turn]
+    return {"role": "user", "content": content}
+
+
+def _numbered(first: str, second: str) -> str:
+    """The first two clips of a conversation -> the text of any, {n} where they count."""
+    if len(first) != len(second):
+        return first
+    pairs = zip(first, second, strict=True)
+    return "".join(NUMBER if pair == ("1", "2") else pair[0] for pair in pairs)
+
+
+def _common_end(one: str, two: str) -> int:
+    """How many characters at their ends two texts share."""
+    most = min(len(one), len(two))
+    return next((i for i in range(most) if one[-1 - i] != two[-1 - i]), most)
+
+
+def _shown(conversation: Conversation) -> str:
+    """`<clip>What is that?` of a conversation, for messages."""
+    turns = ("".join(p if p is not None else "<clip>" for p in turn) for turn in conversation)
+    return repr(" / ".join(turns))
+
+
+def _difference(wanted: str, got: str) -> str:
+    """What two texts say where they part."""
+    same = next(
+        (i for i, (a, b) in enumerate(zip(wanted, got, strict=False)) if a != b),
+        min(len(wanted), len(got)),
+    )
+    at = max(0, same - 10)
+    return f"it writes {wanted[at : same + 30]!r} and not {got[at : same + 30]!r}"

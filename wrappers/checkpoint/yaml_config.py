@@ -1,0 +1,120 @@
+"""A checkpoint's config.yaml: sections, numbers and paths, each looked at before it is used."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from alm.errors import BadCheckpoint, MissingFile
+from wrappers.checkpoint.limits import shown
+from wrappers.checkpoint.plain_files import exists, read_yaml
+
+NUMBERS: dict[str, type] = {
+    "num_speech_query_token": int,
+    "second_per_window": float,
+    "second_stride": float,
+    "qformer_heads": int,
+    "lora_rank": int,
+    "lora_alpha": float,
+    "vblora_topk": int,
+    "whisper_lora_rank": int,
+    "whisper_lora_alpha": float,
+}
+MOST: dict[type, float] = {int: 2**16, float: 1e9}  # of these numbers
+
+
+@dataclass(frozen=True)
+class Config:
+    """A config.yaml, read when it is asked for."""
+
+    file: Path  # config.yaml
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        said = read_yaml(self.file)
+        if not isinstance(said, dict):
+            raise BadCheckpoint(f"{self.file} has no sections")
+        return said
+
+    def section(self, name: str) -> dict[str, Any]:
+        """A section of the config, empty when it is not there."""
+        said = self.config.get(name) or {}
+        if not isinstance(said, dict):
+            raise BadCheckpoint(f"{self.file}: `{name}` is {shown(said)} and not a section")
+        return said
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The `model` section, its numbers checked."""
+        said = dict(self.section("model"))
+        for name, kind in NUMBERS.items():
+            if said.get(name) is None:
+                said.pop(name, None)
+                continue
+            try:
+                said[name] = kind(said[name])
+            except (TypeError, ValueError, OverflowError):
+                said[name] = 0
+            if not 0 < said[name] <= MOST[kind]:
+                given = shown(self.section("model")[name])
+                raise BadCheckpoint(
+                    f"{self.file} says {name}: {given}; it must be above zero, "
+                    f"at most {MOST[kind]:.0f}"
+                )
+        return said
+
+    def path(self, key: str) -> Path:
+        """A path of the config: absolute, or relative to the config's folder, or to where we run.
+
+        The original is run from its repository, and its configs name paths as seen from there.
+        """
+        said = self.settings.get(key)
+        if not said:
+            raise BadCheckpoint(f"{self.file} does not say `{key}`")
+        if not isinstance(said, str):
+            raise BadCheckpoint(f"{self.file} says {key}: {said!r:.80}; it must be a path")
+        found = self.beside(said)
+        if found is None:
+            there = self.file.parent / said
+            raise MissingFile(
+                f"{self.file} says {key}: {said:.200}, but there is no {str(there):.300}"
+                f"{'' if Path(said).is_absolute() else f' and none in {Path.cwd()}'}"
+            )
+        return found
+
+    def beside(self, said: str) -> Path | None:
+        """A file or folder as the config names it, beside the config first; None: there is none."""
+        try:
+            plain = Path(said).expanduser()
+        except RuntimeError:  # a ~user whom nobody knows
+            plain = Path(said)
+        places = (self.file.parent / plain, plain)
+        return next((path for path in places if exists(path)), None)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells this checkpoint from another: names, sizes, and both ends of every file.
+
+        Hashing all of the weights would take longer than most exports of a part.
+        """
+        digest = hashlib.sha256(self.file.read_bytes())
+        for key in ("whisper_path", "beats_path", "llama_path", "ckpt"):
+            if not self.settings.get(key):
+                continue
+            path = self.path(key)
+            for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+                if file.is_file():
+                    digest.update(f"{key} {file.name} {file.stat().st_size}".encode())
+                    digest.update(_ends(file))
+        return digest.hexdigest()
+
+
+def _ends(file: Path) -> bytes:
+    """The first and the last MiB of a file."""
+    with file.open("rb") as stream:
+        head = stream.read(2**20)
+        stream.seek(max(0, file.stat().st_size - 2**20))
+        return head + stream.read()

@@ -1,0 +1,1 @@
+"""Features to states. A file is an encoder."""

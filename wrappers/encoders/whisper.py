@@ -1,0 +1,188 @@
+"""Whisper's encoder: a log-mel spectrogram in, one feature vector for every 20 ms out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alm.errors import BadCheckpoint
+from alm.ports import Port, Span
+from wrappers import Wrapper, randomised
+from wrappers.checkpoint import limits
+from wrappers.frontends.mel import HOP, RATE
+from wrappers.layers.attention import attend, opset, padding
+
+LEAST_POOLED = 2 * HOP + 1  # samples of the shortest clip that is a row of pairs of frames
+
+_tanh_gelu = partial(F.gelu, approximate="tanh")
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": _tanh_gelu,
+    "gelu_fast": _tanh_gelu,
+    "gelu_pytorch_tanh": _tanh_gelu,
+    "quick_gelu": lambda x: x * (1.702 * x).sigmoid(),
+    "relu": F.relu,
+    "silu": F.silu,
+    "swish": F.silu,
+}
+# What transformers takes for a key that config.json leaves out.
+DEFAULTS = {
+    "num_mel_bins": 80,
+    "max_source_positions": 1500,
+    "d_model": 384,
+    "encoder_layers": 4,
+    "encoder_attention_heads": 6,
+    "encoder_ffn_dim": 1536,
+    "activation_function": "gelu",
+}
+
+
+class Whisper(Wrapper):
+    """log_mel -> speech; weights have the names of transformers' WhisperEncoder.
+
+    Args:
+        config: Whisper's config.json. `scale_embedding` concerns the decoder alone.
+        dialect: the form in which attention is written into a graph.
+        pooled: as Qwen2-Audio has it: no frame attends to the padding behind a clip's
+            `pcm_lengths` samples, every two frames become their mean before the last norm, and
+            `audio_embeds_lengths` says how many rows of these are the clip's.
+    """
+
+    role = "encoder"
+
+    def __init__(
+        self, config: Mapping[str, Any], dialect: str = "decomposed", *, pooled: bool = False
+    ) -> None:
+        super().__init__()
+        self.opset = opset(dialect)
+        all_known = known(config, "Whisper's config")
+        mels, frames, width = (
+            all_known[key] for key in ("num_mel_bins", "max_source_positions", "d_model")
+        )
+        self.dialect, self.frames = dialect, frames
+        self.conv1 = nn.Conv1d(mels, width, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1)
+        self.embed_positions = nn.Embedding(frames, width)
+        self.layers = nn.ModuleList(
+            Layer(all_known, dialect) for _ in range(all_known["encoder_layers"])
+        )
+        self.layer_norm = nn.LayerNorm(width)
+        # Positions are learned for the whole window, so nothing but the batch is dynamic.
+        self.inputs = {"log_mel": Port("float32", ("batch", mels, 2 * frames))}
+        rows = frames // 2 if pooled else frames
+        self.outputs = {"speech": Port("float32", ("batch", rows, width))}
+        self.spans = {}
+        if pooled:
+            most = 2 * frames * HOP
+            self.inputs["pcm_lengths"] = Port("int64", ("batch",), counts="samples")
+            self.outputs["audio_embeds_lengths"] = Port("int64", ("batch",))
+            self.spans["samples"] = Span(LEAST_POOLED, min(10 * RATE, most), most)
+
+    def forward(
+        self, log_mel: Tensor, pcm_lengths: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """[batch, mels, 2 * frames] -> [batch, frames, width].
+
+        Pooled: the same and [batch] -> [batch, frames / 2, width], [batch].
+        """
+        x = F.gelu(self.conv1(log_mel))
+        x = F.gelu(self.conv2(x))
+        x = x.transpose(1, 2) + self.embed_positions.weight
+        if pcm_lengths is None:
+            for layer in self.layers:
+                x = layer(x)
+            return self.layer_norm(x)
+        heard = heard_frames(pcm_lengths)
+        real = torch.arange(self.frames) < heard[:, None]
+        padded = padding(real.float(), self.dialect)
+        for layer in self.layers:
+            x = layer(x, padded)
+        rows = self.frames // 2
+        pairs = x[:, : 2 * rows].reshape(-1, rows, 2, x.shape[2])
+        return self.layer_norm(pairs.mean(2)), heard // 2
+
+
+def heard_frames(pcm_lengths: Tensor) -> Tensor:
+    """Samples of clips -> frames of the encoder (two of the spectrogram's) that they fill.
+
+    transformers counts in another order, with n - 1 and n - 2, which no graph divides as Python
+    does where they are below zero.
+    """
+    return ((pcm_lengths + (HOP - 1)) // HOP + 1) // 2
+
+
+class Layer(nn.Module):
+    """A pre-norm transformer layer."""
+
+    def __init__(self, known: Mapping[str, Any], dialect: str) -> None:
+        super().__init__()
+        width, hidden = known["d_model"], known["encoder_ffn_dim"]
+        self.self_attn = Attention(width, known["encoder_attention_heads"], dialect)
+        self.self_attn_layer_norm = nn.LayerNorm(width)
+        self.activation = _activation(known["activation_function"])
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+        self.final_layer_norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, padded: Tensor | None = None) -> Tensor:
+        x = x + self.self_attn(self.self_attn_layer_norm(x), padded)
+        return x + self.fc2(self.activation(self.fc1(self.final_layer_norm(x))))
+
+
+class Attention(nn.Module):
+    """Every frame attends to every frame, silence not left out, unless `padded` leaves some out."""
+
+    def __init__(self, width: int, heads: int, dialect: str) -> None:
+        super().__init__()
+        if width % heads:
+            raise BadCheckpoint(f"Whisper's d_model {width} is not divisible by its {heads} heads")
+        self.heads, self.dialect = heads, dialect
+        self.k_proj = nn.Linear(width, width, bias=False)
+        self.v_proj = nn.Linear(width, width)
+        self.q_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, padded: Tensor | None = None) -> Tensor:
+        """[batch, frames, width] and what `_attend.padding` gives -> [batch, frames, width]."""
+        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        return self.out_proj(attend(q, k, v, self.heads, self.dialect, padded=padded))
+
+
+def build(
+    config: Mapping[str, Any], dialect: str = "decomposed", *, pooled: bool = False
+) -> Whisper:
+    """The encoder that Whisper's config.json describes, its weights still to be filled in."""
+    return Whisper(config, dialect, pooled=pooled).eval().requires_grad_(False)
+
+
+def known(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The encoder's settings, those that the config leaves out as transformers takes them.
+
+    Raises:
+        BadCheckpoint: a value of a wrong type or out of its limits; `where` names the file.
+    """
+    said = {name: config[name] for name in DEFAULTS if config.get(name) is not None}
+    limits.check(said, where)
+    return {**DEFAULTS, **said}
+
+
+def _activation(name: str) -> Callable[[Tensor], Tensor]:
+    if name not in ACTIVATIONS:
+        raise BadCheckpoint(
+            f"Whisper's activation_function {name!r} is unknown; known are {', '.join(ACTIVATIONS)}"
+        )
+    return ACTIVATIONS[name]
+
+
+def tiny() -> Whisper:
+    """The smallest that says something, with random weights, for tests."""
+    sizes: dict[str, Any] = dict(
+        d_model=32, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=48
+    )
+    part = build(sizes | dict(num_mel_bins=80, max_source_positions=50))
+    return randomised(part)

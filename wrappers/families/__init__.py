@@ -1,0 +1,1 @@
+"""Model families. A file recognises a checkpoint and takes it apart."""

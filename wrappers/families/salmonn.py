@@ -1,0 +1,311 @@
+"""SALMONN (Tang et al. 2024): Whisper and BEATs, a window Q-Former, Vicuna or Llama with LoRA.
+
+A checkpoint is the original's `config.yaml`, which names a Whisper folder, a BEATs `.pt`, an LLM
+folder and the `.pth` of what was trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from alm.errors import BadCheckpoint
+from wrappers import Checkpoint, Wrapper
+from wrappers.bridges.qformer import QFormer
+from wrappers.checkpoint import llm_files, salmonn_keys
+from wrappers.checkpoint.adapters import adapter_faults, contract
+from wrappers.checkpoint.llm_files import TABLE
+from wrappers.checkpoint.plain_files import MOST_YAML, read_json, read_yaml
+from wrappers.checkpoint.salmonn_files import BERT_HEAD_DIM, UNUSED, Files, base_name
+from wrappers.checkpoint.text import generation_fields, prompts, tokenizer_files
+from wrappers.checkpoint.weights import nf4
+from wrappers.checkpoint.weights.fit import faults, fill, unknown
+from wrappers.checkpoint.weights.hollow import hollow
+from wrappers.encoders import beats, whisper
+from wrappers.frontends import fbank
+from wrappers.frontends.mel import RATE
+
+LOOKS_LIKE = "the original's config.yaml with a `model` section (llama_path, whisper_path, ckpt)"
+
+LEAST_SAMPLES = RATE  # shorter clips are padded to one second, as the original does
+# What the original gives to `generate` unless its config says otherwise.
+ORIGINAL = {
+    "max_new_tokens": 200,
+    "num_beams": 4,
+    "do_sample": False,
+    "min_new_tokens": 1,
+    "temperature": 1.0,
+    "top_p": 0.9,
+    "repetition_penalty": 1.0,
+    "length_penalty": 1.0,
+}
+OWN_KEYS = {"llama_path", "whisper_path", "beats_path", "use_speech_Qformer"}
+
+
+def recognises(path: Path) -> bool:
+    """Whether `path` is, or holds, a SALMONN config."""
+    file = _config_file(path)
+    if not file.is_file() or file.suffix not in (".yaml", ".yml"):
+        return False
+    try:
+        plain = read_yaml(file)
+    except BadCheckpoint:
+        with file.open("rb") as stream:
+            text = stream.read(MOST_YAML).decode("utf-8", "replace")
+        return "model:" in text and "llama_path" in text  # ours, and damaged: loading says where
+    model = plain.get("model") if isinstance(plain, dict) else None
+    return isinstance(model, dict) and bool(OWN_KEYS & set(model))
+
+
+def load(path: Path) -> Checkpoint:
+    """Take the checkpoint apart; nothing large is read before its part is asked for.
+
+    Raises:
+        MissingFile: a file or folder that the config names.
+        BadCheckpoint: weights missing, misshapen or unknown (all named at once), or parts whose
+            widths do not fit each other.
+    """
+    return Salmonn(_config_file(path)).checkpoint()
+
+
+def _config_file(path: Path) -> Path:
+    return path / "config.yaml" if path.is_dir() else path
+
+
+class Salmonn(Files):
+    """The checkpoint taken apart."""
+
+    def fbank(self, dialect: str) -> Wrapper:
+        return fbank.Fbank(most_samples=max(self.window_samples, LEAST_SAMPLES))
+
+    def beats(self, dialect: str) -> Wrapper:
+        assert self.beats_file is not None
+        changed = self.trained.under("beats.").take()
+        most = 1 + (self.window_samples - 400) // 160
+        return beats.load_beats(
+            self.beats_file["model"] | changed,
+            self.beats_file["cfg"],
+            where=str(self.path("beats_path")),
+            most_frames=most,
+            dialect=dialect,
+        )
+
+    def qformer(self, dialect: str) -> Wrapper:
+        part = hollow(lambda: QFormer(self.qformer_shape))
+        trained = self.trained
+        state = trained.take(n for n in part.state_dict() if n in trained)
+        for name in (n for n in state if n.startswith("speech_llama_proj.")):
+            state[name] = state[name].float() * self.audio_scale
+        fill(part, state, trained.where)
+        return part
+
+    def decoder(self, dialect: str) -> Wrapper:
+        return llm_files.decoder(self.spec, self.llm_weights, dialect, self.adapter)
+
+    def embedding(self) -> Tensor:
+        """The table [vocab, hidden] as the LLM uses it, without the [PAD] row."""
+        weights = llm_files.adapted(self.spec, self.llm_weights, self.adapter)
+        return llm_files.scaled(weights[TABLE], self.spec)
+
+    @property
+    def audio_scale(self) -> float:
+        """What the LLM multiplies the audio's embeddings with.
+
+        Up to its version 4, with which the original trains, transformers scales all that goes into
+        a Gemma, not the words alone as since version 5.
+        """
+        return self.spec.embedding_scale if self.settings.get("scaled_audio", True) else 1.0
+
+    # --- the whole
+
+    def check(self) -> None:
+        """Name everything that is missing, misshapen or does not fit, at once."""
+        with torch.device("meta"):
+            speech, bridge = whisper.build(self.whisper_config), QFormer(self.qformer_shape)
+        plain = self.whisper_plain
+        wrong = faults(speech, plain.shapes, plain.where)
+        misfits = self._misfits()
+        found = self.trained.shapes
+        if misfits:  # they say why weights are misshapen; what is missing is still to be named
+            found = {n: tuple(v.shape) for n, v in bridge.state_dict().items() if n in found}
+        wrong += misfits + faults(bridge, found, self.trained.where)
+        wrong += llm_files.faults(self.spec, self.llm_weights)
+        if self.beats_file:
+            wrong += self._said_by(lambda: self.beats("decomposed"))
+        wrong += self._said_by(lambda: self.adapter) + self._said_by(lambda: self.whisper_adapter)
+        wrong += self._unknown(bridge, speech)
+        if not wrong and self.adapter:
+            wrong += adapter_faults.faults(llm_files.with_table(self.spec), self.adapter)
+        if not wrong and self.whisper_adapter:
+            wrong += adapter_faults.faults(speech, self.whisper_adapter)
+        if wrong:
+            raise BadCheckpoint("; ".join(wrong))
+
+    @staticmethod
+    def _said_by(attempt: Callable[[], Any]) -> list[str]:
+        """The complaint of an attempt that fails, or none."""
+        try:
+            attempt()
+        except BadCheckpoint as error:
+            return [str(error)]
+        return []
+
+    def _unknown(self, bridge: nn.Module, speech: nn.Module) -> list[str]:
+        """What no part takes; tensors of the LLM and of BEATs are looked at where they are read."""
+        elsewhere = ("llama_model.", "beats." if self.beats_file else "llama_model.")
+        ours, whispers = set(bridge.state_dict()), set(speech.state_dict())
+        taken = {n for n in self.trained.shapes if n in ours or n.startswith(elsewhere)}
+        for name in self.trained.under("speech_encoder.").shapes:
+            if contract.is_adapter(name) or base_name(name) in whispers:
+                taken.add(f"speech_encoder.{name}")
+        folder = self.whisper_folder
+        return [
+            *unknown(self.trained, taken, UNUSED),
+            *unknown(folder, whispers, (), "Whisper encoder"),
+        ]
+
+    def _misfits(self) -> list[str]:
+        """Widths on which two pieces must agree, in words a person can act on."""
+        shape, found, wrong = self.qformer_shape, self.trained.shapes, []
+
+        def differ(name: str, want: int, path: str, what: str) -> None:
+            was = found.get(name)
+            if was and was[0] != want:
+                wrong.append(
+                    f"{self.path(path)} is {want} wide, but {self.trained.where} was trained "
+                    f"with {what} of {was[0]}"
+                )
+
+        differ("ln_speech.weight", shape.speech_width, "whisper_path", "a Whisper")
+        if shape.audio_width:
+            differ("ln_audio.weight", shape.audio_width, "beats_path", "a BEATs")
+        elif "ln_audio.weight" in found:
+            wrong.append(f"{self.trained.where} was trained with a BEATs, but beats_path is empty")
+        differ("speech_llama_proj.weight", shape.out, "llama_path", "an LLM")
+        queries = self.settings.get("num_speech_query_token", shape.queries)
+        if queries != shape.queries:
+            wrong.append(
+                f"{self.file} says num_speech_query_token: {queries}, but {self.trained.where} "
+                f"was trained with {shape.queries}"
+            )
+        return wrong
+
+    def checkpoint(self) -> Checkpoint:
+        salmonn_keys.check(self.file, self.config, self.section("model"))
+        self.check()
+        parts: dict[str, Callable[[str], Wrapper]] = {"mel": self.mel, "whisper": self.whisper}
+        if self.beats_file:
+            parts |= {"fbank": self.fbank, "beats": self.beats}
+        parts |= {"qformer": self.qformer, "decoder": self.decoder}
+        prompt = self._prompt()
+        whole, queries = prompt["turn"].replace("{clips}", prompt["clip"]), prompt["tasks"].values()
+        halves = [
+            half for q in queries for half in whole.replace("{}", q).split(prompts.PLACEHOLDER)
+        ]
+        tokenizer = tokenizer_files.tokenizer_json(self.path("llama_path"), halves)
+        known = Tokenizer.from_str(tokenizer)
+        tokens = self._tokens(known)
+        prompt["end"] = prompt["end"] or known.id_to_token(tokens["eos"][0]) or ""
+        spec, shape = self.spec, self.qformer_shape
+        return Checkpoint(
+            family="salmonn",
+            parts=parts,
+            embedding=self.embedding,
+            tokenizer_json=tokenizer,
+            prompt=prompt,
+            tokens=tokens,
+            generation=self._generation(),
+            audio={
+                "rate": RATE,
+                "channel": "first",
+                "least_samples": LEAST_SAMPLES,
+                "window_samples": self.window_samples,
+            },
+            dimensions={
+                **llm_files.dimensions(spec),
+                "audio_tokens": shape.tokens,
+            },
+            source={
+                "config": self.file.name,
+                "llm": spec.config.model_type,
+                "adapter": self.adapter.kind.name if self.adapter else "none",
+                "fingerprint": self.fingerprint,
+            },
+            licence=self.section("licence"),
+            notes=self._notes(),
+        )
+
+    def _prompt(self) -> dict[str, Any]:
+        own = self.settings.get("test_prompt_path")
+        outer = str(self.settings.get("prompt_template") or "{}")
+        if outer.count("{}") != 1 or prompts.PLACEHOLDER in outer:
+            raise BadCheckpoint(
+                f"{self.file} says prompt_template: {outer!r}; it must hold one {{}}, where the "
+                "audio and the prompt go"
+            )
+        own = read_json(self.path("test_prompt_path")) if own else {}
+        return prompts.prompt(outer, own, str(self.settings.get("end_sym") or ""))
+
+    def _tokens(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        folder, config = self.path("llama_path"), self.spec.config
+        bos = tokenizer_files.special_id(folder, tokenizer, "bos_token")
+        file, plain = generation_fields.in_folder(folder)
+        eos = plain.get("eos_token_id")
+        eos = config.eos_token_id if eos is None else eos
+        ends = [int(i) for i in (eos if isinstance(eos, list) else [eos]) if i is not None]
+        if not ends:
+            raise BadCheckpoint(f"{folder} does not say eos_token_id")
+        stops = [self.settings.get("end_sym"), self.section("generate").get("end_sym")]
+        stops = [str(end) for end in stops if end] + generation_fields.stop_strings(plain, file)
+        return {
+            "bos": config.bos_token_id if bos is None else bos,
+            "eos": ends,
+            "stop_strings": list(dict.fromkeys(stops)),
+        }
+
+    def _generation(self) -> dict[str, Any]:
+        """What the original gives to `generate`; for the rest its LLM's folder is asked.
+
+        Its `min_length` counts new tokens: the original runs with transformers 4.28, which does
+        not count a prompt of embeddings.
+        """
+        file, plain = generation_fields.in_folder(self.path("llama_path"))
+        given = dict(self.section("generate"))
+        given.pop("end_sym", None)
+        if "min_length" in given:
+            given.setdefault("min_new_tokens", given.pop("min_length"))
+        return generation_fields.defaults(
+            generation_fields.settings(plain, file),
+            ORIGINAL,
+            generation_fields.settings(given, f"{self.file}, section generate,"),
+            where=self.file,
+            vocab=self.spec.vocab,
+            max_new_tokens=200,
+        )
+
+    def _notes(self) -> tuple[str, ...]:
+        """What was found and left out, for the person who exports."""
+        notes: list[str] = []
+        for adapter, what in ((self.adapter, "LLM"), (self.whisper_adapter, "Whisper")):
+            if adapter:
+                notes.append(
+                    f"the {adapter.kind.name} adapter in {adapter.where} is merged ({what})"
+                )
+        width = self.qformer_shape.hidden
+        if "qformer_heads" not in self.settings and width != 12 * BERT_HEAD_DIM:
+            notes.append(
+                f"the Q-Former is {width} wide and no file says its heads: taken to be "
+                f"{self.qformer_shape.heads}; `qformer_heads` in {self.file.name} overrides"
+            )
+        if kinds := nf4.kinds(self.llm_folder):
+            counts = " and ".join(f"{count} weights in {kind}" for kind, count in kinds.items())
+            notes.append(
+                f"the LLM in {self.path('llama_path')} is quantized by bitsandbytes ({counts}): "
+                "they are dequantized as they are read, and exported in the precision asked for"
+            )
+        return tuple(notes)

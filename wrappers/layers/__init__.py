@@ -1,0 +1,1 @@
+"""Layers that parts share: the decoder, attention, rotary embeddings."""

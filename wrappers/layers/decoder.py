@@ -1,0 +1,250 @@
+"""The decoder of every LLM family: one graph for prompt, chunk and single token.
+
+Tensors are named as in the checkpoints.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alm import registry
+from alm.ports import CACHE_IN, CACHE_OUT, Port, Span
+from wrappers import Wrapper, dialects
+from wrappers.layers.rope import Rope
+from wrappers.layers.spec import ACTIVATIONS, Spec
+
+HEADROOM = 2.0  # of an integer cache, over the largest value met in calibration
+
+
+class Norm(nn.Module):
+    """Root-mean-square norm in float32, written in the dialect."""
+
+    def __init__(self, width: int, eps: float, offset: float, dialect: ModuleType) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps, self.offset, self.dialect = eps, offset, dialect
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight + self.offset if self.offset else self.weight
+        return self.dialect.rms_norm(x, weight, self.eps)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention over the cache."""
+
+    def __init__(self, spec: Spec, window: int, dialect: ModuleType) -> None:
+        super().__init__()
+        self.spec, self.window, self.dialect = spec, window, dialect
+        self.cache_dtype = self.compute_dtype = torch.float32
+        self.scales: dict[str, Tensor] = {}  # of a cache of integers, by kind: [kv_heads * wide]
+        wide, narrow = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+        self.q_proj = nn.Linear(spec.hidden, wide, bias=spec.qkv_bias)
+        self.k_proj = nn.Linear(spec.hidden, narrow, bias=spec.qkv_bias)
+        self.v_proj = nn.Linear(spec.hidden, narrow, bias=spec.qkv_bias)
+        self.o_proj = nn.Linear(wide, spec.hidden, bias=spec.output_bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        rope: tuple[Tensor, Tensor],
+        distance: Tensor,
+        past_lengths: Tensor,
+        past_key: Tensor,
+        past_value: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x [batch, seq, hidden]; distance [batch, 1, seq, keys] from key to query in positions."""
+        fused = getattr(self.dialect, "grouped_query", None)
+        if fused and torch.compiler.is_exporting():
+            y, key, value = fused(self, x, rope, past_lengths, past_key, past_value)
+            return self.o_proj(y), key, value
+        batch, seq, _ = x.shape
+
+        def heads(y: Tensor) -> Tensor:
+            return y.reshape(batch, seq, -1, self.spec.head_dim).transpose(1, 2)
+
+        q = self.dialect.rotate(heads(self.q_proj(x)), *rope)
+        k = self.dialect.rotate(heads(self.k_proj(x)), *rope)
+        v = heads(self.v_proj(x))
+        spare = past_key.shape[-1] - self.spec.head_dim  # where a dialect wants wider heads
+        if spare:
+            q, k, v = (nn.functional.pad(each, (0, spare)) for each in (q, k, v))
+        key = self.dialect.extend(past_key, k.to(self.cache_dtype), past_lengths)
+        value = self.dialect.extend(past_value, v.to(self.cache_dtype), past_lengths)
+        allowed = distance >= 0
+        if self.window:
+            allowed = allowed & (distance < self.window)
+        scale = self.spec.scale or self.spec.head_dim**-0.5
+        y = self.dialect.attend(
+            q.to(self.cache_dtype), key, value, allowed, scale, self.spec.softcap
+        )
+        y = y.float()[..., : self.spec.head_dim] if spare else y.float()
+        return self.o_proj(y.transpose(1, 2).reshape(batch, seq, -1)), key, value
+
+
+class MLP(nn.Module):
+    """down(act(gate(x)) * up(x))"""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.act = ACTIVATIONS[spec.activation]
+        self.gate_proj = nn.Linear(spec.hidden, spec.intermediate, bias=spec.mlp_bias)
+        self.up_proj = nn.Linear(spec.hidden, spec.intermediate, bias=spec.mlp_bias)
+        self.down_proj = nn.Linear(spec.intermediate, spec.hidden, bias=spec.mlp_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(self.act(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    """Attention and MLP on a residual stream."""
+
+    def __init__(self, spec: Spec, window: int, dialect: ModuleType) -> None:
+        super().__init__()
+
+        def norm() -> Norm:
+            return Norm(spec.hidden, spec.eps, spec.norm_offset, dialect)
+
+        self.sandwich = spec.sandwich
+        self.self_attn = Attention(spec, window, dialect)
+        self.mlp = MLP(spec)
+        self.input_layernorm = norm()
+        self.post_attention_layernorm = norm()
+        if spec.sandwich:
+            self.pre_feedforward_layernorm = norm()
+            self.post_feedforward_layernorm = norm()
+
+    def forward(self, x: Tensor, *context: Any) -> tuple[Tensor, Tensor, Tensor]:
+        y, key, value = self.self_attn(self.input_layernorm(x), *context)
+        if self.sandwich:
+            x = x + self.post_attention_layernorm(y)
+            y = self.mlp(self.pre_feedforward_layernorm(x))
+            return x + self.post_feedforward_layernorm(y), key, value
+        x = x + y
+        return x + self.mlp(self.post_attention_layernorm(x)), key, value
+
+
+class Body(nn.Module):
+    """What checkpoints call `model`, without the embedding, which is a part of its own."""
+
+    def __init__(self, spec: Spec, dialect: ModuleType) -> None:
+        super().__init__()
+        windows = spec.windows or (0,) * spec.layers
+        self.layers = nn.ModuleList(Layer(spec, window, dialect) for window in windows)
+        self.norm = Norm(spec.hidden, spec.eps, spec.norm_offset, dialect)
+
+
+class Decoder(Wrapper):
+    """inputs_embeds and a KV cache in, logits of each row's last position and the longer cache out.
+
+    `past_lengths` says how many positions a row has in the cache, `seq_lengths` how many of the
+    `seq` new ones are real (rows are padded on the right). An empty cache is a prompt, seq = 1 is a
+    step, all between is a chunk.
+    """
+
+    role = "decoder"
+
+    def __init__(self, spec: Spec, dialect: str) -> None:
+        super().__init__()
+        self.spec = spec
+        self.dialect = registry.pick(dialects, dialect)
+        self.model = Body(spec, self.dialect)
+        self.lm_head = nn.Linear(spec.hidden, spec.vocab, bias=False)
+        self.rope = Rope(spec.config, spec.head_dim)
+        self.opset = self.dialect.OPSET
+        self.chunk_rows = self.dialect.CHUNK_ROWS
+        self.merge_error: float | None = None
+        self.keep_state_in("float32")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How far logits moved when an adapter was merged."""
+        return {} if self.merge_error is None else {"merge_error": self.merge_error}
+
+    def keep_state_in(self, dtype: str) -> None:
+        """Set the ports, with a KV cache of this dtype."""
+        spec, axis, cache_dtype = self.spec, self.dialect.CACHE_AXIS, dtype
+        for layer in self.model.layers:
+            attention: Any = layer.self_attn
+            attention.cache_dtype = held = getattr(torch, cache_dtype)
+            attention.compute_dtype = held if held.is_floating_point else torch.float32
+        grown = "total" if axis == "past" else axis
+        wide = spec.head_dim + -spec.head_dim % self.dialect.HEAD_MULTIPLE
+        self.inputs = {
+            "inputs_embeds": Port("float32", ("batch", "seq", spec.hidden)),
+            "past_lengths": Port("int64", ("batch",), counts="past"),
+            "seq_lengths": Port("int64", ("batch",), counts="seq"),
+        }
+        self.outputs = {"logits": Port("float32", ("batch", 1, spec.vocab))}
+        if self.dialect.TRACKS_POSITIONS:
+            self.inputs[f"{CACHE_IN}positions"] = Port("int64", ("batch", axis), counts="past")
+            self.outputs[f"{CACHE_OUT}positions"] = Port("int64", ("batch", grown))
+        for i in range(spec.layers):
+            for kind in ("key", "value"):
+                shape = ("batch", spec.kv_heads, axis, wide)
+                after = ("batch", spec.kv_heads, grown, wide)
+                self.inputs[f"{CACHE_IN}{i}.{kind}"] = Port(cache_dtype, shape)
+                self.outputs[f"{CACHE_OUT}{i}.{kind}"] = Port(cache_dtype, after)
+        most = spec.context
+        self.spans = {"seq": Span(1, min(128, most), most), "past": Span(0, min(256, most), most)}
+        if axis not in self.spans:
+            self.spans[axis] = Span(1, min(512, most), most)
+
+    @property
+    def state_scales(self) -> dict[str, Tensor]:
+        """Port -> what a step of an integer cache is worth [1, kv_heads, 1, wide]."""
+        return {
+            f"{CACHE_IN}{i}.{kind}": scale.view(1, self.spec.kv_heads, 1, -1)
+            for i, layer in enumerate(self.model.layers)
+            for kind, scale in layer.self_attn.scales.items()  # pyright: ignore
+        }
+
+    @torch.no_grad()
+    def calibrate(self, embeds: Tensor) -> None:
+        """Set the scales of an integer cache from what embeds [seq, hidden] leave in it.
+
+        A number of a head gets its own scale, with HEADROOM for what was not seen here.
+        """
+        seq = len(embeds)
+        sizes = {"batch": 1, "past": 0, "capacity": seq}
+        cache = [torch.from_numpy(p.empty(sizes)) for p in list(self.inputs.values())[3:]]
+        made = self(embeds[None].float(), torch.tensor([0]), torch.tensor([seq]), *cache)
+        kept = dict(zip(self.outputs, made, strict=True))
+        for i, layer in enumerate(self.model.layers):
+            layer.self_attn.scales = {  # pyright: ignore
+                kind: (HEADROOM / 127 * kept[f"{CACHE_OUT}{i}.{kind}"][0].abs().amax(1))
+                .flatten()
+                .clamp(min=1e-6)
+                for kind in ("key", "value")
+            }
+
+    def forward(
+        self, inputs_embeds: Tensor, past_lengths: Tensor, seq_lengths: Tensor, *past: Tensor
+    ) -> tuple[Tensor, ...]:
+        steps = torch.arange(inputs_embeds.shape[1])[None]
+        positions = past_lengths[:, None] + steps  # [batch, seq]
+        present: list[Tensor] = []
+        if self.dialect.TRACKS_POSITIONS:
+            real = steps < seq_lengths[:, None]
+            keys = self.dialect.extend_positions(past[0], positions, real)
+            present, past = [keys], past[1:]
+        else:
+            keys = torch.arange(past[0].shape[2])[None]  # slot and position are one
+        distance = (positions[:, :, None] - keys[:, None, :])[:, None]  # [batch, 1, seq, keys]
+        rope = self.rope(positions, past_lengths + seq_lengths)
+
+        x = inputs_embeds
+        for i, layer in enumerate(self.model.layers):
+            cache = past[2 * i : 2 * i + 2]
+            x, key, value = layer(x, rope, distance, past_lengths, *cache)
+            present += [key, value]
+        # Logits of the last real position only: all others would be 57 MB for a prompt of 111.
+        last = (seq_lengths - 1)[:, None, None].expand(-1, 1, self.spec.hidden)
+        logits = self.lm_head(self.model.norm(x.gather(1, last)))
+        if self.spec.logit_softcap:
+            cap = self.spec.logit_softcap
+            logits = cap * torch.tanh(logits / cap)
+        return (logits, *present)

@@ -1,0 +1,92 @@
+"""A decoder-only LLM as its family describes it: what differs from one to the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from alm.errors import BadCheckpoint
+from wrappers.checkpoint import limits
+from wrappers.layers.rope import context
+
+ACTIVATIONS = {
+    "silu": nn.functional.silu,
+    "gelu": nn.functional.gelu,
+    "gelu_pytorch_tanh": lambda x: nn.functional.gelu(x, approximate="tanh"),
+    "relu": nn.functional.relu,
+}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A decoder-only LLM as its family describes it."""
+
+    vocab: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    eps: float
+    context: int
+    config: Any  # transformers' config, for the rotary parameters
+    activation: str = "silu"
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    tied: bool = False
+    embedding_scale: float = 1.0
+    norm_offset: float = 0.0  # Gemma stores its norm weights minus one
+    sandwich: bool = False  # Gemma 2 also norms what attention and MLP give
+    scale: float = 0.0  # of the scores; 0: 1 / sqrt(head_dim)
+    softcap: float = 0.0  # of the scores; 0: none
+    logit_softcap: float = 0.0
+    windows: tuple[int, ...] = field(default=())  # per layer, how far back it sees; 0: all
+
+    @classmethod
+    def of(cls, config: Any, **more: Any) -> Spec:
+        """What nearly all configs call by the same name; `more` overrides.
+
+        Raises:
+            BadCheckpoint: sizes of a wrong type, out of their limits, or that contradict each
+                other; an activation that nobody knows.
+        """
+        limits.check(vars(config), "the LLM's config")
+        head_dim = getattr(config, "head_dim", None) or (
+            config.hidden_size // config.num_attention_heads
+        )
+        facts: dict[str, Any] = dict(
+            vocab=config.vocab_size,
+            hidden=config.hidden_size,
+            layers=config.num_hidden_layers,
+            heads=config.num_attention_heads,
+            kv_heads=config.num_key_value_heads or config.num_attention_heads,
+            head_dim=head_dim,
+            intermediate=config.intermediate_size,
+            eps=config.rms_norm_eps,
+            context=context(config),
+            config=config,
+            tied=bool(config.tie_word_embeddings),
+        )
+        spec = cls(**(facts | more))
+        if spec.activation not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise BadCheckpoint(f"unknown activation {spec.activation!r}; there is: {known}")
+        spec._check()
+        return spec
+
+    def _check(self) -> None:
+        if self.heads % self.kv_heads:
+            raise BadCheckpoint(
+                f"num_attention_heads {self.heads} are no multiple of num_key_value_heads "
+                f"{self.kv_heads}"
+            )
+        if self.head_dim % 2:
+            raise BadCheckpoint(f"head_dim {self.head_dim} is odd: a rotary embedding turns pairs")
+        if self.windows and len(self.windows) != self.layers:
+            raise BadCheckpoint(
+                f"layer_types name {len(self.windows)} layers and num_hidden_layers {self.layers}"
+            )
