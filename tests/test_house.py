@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 
-import floors  # noqa: E402  (a script beside the pages)
+import floors  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 ALM = ROOT / "runtime" / "alm"
 FILES = sorted(ALM.rglob("*.py"))
