@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -176,7 +175,7 @@ def bench(
         )
     if picture:
         out_file.write(picture, bench_tables.picture(found))
-    _give(found, as_json, out, bench_tables.show)
+    out_file.give(found, as_json, out, lambda: bench_tables.show(found))
 
 
 @app.command()
@@ -198,14 +197,4 @@ def plan(
     out_file.check(out)
     speak_utf8()
     found = planning.predict(folder, device, planning.read_seconds(seconds), context)
-    _give(found, as_json, out, plan_tables.show)
-
-
-def _give(
-    found: dict[str, Any], as_json: bool, out: Path | None, table: Callable[[dict[str, Any]], None]
-) -> None:
-    """Print what was found, as tables or as data, and write it to `out` if that is wanted."""
-    text = out_file.as_json(found)
-    if out:
-        out_file.write(out, text + "\n")
-    print(text) if as_json else table(found)
+    out_file.give(found, as_json, out, lambda: plan_tables.show(found))

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,9 @@ def show(
     said = manifest.load(folder)
     parts = [said.named(part)] if part else list(said.parts)
     found = examine(folder, said, parts, check)
-    text = out_file.as_json(_data(said, parts, found, check))
-    if out:
-        out_file.write(out, text + "\n")
-    if as_json:
-        print(text)
-    else:
-        _print(folder, said, parts, found, whole=not part)
+    data = _data(said, parts, found, check)
+    tables = partial(_print, folder, said, parts, found, whole=not part)
+    out_file.give(data, as_json, out, tables)
     for sentence in found.wrong:
         print(f"error: {printable(sentence, LONGEST)}", file=sys.stderr)
     return 1 if found.wrong else 0

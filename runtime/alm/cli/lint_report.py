@@ -25,10 +25,7 @@ def show(
         0, or 1 when something would not build.
     """
     verdict = lint(folder, target, parts)
-    text = out_file.as_json(_data(verdict))
-    if out:
-        out_file.write(out, text + "\n")
-    print(text) if as_json else table(verdict)
+    out_file.give(_data(verdict), as_json, out, lambda: table(verdict))
     return 1 if verdict.refused else 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,13 @@ def write(path: Path, text: str) -> None:
         raise BadOption(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def as_json(found: Any) -> str:
-    """`found` as the commands print it and write it to a file."""
-    return json.dumps(found, ensure_ascii=False, indent=1)
+def give(found: Any, as_json: bool, out: Path | None, table: Callable[[], None]) -> None:
+    """Print `found` as JSON, or its `table`; write the JSON to `out` if that is wanted.
+
+    Raises:
+        BadOption: `out` cannot be written.
+    """
+    text = json.dumps(found, ensure_ascii=False, indent=1)
+    if out:
+        write(out, text + "\n")
+    print(text) if as_json else table()
