@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from alm.errors import BadCheckpoint, MissingFile
 from wrappers.checkpoint.limits import shown
-from wrappers.checkpoint.plain_files import exists, read_yaml
+from wrappers.checkpoint.plain_files import MOST_YAML, exists, read_yaml
 
 NUMBERS: dict[str, type] = {
     "num_speech_query_token": int,
@@ -110,6 +111,27 @@ class Config:
                     digest.update(f"{key} {file.name} {file.stat().st_size}".encode())
                     digest.update(_ends(file))
         return digest.hexdigest()
+
+
+def config_file(path: Path) -> Path:
+    """The config.yaml in a folder, or the file itself."""
+    return path / "config.yaml" if path.is_dir() else path
+
+
+def recognised(path: Path, ours: Callable[[Any], bool], marks: Sequence[str]) -> bool:
+    """Whether `path` is, or holds, a YAML file that is `ours`.
+
+    A damaged one is ours where all `marks` stand in it: loading says what is wrong.
+    """
+    file = config_file(path)
+    if not file.is_file() or file.suffix not in (".yaml", ".yml"):
+        return False
+    try:
+        return ours(read_yaml(file))
+    except BadCheckpoint:
+        with file.open("rb") as stream:
+            text = stream.read(MOST_YAML).decode("utf-8", "replace")
+        return all(mark in text for mark in marks)
 
 
 def _ends(file: Path) -> bytes:

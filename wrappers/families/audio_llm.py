@@ -34,11 +34,11 @@ from wrappers.checkpoint.audio_llm_files import (
     around,
 )
 from wrappers.checkpoint.llm_files import TABLE
-from wrappers.checkpoint.plain_files import MOST_YAML, read_yaml
 from wrappers.checkpoint.salmonn_keys import strange
 from wrappers.checkpoint.text import generation_fields
 from wrappers.checkpoint.weights.fit import faults, unknown
 from wrappers.checkpoint.weights.hollow import attach, hollow
+from wrappers.checkpoint.yaml_config import config_file, recognised
 from wrappers.encoders import whisper
 from wrappers.frontends.mel import RATE
 
@@ -55,16 +55,7 @@ ROWS = 8192  # of the table summed at a time
 
 def recognises(path: Path) -> bool:
     """Whether `path` is, or holds, a config.yaml with our section."""
-    file = _config_file(path)
-    if not file.is_file() or file.suffix not in (".yaml", ".yml"):
-        return False
-    try:
-        plain = read_yaml(file)
-    except BadCheckpoint:
-        with file.open("rb") as stream:
-            text = stream.read(MOST_YAML).decode("utf-8", "replace")
-        return f"{SECTION}:" in text  # ours, and damaged: loading says where
-    return isinstance(plain, dict) and SECTION in plain
+    return recognised(path, lambda c: isinstance(c, dict) and SECTION in c, [f"{SECTION}:"])
 
 
 def load(path: Path) -> Checkpoint:
@@ -75,11 +66,7 @@ def load(path: Path) -> Checkpoint:
         BadCheckpoint: weights missing, misshapen or unknown (all named at once), or parts whose
             widths do not fit each other.
     """
-    return AudioLlm(_config_file(path)).checkpoint()
-
-
-def _config_file(path: Path) -> Path:
-    return path / "config.yaml" if path.is_dir() else path
+    return AudioLlm(config_file(path)).checkpoint()
 
 
 class AudioLlm(AudioFiles):

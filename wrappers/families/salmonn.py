@@ -20,12 +20,13 @@ from wrappers.bridges.qformer import QFormer
 from wrappers.checkpoint import llm_files, salmonn_keys
 from wrappers.checkpoint.adapters import adapter_faults, contract
 from wrappers.checkpoint.llm_files import TABLE
-from wrappers.checkpoint.plain_files import MOST_YAML, read_json, read_yaml
+from wrappers.checkpoint.plain_files import read_json
 from wrappers.checkpoint.salmonn_files import BERT_HEAD_DIM, UNUSED, Files, base_name
 from wrappers.checkpoint.text import generation_fields, prompts, tokenizer_files
 from wrappers.checkpoint.weights import nf4
 from wrappers.checkpoint.weights.fit import faults, fill, unknown
 from wrappers.checkpoint.weights.hollow import hollow
+from wrappers.checkpoint.yaml_config import config_file, recognised
 from wrappers.encoders import beats, whisper
 from wrappers.frontends import fbank
 from wrappers.frontends.mel import RATE
@@ -49,15 +50,10 @@ OWN_KEYS = {"llama_path", "whisper_path", "beats_path", "use_speech_Qformer"}
 
 def recognises(path: Path) -> bool:
     """Whether `path` is, or holds, a SALMONN config."""
-    file = _config_file(path)
-    if not file.is_file() or file.suffix not in (".yaml", ".yml"):
-        return False
-    try:
-        plain = read_yaml(file)
-    except BadCheckpoint:
-        with file.open("rb") as stream:
-            text = stream.read(MOST_YAML).decode("utf-8", "replace")
-        return "model:" in text and "llama_path" in text  # ours, and damaged: loading says where
+    return recognised(path, _is_ours, ["model:", "llama_path"])
+
+
+def _is_ours(plain: Any) -> bool:
     model = plain.get("model") if isinstance(plain, dict) else None
     return isinstance(model, dict) and bool(OWN_KEYS & set(model))
 
@@ -70,11 +66,7 @@ def load(path: Path) -> Checkpoint:
         BadCheckpoint: weights missing, misshapen or unknown (all named at once), or parts whose
             widths do not fit each other.
     """
-    return Salmonn(_config_file(path)).checkpoint()
-
-
-def _config_file(path: Path) -> Path:
-    return path / "config.yaml" if path.is_dir() else path
+    return Salmonn(config_file(path)).checkpoint()
 
 
 class Salmonn(Files):
