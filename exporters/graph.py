@@ -15,6 +15,7 @@ from onnxscript import optimizer
 from torch import Tensor, nn
 
 from alm.ports import Port
+from alm.version import __version__
 from exporters import feeds, lazy
 from wrappers import Wrapper
 from wrappers.checkpoint.weights.hollow import weight, weightless
@@ -101,7 +102,7 @@ def _labelled(model: ir.Model, inputs: Mapping[str, Port], outputs: Mapping[str,
             value.name = name
             value.shape = ir.Shape(port.axes)
             value.dtype = ir.DataType.from_numpy(_numpy(port.dtype))
-    model.producer_name, model.producer_version = "alm-edge", "0.1.0"
+    model.producer_name, model.producer_version = "alm-edge", __version__
     for node in graph.all_nodes():
         node.metadata_props.clear()  # stack traces: they name the exporting machine's paths
         node.doc_string = None

@@ -144,11 +144,11 @@ def _embeds(checkpoint: Checkpoint) -> Tensor:
     """Embeddings to calibrate with: the prompts' words, words at random, and noise as of audio."""
     tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json)
     words = " ".join(map(str, checkpoint.prompt.get("tasks", {}).values()))
-    embedding_table = checkpoint.embedding()
+    table = checkpoint.embedding()
     chance = torch.Generator().manual_seed(0)
-    some = torch.randint(len(embedding_table), (SOME_WORDS,), generator=chance)
+    some = torch.randint(len(table), (SOME_WORDS,), generator=chance)
     said = torch.tensor(tokenizer.encode(words).ids[:SOME_WORDS], dtype=torch.int64)
-    words_heard = embedding_table[torch.cat((said, some))].float()
+    words_heard = table[torch.cat((said, some))].float()
     noise = 0.5 * torch.randn(SOME_WORDS, words_heard.shape[1], generator=chance)
     return torch.cat((words_heard, noise))
 

@@ -14,6 +14,7 @@ from alm.artifacts import verify
 from alm.errors import BadArtifacts, MissingFile
 from alm.host import containment
 from alm.onnxfile.summary import External, GraphFile
+from alm.parsing import check_name
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +58,7 @@ def root(tmp_path: Path) -> Path:
 def test_a_name_that_could_lead_outside_is_refused_with_its_rule(
     root: Path, name: str, rule: str
 ) -> None:
-    for refuse in (containment.check_name, lambda name: containment.contained(root, name)):
+    for refuse in (check_name, lambda name: containment.contained(root, name)):
         with pytest.raises(BadArtifacts, match="is refused") as caught:
             refuse(name)
         assert rule in str(caught.value) and repr(name) in str(caught.value)
@@ -65,7 +66,7 @@ def test_a_name_that_could_lead_outside_is_refused_with_its_rule(
 
 @pytest.mark.parametrize("name", ["a.onnx", "sub/b.data", "..a", "a..", "a b", "ä", "...", "-"])
 def test_a_name_inside_is_fine(name: str) -> None:
-    containment.check_name(name)
+    check_name(name)
 
 
 def test_a_file_inside_is_found_also_when_the_root_is_a_link(root: Path) -> None:

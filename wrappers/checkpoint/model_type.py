@@ -15,9 +15,8 @@ def model_type(path: Path) -> str:
         MissingFile, BadCheckpoint: there is no such model.
     """
     if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
-        from wrappers.checkpoint.adapters import (
-            peft_folder,  # it imports peft, which takes a second
-        )
+        # It imports peft, which takes a second.
+        from wrappers.checkpoint.adapters import peft_folder
 
         path = peft_folder.base_of(path)
     file = path / "config.json" if path.is_dir() else path

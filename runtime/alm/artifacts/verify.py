@@ -14,7 +14,7 @@ from typing import IO
 from alm.errors import BadArtifacts, MissingFile
 from alm.host import containment, user_cache
 from alm.onnxfile.summary import GraphFile
-from alm.parsing import File, printable
+from alm.parsing import File, check_name, printable
 
 CHUNK = 2**20  # bytes hashed at a time
 TICK = 50_000_000  # ns; within a clock's tick a file can change twice and keep its time
@@ -155,9 +155,7 @@ def check_external(root: Path, graph: GraphFile, graph_name: str, listed: Collec
     for tensor in sorted(graph.tensors):
         location = tensor.location
         if location not in sizes:
-            containment.check_name(
-                location
-            )  # before it is joined: "a/../../b" must not become "../b"
+            check_name(location)  # before it is joined: "a/../../b" must not become "../b"
             name = str(folder / location)
             if name not in listed:
                 raise BadArtifacts(

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 from alm.errors import BadArtifacts, MissingFile
-from alm.parsing import check_name as check_name
+from alm.parsing import check_name
 
 
 def contained(root: Path, name: str) -> Path:

@@ -12,6 +12,7 @@ from alm.errors import BadArtifacts
 from alm.host import containment
 from alm.onnxfile.graph_nodes import Tensor
 from alm.onnxfile.wire import Wire
+from alm.parsing import check_name
 
 MOST_BYTES = 2**28  # of zero points or scales: those of a 70B head are a tenth of it
 RAW, FLOATS, DOUBLES = 9, 4, 10  # fields of TensorProto that hold bytes as they are
@@ -61,7 +62,7 @@ def _width(tensor: Tensor) -> int:
 
 
 def _beside(path: Path, location: str) -> Path:
-    containment.check_name(location)
+    check_name(location)
     return containment.contained(path.parent, location)
 
 

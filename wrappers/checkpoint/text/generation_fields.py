@@ -1,6 +1,6 @@
 """What a checkpoint says of decoding: every field of transformers 5.24's GenerationConfig.
 
-Each is done by `alm.decoding.search`, read elsewhere, known to change no token, or refused by name.
+Each is done by `alm.decoding`, read elsewhere, known to change no token, or refused by name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "length_penalty": 1.0,
 }
 
-# Done by `alm.decoding.search`, under the same name.
+# Done by `alm.decoding`, under the same name.
 DONE = frozenset(field.name for field in fields(Options)) - {"seed"}
 
 # Read by the families, into the manifest's `tokens`.
