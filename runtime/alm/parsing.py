@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alm.errors import BadArtifacts
+from alm.errors import BadArtifacts, BadOption
 
 MOST_INT = 2**63 - 1
 MOST_DIGITS = 4000  # Python refuses more, but only from 3.10.7 on
@@ -190,3 +190,23 @@ def file(plain: Any, where: str) -> File:
     """A file's name, bytes and sha256."""
     size, digest = count(plain, "bytes", 0, where=where), need(plain, "sha256", str, where=where)
     return File(need(plain, "name", str, where=where), size, digest)
+
+
+def numbers(
+    words: str, what: str, kind: type[int] | type[float], least: float, most: float
+) -> tuple[Any, ...]:
+    """Numbers as an option --`what` has them, "10,30".
+
+    Raises:
+        BadOption: they are none, or one is out of bounds.
+    """
+    try:
+        found = tuple(kind(word) for word in words.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(least <= number <= most for number in found):
+        raise BadOption(
+            f"--{what} wants numbers from {least:g} to {most:g} with commas between them, "
+            f"not {words!r:.80}"
+        )
+    return found

@@ -18,10 +18,11 @@ from alm.audio import reader
 from alm.bench import nota
 from alm.bench.roofline import roofline
 from alm.bench.timed_run import LONGEST, Plan, forced_options, spread, summary, timed
-from alm.errors import BadOption, UnknownName
+from alm.errors import UnknownName
 from alm.generation.model import Model
 from alm.generation.pipeline import Decoder
 from alm.host import processor
+from alm.parsing import numbers
 from alm.version import __version__
 
 NOISE_RATE = (
@@ -235,25 +236,10 @@ def read_plan(
         raise UnknownName(f"unknown protocol {protocol!r}; there is: {there}")
     said = {"warmup": warmup, "nota_warmup": warmup, "repeats": repeats, "nota_repeats": repeats}
     return Plan(
-        seconds=_numbers(seconds, "seconds", float, 0.01, LONGEST),
-        contexts=_numbers(contexts, "contexts", int, 2, 2**31),
+        seconds=numbers(seconds, "seconds", float, 0.01, LONGEST),
+        contexts=numbers(contexts, "contexts", int, 2, 2**31),
         new_tokens=new_tokens,
         prompt=prompt,
         protocol=protocol,
         **{name: number for name, number in said.items() if number is not None},
     )
-
-
-def _numbers(
-    words: str, what: str, kind: type[int] | type[float], least: float, most: float
-) -> tuple[Any, ...]:
-    try:
-        found = tuple(kind(word) for word in words.split(","))
-    except ValueError:
-        found = ()
-    if not found or not all(least <= number <= most for number in found):
-        raise BadOption(
-            f"--{what} wants numbers from {least:g} to {most:g} with commas between them, "
-            f"not {words!r:.80}"
-        )
-    return found

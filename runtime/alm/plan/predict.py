@@ -11,7 +11,7 @@ from typing import Any
 
 from alm import devices
 from alm.artifacts import manifest
-from alm.errors import BadOption
+from alm.parsing import numbers
 from alm.plan.planner import Planned
 from alm.version import __version__
 
@@ -67,13 +67,4 @@ def predict(
 
 def read_seconds(words: str) -> tuple[float, ...]:
     """Lengths of clips as a command line has them, "10,30"; BadOption when they are none."""
-    try:
-        found = tuple(float(word) for word in words.split(","))
-    except ValueError:
-        found = ()
-    if not found or not all(LEAST <= number <= LONGEST for number in found):
-        raise BadOption(
-            f"--seconds wants numbers from {LEAST:g} to {LONGEST:g} with commas between them, "
-            f"not {words!r:.80}"
-        )
-    return found
+    return numbers(words, "seconds", float, LEAST, LONGEST)
