@@ -113,7 +113,7 @@ def test_names_cannot_be_guessed_and_modes_follow_the_umask(root: Path) -> None:
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from alm import atomic
+from alm.host import atomic
 from alm.errors import BadArtifacts
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
@@ -127,7 +127,7 @@ except BadArtifacts as error:
 @POSIX
 def test_a_disk_without_room_is_one_sentence_and_leaves_nothing(root: Path) -> None:
     words = [sys.executable, "-c", FULL, str(root)]
-    env = os.environ | {"PYTHONPATH": str(Path(atomic.__file__).parents[1])}
+    env = os.environ | {"PYTHONPATH": str(Path(atomic.__file__).parents[2])}
     done = subprocess.run(words, capture_output=True, text=True, env=env)
     assert done.stdout.startswith(f"{root / 'a.bin'} cannot be written: ") and done.stderr == ""
     assert not list(root.iterdir())

@@ -89,6 +89,16 @@ TEXTS = {
         "model:\n  llama_path: llm\n  a: " + "9" * 5000,
         "is no readable YAML",
     ),
+    "half a surrogate pair": (
+        "llm/tokenizer_config.json",
+        '{"bos_token": "\\ud800"}',
+        "holds half a surrogate pair",
+    ),
+    "half a surrogate pair in YAML": (
+        "config.yaml",
+        'model:\n  llama_path: llm\n  "a": "\\uD800"',
+        "holds half a surrogate pair",
+    ),
     "a day that never was": (
         "config.yaml",
         "model:\n  llama_path: llm\n  a: 2024-13-45",

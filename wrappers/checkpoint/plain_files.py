@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from alm.errors import BadCheckpoint, MissingFile
 MOST_JSON = 1 << 27  # bytes; the largest published tokenizer.json has 34 MB
 MOST_YAML = 1 << 20  # bytes; PyYAML needs a second for each of some 100 kB
 POINTER = b"version https://git-lfs.github.com/spec/"  # how every Git LFS pointer begins
+ESCAPED = re.compile(r"\\[uU](?:0000)?[dD][89a-fA-F]")  # of JSON and YAML alike
 REASON = 200  # characters of a parser's complaint that are repeated
 
 
@@ -91,13 +93,20 @@ def _read(path: Path, kind: str, most: int, parse: Callable[[str], Any]) -> Any:
             raise BadCheckpoint(
                 f"{path} has {size} bytes; at most {most} are read of a {kind} file"
             )
-        return parse(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        value = parse(text)
+        if ESCAPED.search(text):
+            # half a pair is no text: no tokenizer and no file takes it
+            json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
+        return value
     except OSError as error:
         raise unreadable(path, error) from error
     except RecursionError as error:
         raise BadCheckpoint(f"{path} is no {kind}: it is nested too deeply") from error
     except BadCheckpoint:
         raise
+    except UnicodeEncodeError as error:
+        raise BadCheckpoint(f"{path} holds half a surrogate pair, which is no text") from error
     except (ValueError, yaml.YAMLError) as error:  # also digits without end, and impossible dates
         reason = " ".join(str(error).split())[:REASON]
         verb = "not" if kind == "JSON" else "no"
