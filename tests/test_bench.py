@@ -24,6 +24,7 @@ from alm.cli import alm_commands, exit_status
 from alm.host import processor
 from alm.onnxfile import flops
 from alm.ports import Port
+from bench import contest
 
 FEW = ("--seconds", "0.5,2", "--contexts", "8,16,999999", "--new-tokens", "4", "--threads", "1")
 ONCE = ("--warmup", "0", "--repeats", "2")
@@ -36,10 +37,10 @@ def bench(*words: str | Path) -> int:
 
 @pytest.fixture(scope="module")
 def measured(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, str]:
-    """The JSON and the SVG of a short run with the contest's protocol."""
+    """The JSON and the SVG of a short run."""
     out = tmp_path_factory.mktemp("bench")
     files = ("--out", out / "a.json", "--picture", out / "a.svg")
-    assert bench(artifacts, *FEW, *ONCE, "--protocol", "nota", *files) == 0
+    assert bench(artifacts, *FEW, *ONCE, *files) == 0
     return json.loads((out / "a.json").read_text("utf-8")), (out / "a.svg").read_text("utf-8")
 
 
@@ -71,7 +72,7 @@ def test_every_figure_is_finite_and_none_is_negative(measured: tuple[Any, str]) 
     numbers = [leaf for leaf in leaves(found) if isinstance(leaf, int | float)]
     assert len(numbers) > 200 and all(math.isfinite(number) for number in numbers)
     # Running side by side may cost more than it saves.
-    runs = (found["cold"], *found["clips"], found["nota"]["honest"])
+    runs = (found["cold"], *found["clips"])
     saved = [run["overlap_ms"] for run in runs]
     assert all(number >= 0 or number in saved for number in numbers)
 
@@ -119,15 +120,20 @@ def test_memory_is_read_before_and_after_loading_and_after_the_runs(
 
 
 def test_the_contests_protocol_counts_one_token_and_stands_beside_the_honest_one(
-    measured: tuple[Any, str],
+    artifacts: Path, capfd: Capture
 ) -> None:
-    nota = measured[0]["nota"]
-    contest, honest = nota["contest"], nota["honest"]
-    assert nota["task"] == "asr" and (nota["warmup"], nota["repeats"]) == (0, 2)
-    assert contest["latency_ms"] == pytest.approx(contest["ttft_ms"] + contest["tpot_ms"])
-    assert nota["seconds"] == 4  # the window of this model; the contest's clip lasts 10 s
+    words = ("--warmup", "0", "--repeats", "2", "--new-tokens", "4", "--threads", "1")
+    contest.main([str(artifacts), *words, "--json"])
+    measured = json.loads(capfd.readouterr().out)
+    theirs, honest = measured["contest"], measured["honest"]
+    assert measured["task"] == "asr" and (measured["warmup"], measured["repeats"]) == (0, 2)
+    assert theirs["latency_ms"] == pytest.approx(theirs["ttft_ms"] + theirs["tpot_ms"])
+    assert theirs["ttft_ms"] > 0 and theirs["tpot_ms"] > 0
+    assert measured["seconds"] == 4  # the window of this model; the contest's clip lasts 10 s
     assert "mel" in honest["stages"] and honest["new_tokens"] == 4
-    assert "log-mel" in nota["difference"] and "{" not in nota["difference"]
+    assert "log-mel" in measured["difference"] and "{" not in measured["difference"]
+    contest.show(measured)
+    assert "FIRST TOKEN" in capfd.readouterr().out.upper()
 
 
 def test_the_picture_is_xml_with_a_bar_for_each_clip(measured: tuple[Any, str]) -> None:
@@ -178,7 +184,6 @@ def test_a_file_is_heard_as_it_is_and_at_each_length(
         (("--contexts", "8.5"), 2, "--contexts wants numbers"),
         (("--new-tokens", "0"), 2, "'--new-tokens'"),
         (("--repeats", "0"), 2, "'--repeats'"),
-        (("--protocol", "other"), 2, "unknown protocol 'other'; there is: nota"),
         (("--provider", "abacus"), 2, "unknown provider 'abacus'"),
         (("no such.wav",), 1, "there is no file no such.wav"),
         (("--out", "no such folder/a.json"), 1, "there is no folder no such folder"),

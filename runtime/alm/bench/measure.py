@@ -15,10 +15,8 @@ from typing import Any
 import numpy as np
 
 from alm.audio import reader
-from alm.bench import nota
 from alm.bench.roofline import roofline
 from alm.bench.timed_run import LONGEST, Plan, forced_options, spread, summary, timed
-from alm.errors import UnknownName
 from alm.generation.model import Model
 from alm.generation.pipeline import Decoder
 from alm.host import processor
@@ -54,8 +52,8 @@ def measure(
         say: told what is being done.
 
     Returns:
-        Plain data: machine, model, load_ms, memory, cold, clips, contexts, roofline, notes, and
-        "nota" if the plan asks for that. Times are milliseconds, sizes bytes.
+        Plain data: machine, model, load_ms, memory, cold, clips, contexts, roofline and notes.
+        Times are milliseconds, sizes bytes.
 
     Raises:
         As `alm.load` and `Model.generate` do.
@@ -72,14 +70,8 @@ def measure(
         found = [bench.clip(*clip) for clip in clips]
     contexts = bench.contexts()
     memory["after_runs"] = processor.memory()
-    most = max(held["peak"] or 0 for held in memory.values())
-    contest = {"nota": nota.nota(model, plan, most, say)} if plan.protocol else {}
     say("measuring the machine")  # last, since it takes memory of its own
-    machine = processor.facts()
-    machine |= {
-        "bytes_per_second": processor.bandwidth(),
-        "operations_per_second": processor.peak(),
-    }
+    machine = _machine()
     return {
         "format": "alm-bench",
         "format_version": 1,
@@ -94,7 +86,6 @@ def measure(
         "clips": found,
         "contexts": contexts,
         "roofline": roofline(model, found, machine, bench.notes),
-        **contest,
         "notes": bench.notes,
     }
 
@@ -179,6 +170,13 @@ class _Bench:
         }
 
 
+def _machine() -> dict[str, Any]:
+    return processor.facts() | {
+        "bytes_per_second": processor.bandwidth(),
+        "operations_per_second": processor.peak(),
+    }
+
+
 def _about(model: Model, threads: int) -> dict[str, Any]:
     said = model.manifest
     return {
@@ -222,24 +220,19 @@ def read_plan(
     contexts: str,
     new_tokens: int,
     prompt: str,
-    warmup: int | None,
-    repeats: int | None,
-    protocol: str,
+    warmup: int,
+    repeats: int,
 ) -> Plan:
     """What a command line asks for.
 
     Raises:
-        BadOption, UnknownName: lengths that are none, a protocol nobody knows.
+        BadOption: lengths that are none.
     """
-    if protocol and protocol not in nota.PROTOCOLS:
-        there = ", ".join(nota.PROTOCOLS)
-        raise UnknownName(f"unknown protocol {protocol!r}; there is: {there}")
-    said = {"warmup": warmup, "nota_warmup": warmup, "repeats": repeats, "nota_repeats": repeats}
     return Plan(
         seconds=numbers(seconds, "seconds", float, 0.01, LONGEST),
         contexts=numbers(contexts, "contexts", int, 2, 2**31),
         new_tokens=new_tokens,
         prompt=prompt,
-        protocol=protocol,
-        **{name: number for name, number in said.items() if number is not None},
+        warmup=warmup,
+        repeats=repeats,
     )

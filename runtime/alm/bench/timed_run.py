@@ -28,9 +28,6 @@ class Plan:
     new_tokens: int = 64
     warmup: int = 1
     repeats: int = 5
-    nota_warmup: int = 10
-    nota_repeats: int = 100
-    protocol: str = ""  # "nota": measure by the seed contest's as well
     prompt: str = ""  # "": the task "transcribe", or the first that the model has
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from alm.cli import exit_status, out_file
-from alm.cli.run_command import PLAIN, Debug, Version, Whole, audio_file, speak_utf8, tell
+from alm.cli.run_command import PLAIN, Debug, Version, audio_file, speak_utf8, tell
 from alm.errors import BadOption
 
 MOST_MEMORY = 2**20  # GiB
@@ -143,13 +143,8 @@ def bench(
     ] = "128,512,1024",
     new_tokens: Annotated[int, typer.Option(min=1, help="Of every answer, ends ignored.")] = 64,
     prompt: Annotated[str, typer.Option(help="What is asked; transcribe if unsaid.")] = "",
-    warmup: Annotated[
-        int | None, Whole(min=0, help="Runs before those that count: 1, or nota's 10.")
-    ] = None,
-    repeats: Annotated[int | None, Whole(min=1, help="Runs that count: 5, or nota's 100.")] = None,
-    protocol: Annotated[
-        str, typer.Option(help="nota: measure by the seed contest's protocol too.")
-    ] = "",
+    warmup: Annotated[int, typer.Option(min=0, help="Runs before those that count.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs that count.")] = 5,
     as_json: AsJson = False,
     out: Out = None,
     picture: Annotated[
@@ -165,7 +160,7 @@ def bench(
     from alm.bench import measure as measuring
     from alm.cli import bench_tables
 
-    plan = measuring.read_plan(seconds, contexts, new_tokens, prompt, warmup, repeats, protocol)
+    plan = measuring.read_plan(seconds, contexts, new_tokens, prompt, warmup, repeats)
     out_file.check(out, picture)
     speak_utf8()
     with ExitStack() as stack:

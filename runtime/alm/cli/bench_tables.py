@@ -1,15 +1,12 @@
-"""What `alm bench` found, for people: tables, a picture, and a paragraph."""
+"""What `alm bench` found, for people: tables and a picture."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from alm.bench import drawing
 from alm.cli import terminal
-
-COLUMNS = 100  # of a paragraph
 
 
 def show(found: Mapping[str, Any]) -> None:
@@ -28,10 +25,6 @@ def show(found: Mapping[str, Any]) -> None:
         _roofline(found),
     )
     table("memory, MB", "when|>resident|>own|>of files|>peak|", _memory(found))
-    if "nota" in found:
-        table("the contest's protocol (nota)", "|>contest|>honest|", _nota(found["nota"]))
-        print()
-        print(textwrap.fill(found["nota"]["difference"], COLUMNS))
     for note in found["notes"]:
         print(f"note: {note}")
 
@@ -114,20 +107,6 @@ def _memory(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for when, held in found["memory"].items():
         names = ("resident", "own", "of_files", "peak")
         yield (when.replace("_", " "), *(_megabytes(held[name]) for name in names), "")
-
-
-def _nota(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    contest, honest = found["contest"], found["honest"]
-
-    def both(name: str) -> str:
-        return f"{_ms(honest[name]['p50'])} (p90 {_ms(honest[name]['p90'])})"
-
-    yield "first token, ms", _ms(contest["ttft_ms"]), both("first_token"), ""
-    yield "per token, ms", _ms(contest["tpot_ms"]), both("per_token"), ""
-    yield "latency, ms", _ms(contest["latency_ms"]), both("total"), ""
-    peaks = _megabytes(contest["peak_bytes"]), _megabytes(honest["memory"]["peak"])
-    yield "peak memory, MB", *peaks, ""
-    yield "tokens", "1", str(honest["new_tokens"]), ""
 
 
 def _ms(value: float | None) -> str:
