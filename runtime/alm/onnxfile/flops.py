@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from math import prod
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
-from alm.onnxfile.summary import Walk
-from alm.onnxfile.wire import Span
+from alm.onnxfile import graph_nodes
+from alm.onnxfile.graph_nodes import Graph, Node
 
-Axes = tuple[int | str, ...]
+ATTENTION = ("Attention", "MultiHeadAttention")
+MATRICES = ("MatMul", "MatMulInteger", "FusedMatMul", "Gemm")
+KINDS = (*ATTENTION, *MATRICES, "Conv", "ConvInteger", "MatMulNBits")
 LONGEST = 500  # characters of a formula
 
 
@@ -28,13 +29,17 @@ def operations(path: Path, sizes: Mapping[str, int]) -> tuple[int, int]:
     Raises:
         BadArtifacts: the file is no readable graph.
     """
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-        reader = _Products(path, data)
-        reader.model()
-    counts = [reader.count_of(node, sizes) for node in reader.products]
-    unsure = [node for node, count in zip(reader.products, counts, strict=True) if count is None]
-    rows = reader.rows(sizes)
-    guessed = [reader.count_of(node, sizes, rows) or 0 for node in unsure]
+    graph = graph_nodes.read(path)
+    shapes = _Shapes(graph, sizes)
+    products = [  # what lies in the branches of an If is not counted
+        node
+        for node in graph.nodes
+        if node.depth == 0 and _kind(node) in KINDS and len(node.inputs) > 1 and node.outputs
+    ]
+    counts = [_operations(node, shapes) for node in products]
+    unsure = [node for node, count in zip(products, counts, strict=True) if count is None]
+    rows = shapes.rows()
+    guessed = [_operations(node, shapes, rows) or 0 for node in unsure]
     return sum(count for count in counts if count) + sum(guessed), len(unsure)
 
 
@@ -70,107 +75,51 @@ def _value(node: ast.expr, sizes: Mapping[str, int]) -> int:
     raise ValueError("no formula of whole numbers")
 
 
-class _Node:
-    """A product: its kind, the names of its inputs and output, its whole-number attributes."""
+class _Shapes:
+    """The shapes that a graph states, with numbers in the place of its axes."""
 
-    def __init__(self) -> None:
-        self.kind = ""
-        self.inputs: list[str] = []
-        self.output = ""
-        self.numbers: dict[str, int] = {}
+    def __init__(self, graph: Graph, sizes: Mapping[str, int]) -> None:
+        self.graph, self.sizes = graph, sizes
 
+    def axes(self, name: str) -> list[int | None] | None:
+        """The axes of a tensor, None for each that cannot be told; None where none is stated."""
+        port = self.graph.types.get(name)
+        return None if port is None else [size(axis, self.sizes) for axis in port.axes]
 
-class _Products(Walk):
-    """The products of a graph and the shapes of what goes in and out."""
-
-    ATTENTION = ("Attention", "MultiHeadAttention")
-    MATRICES = ("MatMul", "MatMulInteger", "FusedMatMul", "Gemm")
-    KINDS = (*ATTENTION, *MATRICES, "Conv", "ConvInteger", "MatMulNBits")
-
-    def __init__(self, path: Path, data: mmap) -> None:
-        super().__init__(path, data)
-        self.products: list[_Node] = []
-        self.shapes: dict[str, Axes] = {}
-        self.made = ""  # the graph's first output
-
-    def graph(self, span: Span, depth: int) -> tuple[dict, dict]:
-        """Only the graph itself; what lies in the branches of an If is not counted."""
-        for number, value, end in self.only(span, 1, 5, 11, 12, 13):
-            if number == 1:
-                self.node((value, end), depth)
-            elif number == 5:
-                name, dims = self.constant((value, end))
-                self.shapes[name] = dims
-            else:
-                name, port = self.port((value, end))
-                self.shapes[name] = port.axes
-                self.made = self.made or (name if number == 12 else "")
-        return {}, {}
-
-    def node(self, span: Span, depth: int) -> None:
-        """Note it, if it is a product."""
-        found = _Node()
-        for number, value, end in self.only(span, 1, 2, 4, 5):
-            if number == 1:
-                found.inputs.append(self.text((value, end)))
-            elif number == 2:
-                found.output = found.output or self.text((value, end))
-            elif number == 4:
-                found.kind = self.text((value, end))
-            elif found.kind in ("", "MatMulNBits"):
-                found.numbers |= self.number((value, end))
-        if found.kind in self.KINDS and len(found.inputs) > 1:
-            self.products.append(found)
-
-    def number(self, span: Span) -> dict[str, int]:
-        """An attribute that is a whole number, by its name."""
-        name, said = "", -1
-        for number, value, end in self.fields(span):
-            if number == 1:
-                name = self.text((value, end))
-            elif number == 3 and end < 0:
-                said = value
-        return {name: said}
-
-    def constant(self, span: Span) -> tuple[str, Axes]:
-        name, dims = "", []
-        for number, value, end in self.fields(span):
-            if number == 1:
-                dims += [value] if end < 0 else self.packed((value, end))
-            elif number == 8:
-                name = self.text((value, end))
-        return name, tuple(dims)
-
-    def rows(self, sizes: Mapping[str, int]) -> int | None:
+    def rows(self) -> int | None:
         """Rows of the graph's first output; None when its shape is not known."""
-        axes = [size(axis, sizes) for axis in self.shapes.get(self.made, ("",))[:-1]]
-        return None if None in axes else prod(axes)  # pyright: ignore
+        axes = self.axes(next(iter(self.graph.file.outputs), "")) or [None, None]
+        known = [axis for axis in axes[:-1] if axis is not None]
+        return prod(known) if len(known) == len(axes) - 1 else None
 
-    def count_of(
-        self, node: _Node, sizes: Mapping[str, int], unknown: int | None = None
-    ) -> int | None:
-        """Operations of one product; None when a shape is not known.
+    def known(self, name: str, unknown: int | None) -> list[int] | None:
+        """The shape of a tensor, `unknown` standing for an axis that cannot be told."""
+        axes = [unknown if axis is None else axis for axis in self.axes(name) or [None]]
+        known = [axis for axis in axes if axis is not None]
+        return known if len(known) == len(axes) and name in self.graph.types else None
 
-        `unknown` stands for an axis of unknown size.
-        """
 
-        def shape(name: str) -> list[int] | None:
-            axes = [size(axis, sizes) for axis in self.shapes.get(name, ("", ""))]
-            axes = [unknown if axis is None else axis for axis in axes]
-            return None if None in axes or name not in self.shapes else axes  # pyright: ignore
+def _operations(node: Node, shapes: _Shapes, unknown: int | None = None) -> int | None:
+    """Operations of one product; None when a shape is not known.
 
-        a, b, made = (shape(name) for name in (*node.inputs[:2], node.output))
-        if node.kind in self.ATTENTION:  # of every query with every key, and with every value
-            return None if not a or not b or len(b) < 2 else 4 * prod(a) * b[-2]
-        if node.kind == "MatMulNBits":
-            wide, inner = node.numbers.get("N", 0), node.numbers.get("K", 0)
-            rows = a[:-1] if a else made[:-1] if made else None
-            return None if rows is None else 2 * prod(rows) * wide * inner
-        if made is None:
-            return None
-        if node.kind.startswith("Conv"):
-            return None if not b else 2 * prod(made) * prod(b[1:])
-        if node.kind == "Gemm":  # either operand may be transposed
-            return None if not b or not made[-1] else 2 * prod(made) * (prod(b) // made[-1])
-        inner = a[-1] if a else b[-2] if b and len(b) > 1 else None
-        return None if inner is None else 2 * prod(made) * inner
+    `unknown` stands for an axis of unknown size.
+    """
+    a, b, result = (shapes.known(n, unknown) for n in (*node.inputs[:2], node.outputs[0]))
+    kind = _kind(node)
+    if kind in ATTENTION:  # of every query with every key, and with every value
+        return None if not a or not b or len(b) < 2 else 4 * prod(a) * b[-2]
+    if kind == "MatMulNBits":
+        rows = a[:-1] if a else result[:-1] if result else None
+        return None if rows is None else 2 * prod(rows) * node.number("N", 0) * node.number("K", 0)
+    if result is None:
+        return None
+    if kind.startswith("Conv"):
+        return None if not b else 2 * prod(result) * prod(b[1:])
+    if kind == "Gemm":  # either operand may be transposed
+        return None if not b or not result[-1] else 2 * prod(result) * (prod(b) // result[-1])
+    inner = a[-1] if a else b[-2] if b and len(b) > 1 else None
+    return None if inner is None else 2 * prod(result) * inner
+
+
+def _kind(node: Node) -> str:
+    return node.op.rpartition("::")[2]

@@ -1,6 +1,6 @@
 """Every node of a graph with its attributes, constants and types, for those who judge graphs.
 
-As in `graphfile`: the file may come from anywhere, and payloads stay where they are.
+As in `summary`: the file may come from anywhere, and payloads stay where they are.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Node:
     """One operator: "MatMul", and "domain::Op" outside the default domain.
 
     An input that is left out is "". Of attributes, strings of bytes that are no UTF-8, lists of
-    strings, graphs and sparse tensors are not kept.
+    strings, graphs and sparse tensors are not kept. `depth` is 0 in the graph itself and counts
+    the graphs that lie around those of a subgraph or function.
     """
 
     op: str
@@ -52,6 +53,7 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: dict[str, Attribute] = field(default_factory=dict)
+    depth: int = 0
 
     def input(self, number: int) -> str:
         """The name of an input; "" where it is left out."""
@@ -128,8 +130,9 @@ class _Nodes(summary.Walk):
                 said[number] = self.text((value, end))
             else:
                 self.valued((value, end), attributes)
-        op = said[4] if said[7] in ("", "ai.onnx") else f"{said[7]}::{said[4]}"
-        self.found.append(Node(op, said[3], tuple(names[1]), tuple(names[2]), attributes))
+        op = summary.operator(said[7], said[4])
+        ins, outs = tuple(names[1]), tuple(names[2])
+        self.found.append(Node(op, said[3], ins, outs, attributes, depth))
         if op == "Constant" and names[2]:
             held = attributes.get("value")
             if not isinstance(held, Tensor):  # value_ints and kin: small, and of no weight
