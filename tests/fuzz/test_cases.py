@@ -159,7 +159,7 @@ def test_a_long_sentence_keeps_its_beginning_and_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("name", ["eos_token_id", "bos_token_id"])
-@pytest.mark.parametrize("value", ["\ud800", {"a": 1}, [1, "x"], 1.5, 2**64, True])
+@pytest.mark.parametrize("value", ["2", {"a": 1}, [1, "x"], 1.5, 2**64, True])
 def test_a_token_that_is_no_id_is_refused_by_name(
     name: str, value: object, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -167,6 +167,15 @@ def test_a_token_that_is_no_id_is_refused_by_name(
     config = {name: value}
     (folder / "llm" / "generation_config.json").write_text(json.dumps(config), "utf-8")
     with pytest.raises(BadCheckpoint, match=f"generation_config.json says {name} .*token's id"):
+        open_checkpoint(folder / "config.yaml")
+
+
+def test_half_a_surrogate_pair_in_a_checkpoint_is_refused_where_it_is_read(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(checkpoint.parent, tmp_path / "model")
+    (folder / "llm" / "generation_config.json").write_text('{"eos_token_id": "\\ud800"}', "utf-8")
+    with pytest.raises(BadCheckpoint, match=r"generation_config.json holds half a surrogate pair"):
         open_checkpoint(folder / "config.yaml")
 
 
