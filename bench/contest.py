@@ -11,19 +11,17 @@ import gc
 import json
 import sys
 import textwrap
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alm.bench.timed_run import forced_options, summary, timed
+from alm.artifacts.manifest import Part
+from alm.bench.timed_run import summary, timed
 from alm.cli import terminal
-from alm.generation.audio_cache import batch
-from alm.generation.model import Model
-from alm.generation.pipeline import Decoder, Pipeline, assemble, woven
+from alm.generation.parts import Parts
 from alm.host import processor
 
 SECONDS = 10  # of noise
@@ -56,23 +54,22 @@ class Counts:
     new_tokens: int = 64  # of an honest answer
 
 
-def measure(model: Model, counts: Counts) -> dict[str, Any]:
+def measure(parts: Parts, counts: Counts) -> dict[str, Any]:
     """Measure by the contest's protocol, and the same sound honestly.
 
     Returns:
         Milliseconds and bytes: contest (ttft, tpot, latency, memory), honest, and the difference
         in words.
     """
-    rate = int(model.manifest.audio["rate"])
-    samples = min(SECONDS * rate, int(model.manifest.audio["window_samples"]))
+    rate, tasks = parts.rules.rate, parts.manifest.tasks
+    samples = min(SECONDS * rate, parts.rules.window)
     pcm = np.random.default_rng().standard_normal(samples).astype(np.float32)
-    task = TASK if TASK in model.tasks else next(iter(model.tasks), "What is it?")
-    first, second = _contest(model, pcm, task, counts)
+    task = TASK if TASK in tasks else next(iter(tasks), "What is it?")
+    first, second = _contest(parts, pcm, task, counts)
     peak = processor.memory()["peak"] or 0
     processor.forget_peak()
-    options = forced_options(model, counts.new_tokens)
     total = counts.honest_warmup + counts.honest_repeats
-    runs = [timed(model, options, pcm, task) for _ in range(total)]
+    runs = [timed(parts, counts.new_tokens, pcm, task) for _ in range(total)]
     words = DIFFERENCE.format(
         repeats=counts.repeats, seconds=samples / rate, new=counts.new_tokens
     ).split()
@@ -92,33 +89,28 @@ def measure(model: Model, counts: Counts) -> dict[str, Any]:
     }
 
 
-def _contest(model: Model, pcm: Any, task: str, counts: Counts) -> tuple[list[float], list[float]]:
+def _contest(parts: Parts, pcm: Any, task: str, counts: Counts) -> tuple[list[float], list[float]]:
     """Milliseconds to the first token and of the step after it, of the runs that count."""
-    parts, sessions = model.pipeline.parts, model.pipeline.sessions
-    before = Pipeline([part for part in parts if SPECTROGRAM in part.outputs], sessions)
-    inside = Pipeline(
-        [part for part in parts if SPECTROGRAM not in part.outputs],
-        sessions,
-        model.pipeline.at_once,
-    )
-    given = before.forward(batch([pcm]))
+    inside = [part for part in parts.pipeline.parts if SPECTROGRAM not in part.outputs]
     first: list[float] = []
     second: list[float] = []
     for _ in range(counts.warmup + counts.repeats):
-        start = time.perf_counter()
-        embeds = inside.forward(dict(given))["audio_embeds"][0]
-        prompt = model.prompter.build(task)
-        inputs, lengths = assemble(model.table, [woven(prompt.pieces, [embeds])])
-        decoder = Decoder(model.decoder_session, model.decoder_part, model.table)
-        decoder.start(1, inputs.shape[1] + 1)
-        logits = decoder.feed(inputs, lengths)
-        first.append((time.perf_counter() - start) * 1e3)
-        token = logits.argmax(axis=-1)  # between the timers, as there
-        start = time.perf_counter()
-        decoder.step(token)
-        second.append((time.perf_counter() - start) * 1e3)
+        run = timed(parts, 2, pcm, task)
+        first.append(first_token(run, inside))
+        second.append(run["steps"][0])
         gc.collect()  # as there; outside of the timers
     return first[counts.warmup :], second[counts.warmup :]
+
+
+def first_token(run: Mapping[str, Any], inside: Sequence[Part]) -> float:
+    """The contest's time to the first token of a run of ours, in milliseconds.
+
+    The parts `inside` of its timers, building the prompt and the prefill; as there, the token is
+    chosen between the timers.
+    """
+    stages = run["stages"]
+    names = [*(part.name for part in inside), "prompt", "prefill"]
+    return sum(stages[name] for name in names) - run["overlap"]
 
 
 def show(measured: Mapping[str, Any]) -> None:
@@ -153,9 +145,9 @@ def main(words: list[str]) -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print everything as data")
     asked = parser.parse_args(words)
-    model = Model(asked.engine, asked.provider, asked.threads, audio_cache=0)
+    parts = Parts(asked.engine, asked.provider, asked.threads, audio_cache=0)
     counts = Counts(asked.warmup, asked.repeats, new_tokens=asked.new_tokens)
-    measured = measure(model, counts)
+    measured = measure(parts, counts)
     if asked.json:
         print(json.dumps(measured, indent=2))
     else:

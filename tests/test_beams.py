@@ -14,7 +14,7 @@ import torch
 from tiny_lm import EOS, ours, reason, theirs
 from transformers import GenerationConfig
 
-from alm.decoding.search import Options
+from alm.decoding.options import Options
 
 
 @pytest.fixture(autouse=True)
@@ -85,8 +85,6 @@ def _drawn(
     """One answer of two tokens; the logits after each first token are computed once."""
     from dataclasses import replace
 
-    from alm.decoding import search
-
     class Known:
         def step(self, token_ids: np.ndarray) -> np.ndarray:
             for token in set(token_ids.tolist()) - second.keys():
@@ -98,5 +96,5 @@ def _drawn(
             pass
 
     seeded = replace(options, seed=seed)
-    (answer,) = search.generate(first.logits, Known(), seeded, eos_ids=EOS[0])
+    (answer,) = tiny_lm.answers(first.logits, Known(), seeded, eos_ids=EOS[0])
     return tuple((answer.token_ids + [tiny_lm.PAD])[:2])

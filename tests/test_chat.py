@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_lm
 from conftest import run_export
 
 import alm
-from alm.decoding import search
+from alm.decoding.options import Options
 from alm.errors import AlmError, BadAudio, BadOption, BadPrompt
 from alm.generation.model import Model
-from alm.generation.pipeline import Decoder, assemble, woven
+from alm.generation.pipeline import assemble, woven
 from alm.timings import Stages
 
 GREEDY: dict[str, Any] = dict(num_beams=1, max_new_tokens=12)
@@ -50,9 +51,9 @@ def whole(
     row: list[np.ndarray] = []
     heard = 0
     for i, (prompt, clips, answer) in enumerate(turns):
-        built = model.prompter.build(prompt, len(clips), heard, i == 0)
-        row += woven(built.pieces, model.ear.hear(clips, Stages())[0])
-        row.append(np.array([token for token in answer if token not in model.eos], np.int64))
+        built = model.parts.prompter.build(prompt, len(clips), heard, i == 0)
+        row += woven(built.pieces, model.parts.ear.hear(clips, Stages())[0])
+        row.append(np.array([token for token in answer if token not in model.parts.eos], np.int64))
         heard += len(clips)
     return row
 
@@ -62,13 +63,13 @@ def from_scratch(
 ) -> list[int]:
     """Greedy answer to the last turn, all of the conversation before it in one prompt."""
     row = whole(model, turns)
-    inputs, lengths = assemble(model.table, [row])
-    decoder = Decoder(model.decoder_session, model.decoder_part, model.table)
+    inputs, lengths = assemble(model.parts.table, [row])
+    decoder = model.parts.decoder()
     decoder.start(1, inputs.shape[1] + most)
     logits, said = decoder.feed(inputs, lengths), []
     while len(said) < most:
         said.append(int(logits[0].argmax()))
-        if said[-1] in model.eos:
+        if said[-1] in model.parts.eos:
             break
         logits = decoder.step(np.array(said[-1:]))
     return said
@@ -78,17 +79,17 @@ def from_scratch(
 def test_beams_in_a_later_turn_are_those_of_the_whole_conversation_at_once(
     loaded: Model, beams: int
 ) -> None:
-    options = search.Options(max_new_tokens=8, num_beams=beams)
+    options = Options(max_new_tokens=8, num_beams=beams)
     chat = loaded.chat(num_beams=beams, max_new_tokens=8, min_new_tokens=0)
     turns: list[tuple[str, list[np.ndarray], list[int]]] = []
     for prompt, clips in (("What?", [noise(1.5, 1)]), ("And?", [noise(2, 2)]), ("Sure?", [])):
         turns.append((prompt, clips, []))
         row = whole(loaded, turns)
-        inputs, lengths = assemble(loaded.table, [row])
-        decoder = Decoder(loaded.decoder_session, loaded.decoder_part, loaded.table)
+        inputs, lengths = assemble(loaded.parts.table, [row])
+        decoder = loaded.parts.decoder()
         decoder.start(1, inputs.shape[1] + 8)
         logits = decoder.feed(inputs, lengths)
-        (alone,) = search.generate(logits, decoder, options, eos_ids=loaded.eos)
+        (alone,) = tiny_lm.answers(logits, decoder, options, eos_ids=loaded.parts.eos)
         answer = chat.ask(prompt, *clips).token_ids
         assert answer == alone.token_ids
         turns[-1] = (prompt, clips, answer)

@@ -13,7 +13,9 @@ import pytest
 import tiny_lm
 from tiny_lm import EOS, reason
 
-from alm.decoding.search import Options, Sequence, generate
+from alm.decoding import search
+from alm.decoding.options import Options
+from alm.decoding.steps import Sequence
 from alm.errors import BadArtifacts, BadOption
 
 
@@ -89,13 +91,13 @@ def test_a_row_in_a_batch_is_answered_as_if_it_were_alone(options: Options) -> N
         together = ours(seed, 3, options, EOS[1])
         for row, answer in enumerate(together):
             alone = Torch(seed, 3, row)
-            (single,) = generate(alone.logits, alone, options, eos_ids=EOS[1])
+            (single,) = tiny_lm.answers(alone.logits, alone, options, eos_ids=EOS[1])
             assert single.token_ids == answer.token_ids
 
 
 def test_rows_that_are_done_are_not_fed_any_more() -> None:
     decoder = Torch(1, 3)
-    answers = generate(decoder.logits, decoder, Options(max_new_tokens=14), eos_ids=EOS[2])
+    answers = tiny_lm.answers(decoder.logits, decoder, Options(max_new_tokens=14), eos_ids=EOS[2])
     lengths = [len(answer.token_ids) for answer in answers]
     assert len(set(lengths)) > 1
     steps = range(1, max(lengths))
@@ -106,7 +108,7 @@ def test_tokens_are_sampled_as_often_as_their_probability_says() -> None:
     chances = np.array([0.4, 0.3, 0.15, 0.1, 0.05])
     decoder = Constant(np.log(chances).astype(np.float32))
     options = Options(max_new_tokens=5000, do_sample=True, seed=3)
-    (answer,) = generate(decoder.logits, decoder, options, eos_ids=frozenset())
+    (answer,) = tiny_lm.answers(decoder.logits, decoder, options, eos_ids=frozenset())
     counts = np.bincount(answer.token_ids, minlength=5)
     chi_square = ((counts - 5000 * chances) ** 2 / (5000 * chances)).sum()
     assert chi_square < 18.5  # 4 degrees of freedom: one seed in a thousand is above
@@ -119,7 +121,7 @@ def test_top_k_and_top_p_leave_the_unlikely_out() -> None:
         (replace(sampled, top_k=2), {0, 1}),
         (replace(sampled, top_p=0.8), {0, 1, 2}),
     ):
-        (answer,) = generate(decoder.logits, decoder, options, eos_ids=frozenset())
+        (answer,) = tiny_lm.answers(decoder.logits, decoder, options, eos_ids=frozenset())
         assert set(answer.token_ids) == allowed
 
 
@@ -138,10 +140,10 @@ def test_a_sampled_row_does_not_depend_on_the_rows_beside_it() -> None:
     three = ours(4, 3, options, EOS[2])
     for row in range(3):
         alone = Torch(4, 3, row=row)
-        assert generate(alone.logits, alone, options, eos_ids=EOS[2]) == three[row : row + 1]
+        assert tiny_lm.answers(alone.logits, alone, options, eos_ids=EOS[2]) == three[row : row + 1]
     two = Torch(4, 3)
     two.reorder(np.array([0, 1]))
-    assert generate(two.logits[:2], two, options, eos_ids=EOS[2]) == three[:2]
+    assert tiny_lm.answers(two.logits[:2], two, options, eos_ids=EOS[2]) == three[:2]
 
 
 def test_equal_rows_draw_alike_from_a_seed_and_go_on_when_another_ends() -> None:
@@ -149,7 +151,7 @@ def test_equal_rows_draw_alike_from_a_seed_and_go_on_when_another_ends() -> None
 
     def answers(ends: tuple[int, int]) -> list[Sequence]:
         decoder = Constant(np.zeros(9, np.float32), rows=3)
-        return generate(
+        return tiny_lm.answers(
             decoder.logits,
             decoder,
             options,
@@ -176,7 +178,7 @@ def test_every_row_has_its_own_stop_strings() -> None:
         return len(token_ids) == lengths[row] < 12
 
     decoder = Torch(0, 3)
-    answers = generate(
+    answers = tiny_lm.answers(
         decoder.logits, decoder, Options(max_new_tokens=12), eos_ids=frozenset(), stopped=stopped
     )
     for row, answer in enumerate(answers):
@@ -189,7 +191,7 @@ def test_a_stop_string_ends_a_beam_as_the_eos_would() -> None:
         options = Options(max_new_tokens=12, num_beams=4, early_stopping=early)
         as_eos = ours(seed, 3, options, frozenset({7}))
         decoder = Torch(seed, 3)
-        as_text = generate(
+        as_text = tiny_lm.answers(
             decoder.logits,
             decoder,
             options,
@@ -203,7 +205,7 @@ def test_a_stop_string_ends_a_beam_as_the_eos_would() -> None:
 
 def test_a_row_whose_beams_all_stop_at_once_is_answered() -> None:
     decoder = Torch(0, 3)
-    answers = generate(
+    answers = tiny_lm.answers(
         decoder.logits,
         decoder,
         Options(max_new_tokens=12, num_beams=3),
@@ -214,17 +216,30 @@ def test_a_row_whose_beams_all_stop_at_once_is_answered() -> None:
     assert answers[0] == ours(0, 3, Options(max_new_tokens=12, num_beams=3), EOS[0])[0]
 
 
-def test_tokens_are_told_as_they_come_in_every_row() -> None:
+def test_every_step_has_a_token_of_each_row_that_goes_on() -> None:
     heard: list[list[int]] = [[], [], []]
+    ended: dict[int, Sequence] = {}
     decoder = Torch(1, 3)
-    answers = generate(
-        decoder.logits,
-        decoder,
-        Options(max_new_tokens=10),
-        eos_ids=EOS[2],
-        on_token=lambda row, token: heard[row].append(token),
-    )
-    assert heard == [answer.token_ids for answer in answers]
+    for step in search.decode(decoder.logits, decoder, Options(max_new_tokens=10), eos_ids=EOS[2]):
+        assert not step.tokens.keys() & ended.keys() and step.ended.keys() <= step.tokens.keys()
+        for row, token in step.tokens.items():
+            heard[row].append(token)
+        ended |= step.ended
+    assert heard == [ended[row].token_ids for row in range(3)]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_nothing_is_decoded_that_nobody_asks_for(beams: int) -> None:
+    decoder = Torch(0, 2)
+    options = Options(max_new_tokens=10, min_new_tokens=10, num_beams=beams)
+    steps = search.decode(decoder.logits, decoder, options, eos_ids=EOS[0])
+    assert decoder.fed == []
+    first, second = next(steps), next(steps)
+    assert first.decoder_ms is None and second.decoder_ms and second.decoder_ms > 0
+    assert decoder.fed == [2 * beams] and not first.ended
+    assert [*first.tokens] == ([0, 1] if beams == 1 else [])
+    steps.close()  # pyright: ignore
+    assert decoder.fed == [2 * beams] and not list(steps)
 
 
 @pytest.mark.parametrize("beams", [1, 2])
@@ -234,11 +249,11 @@ def test_logits_that_are_not_numbers_are_refused(bad: float, beams: int) -> None
     broken = Constant(np.array([0, bad, 1], np.float32))
     options = Options(num_beams=beams)
     with pytest.raises(BadArtifacts, match="not finite numbers"):
-        generate(broken.logits, broken, options, eos_ids=frozenset())
+        tiny_lm.answers(broken.logits, broken, options, eos_ids=frozenset())
     with pytest.raises(BadArtifacts, match="not finite numbers"):
-        generate(fine.logits, Late(fine.row, bad), options, eos_ids=frozenset())
+        tiny_lm.answers(fine.logits, Late(fine.row, bad), options, eos_ids=frozenset())
     with pytest.raises(BadArtifacts, match=r"must give logits \[1, vocabulary\]"):
-        generate(fine.logits[:, None], fine, options, eos_ids=frozenset())
+        tiny_lm.answers(fine.logits[:, None], fine, options, eos_ids=frozenset())
 
 
 @dataclass
@@ -264,7 +279,7 @@ def test_the_logits_of_the_decoder_are_left_as_they_were() -> None:
         Options(max_new_tokens=2, do_sample=True, top_k=3, top_p=0.5, temperature=0.5),
     ):
         decoder = Torch(0, 2)
-        generate(decoder.logits, decoder, options, eos_ids=EOS[2])
+        tiny_lm.answers(decoder.logits, decoder, options, eos_ids=EOS[2])
         assert np.array_equal(decoder.logits, before)
 
 
@@ -272,7 +287,7 @@ def test_no_rows_have_no_answers() -> None:
     decoder = Constant(np.zeros(4, np.float32), rows=0)
     for beams in (1, 2):
         logits = np.zeros((0, 4), np.float32)
-        assert generate(logits, decoder, Options(num_beams=beams), eos_ids=frozenset()) == []
+        assert tiny_lm.answers(logits, decoder, Options(num_beams=beams), eos_ids=frozenset()) == []
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from checkpoints import Copy, refused
 from tiny_hf import Tiny
 from transformers import GenerationConfig
 
-from alm.decoding import search
+from alm.decoding import options as decoding_options
 from alm.errors import BadCheckpoint, BadOption
 from wrappers import open_checkpoint
 from wrappers.checkpoint.text import generation_fields
@@ -95,7 +95,7 @@ def test_a_folders_settings_are_its_defaults(copy: Copy) -> None:
     assert made.tokens["eos"] == [wanted.pop("eos_token_id")]
     assert wanted.items() <= made.generation.items()
     assert "max_new_tokens" not in made.generation
-    assert search.choose(made.generation, {}).suppress_tokens == (7, 9)
+    assert decoding_options.choose(made.generation, {}).suppress_tokens == (7, 9)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_salmonn_takes_from_its_llm_what_the_original_leaves_to_it(
 
 def test_defaults_that_are_unknown_are_refused() -> None:
     with pytest.raises(BadOption, match="unknown option 'guidance_scale'"):
-        search.choose({"guidance_scale": 2.0}, {})
+        decoding_options.choose({"guidance_scale": 2.0}, {})
 
 
 @pytest.mark.parametrize(
@@ -176,5 +176,5 @@ def test_defaults_that_are_unknown_are_refused() -> None:
 def test_what_is_asked_goes_before_the_defaults(
     defaults: dict[str, Any], asked: dict[str, Any], wanted: dict[str, Any]
 ) -> None:
-    chosen = search.choose(defaults, asked)
+    chosen = decoding_options.choose(defaults, asked)
     assert {name: getattr(chosen, name) for name in wanted} == wanted

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from alm.decoding.search import Options
+from alm.decoding.options import Options
 from alm.errors import BadOption
 from alm.generation.keywords import Decoding, choose
 

@@ -13,9 +13,8 @@ import torch
 from tiny_lm import EOS, VOCAB, ours, theirs
 from transformers import GenerationConfig, LogitsProcessorList
 
-from alm.decoding import search
+from alm.decoding.options import Options
 from alm.decoding.processors import History, Processors, Prompt
-from alm.decoding.search import Options
 from alm.errors import BadOption, BadPrompt
 
 ANY: dict[str, dict[str, Any]] = {
@@ -131,7 +130,7 @@ def test_a_row_of_another_length_is_answered_as_if_it_were_alone(
     options = Options(**given)
     rows = [getattr(tiny_lm, kind)(seed, 1)[:, :size] for seed, size in ((0, 9), (1, 4), (2, 7))]
     scores = [_Rows.of(0, row) for row in rows]
-    together = search.generate(
+    together = tiny_lm.answers(
         np.concatenate([each.logits for each in scores]),
         _Rows(scores),
         options,

@@ -15,8 +15,9 @@ import soundfile
 
 import alm
 from alm.errors import BadAudio, BadOption, BadPrompt, MissingFile
-from alm.generation.model import Answer, Model
-from alm.generation.run import MOST_ROWS
+from alm.generation.answers import Answer
+from alm.generation.audio_cache import MOST_ROWS
+from alm.generation.model import Model
 
 RATE, WINDOW = 16000, 64000
 GREEDY: dict[str, Any] = {"num_beams": 1, "max_new_tokens": 8}

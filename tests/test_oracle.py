@@ -58,7 +58,7 @@ def heard(model: Model, path: Path) -> dict[str, np.ndarray]:
     """Every tensor on the way to the audio embeddings."""
     pcm = reader.read(path, 16000).pcm[:480000]
     pcm = np.pad(pcm, (0, max(0, 16000 - len(pcm))))[None]
-    return model.pipeline.forward({"pcm": pcm, "pcm_lengths": np.array([pcm.shape[1]])})
+    return model.parts.pipeline.forward({"pcm": pcm, "pcm_lengths": np.array([pcm.shape[1]])})
 
 
 @pytest.mark.parametrize("clip", CLIPS)
@@ -78,9 +78,9 @@ def prefilled(
 ) -> tuple[Decoder, np.ndarray, np.ndarray]:
     """The decoder after the prompt, the embeddings it was fed, and its logits."""
     embeds = heard(model, oracle / f"audio_{clip}.wav")["audio_embeds"][0]
-    prompt = model.prompter.build(PROMPT)
-    inputs, lengths = assemble(model.table, [woven(prompt.pieces, [embeds])])
-    decoder = Decoder(model.decoder_session, model.decoder_part, model.table)
+    prompt = model.parts.prompter.build(PROMPT)
+    inputs, lengths = assemble(model.parts.table, [woven(prompt.pieces, [embeds])])
+    decoder = model.parts.decoder()
     decoder.start(1, inputs.shape[1] + most)
     return decoder, inputs, decoder.feed(inputs, lengths)
 
@@ -97,13 +97,13 @@ def test_forced_logits_by_single_steps_and_by_one_chunk(
     assert np.abs(np.stack(rows) - wanted).max() <= 2e-3
 
     decoder, _, _ = prefilled(model, oracle, clip, len(forced))
-    chunk = decoder.feed(model.table(forced[None]), np.array([len(forced)]))
+    chunk = decoder.feed(model.parts.table(forced[None]), np.array([len(forced)]))
     assert np.abs(chunk[0] - wanted[-1]).max() <= 2e-3
 
 
 def test_a_prompt_in_chunks_is_the_prompt(model: Model, oracle: Path, truth: Any) -> None:
     _, inputs, _ = prefilled(model, oracle, "a", 0)
-    decoder = Decoder(model.decoder_session, model.decoder_part, model.table)
+    decoder = model.parts.decoder()
     decoder.start(1, inputs.shape[1])
     pieces = [inputs[:, at : at + 40] for at in range(0, inputs.shape[1], 40)]
     *_, logits = [decoder.feed(piece, np.array([piece.shape[1]])) for piece in pieces]

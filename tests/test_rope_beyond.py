@@ -14,8 +14,8 @@ from conftest import run_export
 from torch import Tensor
 
 import alm
-from alm.generation.history import History
 from alm.generation.model import Model
+from alm.generation.past import History
 from alm.generation.pipeline import woven
 from alm.timings import Stages
 
@@ -73,7 +73,7 @@ def truth(tiny: tiny_hf.Tiny, model: Model, row: Sequence[np.ndarray], most: int
         logits = out.logits[0, -1] if hidden is None else head(hidden[0, -1])
         cache = out.past_key_values
         said.append(int(logits.argmax()))
-        if said[-1] in model.eos:
+        if said[-1] in model.parts.eos:
             break
         embeds = table(torch.tensor(said[-1:]))[None]
     return said
@@ -84,9 +84,9 @@ def row_of(model: Model, turns: Sequence[tuple[str, list[np.ndarray], list[int]]
     row: list[np.ndarray] = []
     heard = 0
     for i, (prompt, clips, answer) in enumerate(turns):
-        built = model.prompter.build(prompt, len(clips), heard, i == 0)
-        row += woven(built.pieces, model.ear.hear(clips, Stages())[0])
-        row.append(np.array([token for token in answer if token not in model.eos], np.int64))
+        built = model.parts.prompter.build(prompt, len(clips), heard, i == 0)
+        row += woven(built.pieces, model.parts.ear.hear(clips, Stages())[0])
+        row.append(np.array([token for token in answer if token not in model.parts.eos], np.int64))
         heard += len(clips)
     return row
 

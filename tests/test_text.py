@@ -231,10 +231,10 @@ def test_texts_are_joined_as_if_each_were_stripped() -> None:
     for _ in range(300):
         texts = [dice.choices(["", " ", "a", " b", "c ", "\n", "d e"], k=4) for _ in range(3)]
         sent: list[str] = []
-        joiner = Joiner(sent.append, "|")
+        joiner = Joiner("|")
         for each in texts:
             for piece in each:
-                joiner.push(piece)
+                sent.append(joiner.push(piece))
             joiner.end()
         right = [stripped for each in texts if (stripped := "".join(each).strip())]
         assert "".join(sent) == "|".join(right)

@@ -247,7 +247,7 @@ def test_the_audio_is_heard_as_the_original_hears_it(
     pcm = clip(seconds)
     wanted = original.hear(pcm).numpy() * original.case.scale
     feeds = {"pcm": pcm[None], "pcm_lengths": np.array([len(pcm)])}
-    got = model.pipeline.forward(feeds)["audio_embeds"]
+    got = model.parts.pipeline.forward(feeds)["audio_embeds"]
     assert got.shape == wanted.shape
     assert np.abs(got - wanted).max() < 1e-3 * max(1.0, float(np.abs(wanted).max()))
 

@@ -14,7 +14,8 @@ import torch
 from transformers import DynamicCache, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from alm.decoding import search
-from alm.decoding.search import Options
+from alm.decoding.options import Options
+from alm.decoding.steps import Sequence as Answer
 
 VOCAB = 48
 WIDTH = 16
@@ -86,12 +87,18 @@ class Torch:
         return found.logits[:, -1].numpy()
 
 
-def ours(
-    seed: int, prompts: torch.Tensor, options: Options, eos: frozenset[int]
-) -> list[search.Sequence]:
+def answers(*said: Any, **named: Any) -> list[Answer]:
+    """What every row of `search.decode` ends with, in the rows' order."""
+    ended: dict[int, Answer] = {}
+    for step in search.decode(*said, **named):
+        ended.update(step.ended)
+    return [ended[row] for row in range(len(ended))]
+
+
+def ours(seed: int, prompts: torch.Tensor, options: Options, eos: frozenset[int]) -> list[Answer]:
     """Our answers to prompts of embeddings or of ids."""
     decoder, by_ids = Torch(seed, prompts), not prompts.is_floating_point()
-    return search.generate(
+    return answers(
         decoder.logits,
         decoder,
         options,

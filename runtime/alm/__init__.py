@@ -6,6 +6,7 @@ print(model.generate("clip.wav", "transcribe").text)
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,21 +25,46 @@ from alm.errors import (
 from alm.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from alm.decoding.options import Options
+    from alm.generation.answers import Answer
+    from alm.generation.conversation import Conversation
     from alm.generation.model import Model
 
 __all__ = [
     "AlmError",
+    "Answer",
     "BadArtifacts",
     "BadAudio",
     "BadCheckpoint",
     "BadOption",
     "BadPrompt",
+    "Conversation",
     "ExportFailed",
     "MissingEngine",
     "MissingFile",
+    "Model",
+    "Options",
     "UnknownName",
     "load",
 ]
+
+# Imported when they are asked for: numpy alone takes longer than all of `import alm`.
+_LATE = {
+    "Answer": "alm.generation.answers",
+    "Conversation": "alm.generation.conversation",
+    "Model": "alm.generation.model",
+    "Options": "alm.decoding.options",
+}
+
+if not TYPE_CHECKING:  # a type checker would take every name there is
+
+    def __getattr__(name: str) -> object:
+        if name not in _LATE:
+            raise AttributeError(f"module 'alm' has no attribute {name!r}")
+        return getattr(importlib.import_module(_LATE[name]), name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_LATE})
 
 
 def load(

@@ -23,3 +23,35 @@ class Stages:
     def add_ms(self, stage: str, ms: float) -> None:
         """Count so many milliseconds to a stage."""
         self.ms[stage] = self.ms.get(stage, 0.0) + ms
+
+
+# Stages that an answer's timings leave out: beside the others they are nothing.
+FINER = ("prompt", "windows", "recall", "steps", "choose", "detokenise")
+
+
+class Times(Stages):
+    """Where the time of one call goes, from when it is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began = time.perf_counter()
+        self.first_ms = 0.0  # from the beginning to the first token (TTFT)
+        self.step_ms: list[float] = []  # of each step of the decoder, moving cache rows included
+
+    def chose(self, decoder_ms: float | None, since: float) -> None:
+        """Count a step of the search, which ran since `since` and was this long in the decoder."""
+        now = time.perf_counter()
+        self.first_ms = self.first_ms or (now - self.began) * 1e3
+        if decoder_ms is not None:
+            self.step_ms.append(decoder_ms)
+            self.add_ms("steps", decoder_ms)
+        self.add_ms("choose", (now - since) * 1e3 - (decoder_ms or 0.0))
+
+    def of_answer(self, load_ms: float) -> dict[str, float]:
+        """Milliseconds by stage since the beginning; the finer ones are for `alm bench`."""
+        total = (time.perf_counter() - self.began) * 1e3
+        ms = {"load": load_ms} | {n: t for n, t in self.ms.items() if n not in FINER}
+        ms["first_token"] = self.first_ms
+        ms["per_token"] = sum(self.step_ms) / len(self.step_ms) if self.step_ms else 0.0
+        ms["total"] = total
+        return {stage: round(value, 3) for stage, value in ms.items()}

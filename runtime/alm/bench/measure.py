@@ -1,6 +1,6 @@
 """Where the time and the memory of a model go on this machine: what `alm bench` measures.
 
-Everything is measured in the code that answers: a `Run` says its stages, a `Decoder` its steps.
+Everything is measured in the code that answers: `Times` of its stages and steps, and the `Decoder`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import numpy as np
 
 from alm.audio import reader
 from alm.bench.roofline import roofline
-from alm.bench.timed_run import LONGEST, Plan, forced_options, spread, summary, timed
-from alm.generation.model import Model
-from alm.generation.pipeline import Decoder
+from alm.bench.timed_run import LONGEST, Plan, spread, summary, timed
+from alm.generation.parts import Parts
 from alm.host import processor
 from alm.parsing import numbers
 from alm.version import __version__
@@ -60,12 +59,12 @@ def measure(
     """
     memory = {"before_load": processor.memory()}
     say("loading the model")
-    model = Model(folder, provider, threads, audio_cache=0)
+    parts = Parts(folder, provider, threads, audio_cache=0)
     memory["after_load"] = processor.memory()
     fresh = processor.forget_peak()
-    bench = _Bench(model, plan, say)
+    bench = _Bench(parts, plan, say)
     with tempfile.TemporaryDirectory(prefix="alm-bench-") as scratch:
-        clips = list(_clips(source, plan.seconds, int(model.manifest.audio["rate"]), Path(scratch)))
+        clips = list(_clips(source, plan.seconds, parts.rules.rate, Path(scratch)))
         cold = bench.cold(*clips[0])
         found = [bench.clip(*clip) for clip in clips]
     contexts = bench.contexts()
@@ -77,26 +76,25 @@ def measure(
         "format_version": 1,
         "alm_edge": __version__,
         "machine": machine,
-        "model": _about(model, threads),
+        "model": _about(parts, threads),
         "plan": {**vars(plan), "prompt": bench.prompt},
-        "load_ms": model.load_ms,
+        "load_ms": parts.load_ms,
         "memory": memory,
         "peak_counts_from": "the end of loading" if fresh else "the start of the process",
         "cold": cold,
         "clips": found,
         "contexts": contexts,
-        "roofline": roofline(model, found, machine, bench.notes),
+        "roofline": roofline(parts, found, machine, bench.notes),
         "notes": bench.notes,
     }
 
 
 class _Bench:
-    def __init__(self, model: Model, plan: Plan, say: Say) -> None:
-        self.model, self.plan, self.say = model, plan, say
+    def __init__(self, parts: Parts, plan: Plan, say: Say) -> None:
+        self.parts, self.plan, self.say = parts, plan, say
         self.notes: list[str] = []
-        tasks = model.tasks
+        tasks = parts.manifest.tasks
         self.prompt = plan.prompt or (TASK if TASK in tasks else next(iter(tasks), "What is it?"))
-        self.options = forced_options(model, plan.new_tokens)
 
     # --- whole runs
 
@@ -119,7 +117,7 @@ class _Bench:
         return {
             "clip": name,
             "seconds": seconds,
-            "parts": [part.name for part in self.model.pipeline.parts],
+            "parts": [part.name for part in self.parts.pipeline.parts],
             "real_time_factor": found["total"]["p50"] / seconds / 1e3,
             "tokens_per_second": 1e3 / found["per_token"]["p50"] if runs[0]["steps"] else None,
             **found,
@@ -127,13 +125,13 @@ class _Bench:
 
     def once(self, source: Any) -> dict[str, Any]:
         """What one run took."""
-        return timed(self.model, self.options, source, self.prompt)
+        return timed(self.parts, self.plan.new_tokens, source, self.prompt)
 
     # --- the decoder alone
 
     def contexts(self) -> list[dict[str, Any]]:
         """Steps of the decoder at each context that the model has room for."""
-        most = int(self.model.manifest.dimensions["context"])
+        most = int(self.parts.manifest.dimensions["context"])
         wanted = [c for c in self.plan.contexts if c <= most]
         if len(wanted) < len(self.plan.contexts):
             self.notes.append(f"contexts beyond the model's {most} tokens were left out")
@@ -141,17 +139,17 @@ class _Bench:
 
     def context(self, tokens: int) -> dict[str, Any]:
         """Prompts and steps that end when `tokens` positions are in the cache."""
-        model, steps = self.model, min(MOST_STEPS, tokens // 2)
+        parts, steps = self.parts, min(MOST_STEPS, tokens // 2)
         prompt = tokens - steps
-        ids = np.random.default_rng(0).integers(0, model.table.shape[0], (1, tokens))
+        ids = np.random.default_rng(0).integers(0, parts.table.shape[0], (1, tokens))
         prefills: list[float] = []
         step_ms: list[float] = []
         for i in range(self.plan.warmup + self.plan.repeats):
             self.say(f"context {tokens}: pass {i + 1} of {self.plan.warmup + self.plan.repeats}")
-            decoder = Decoder(model.decoder_session, model.decoder_part, model.table)
+            decoder = parts.decoder()
             decoder.start(1, tokens)
             start = time.perf_counter()
-            decoder.feed(model.table(ids[:, :prompt]), np.array([prompt]))
+            decoder.feed(parts.table(ids[:, :prompt]), np.array([prompt]))
             stamps = [time.perf_counter()]
             for at in range(prompt, tokens):
                 decoder.step(ids[:, at])
@@ -177,12 +175,12 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _about(model: Model, threads: int) -> dict[str, Any]:
-    said = model.manifest
+def _about(parts: Parts, threads: int) -> dict[str, Any]:
+    said = parts.manifest
     return {
-        "folder": str(model.folder),
+        "folder": str(parts.folder),
         "family": said.family,
-        "provider": model.provider,
+        "provider": parts.provider,
         "threads": threads,
         "bytes": sum(part.bytes for part in said.parts),
         "parts": {

@@ -10,7 +10,7 @@ import numpy as np
 
 from alm.artifacts.manifest import Part
 from alm.generation.audio_cache import batch
-from alm.generation.model import Model
+from alm.generation.parts import Parts
 from alm.onnxfile import flops
 from alm.ports import CACHE_IN
 
@@ -18,7 +18,7 @@ LOUD = 0.1  # of full scale: the noise from which the encoders' shapes are taken
 
 
 def roofline(
-    model: Model, clips: Sequence[Mapping[str, Any]], machine: Mapping[str, Any], notes: list[str]
+    parts: Parts, clips: Sequence[Mapping[str, Any]], machine: Mapping[str, Any], notes: list[str]
 ) -> list[dict[str, Any]]:
     """Of each stage that runs a graph: the least time that its bytes and operations allow.
 
@@ -32,7 +32,7 @@ def roofline(
         milliseconds that each would take alone, which of them is the bound, what was measured,
         and the bound's share of that.
     """
-    rules = model.manifest.audio
+    rules = parts.manifest.audio
     longest = rules["window_samples"] / rules["rate"]
     alone = [clip for clip in clips if clip["windows"] == 1 and clip["seconds"] <= longest]
     if not alone:
@@ -41,11 +41,11 @@ def roofline(
     clip = max(alone, key=lambda clip: clip["seconds"])
     samples = max(int(clip["seconds"] * rules["rate"]), int(rules["least_samples"]))
     pcm = LOUD * np.random.default_rng(0).standard_normal(samples)
-    tensors = model.pipeline.forward(batch([pcm.astype(np.float32)]))
+    tensors = parts.pipeline.forward(batch([pcm.astype(np.float32)]))
 
     def row(stage: str, part: Part, sizes: Mapping[str, int], held: int = 0) -> dict[str, Any]:
         """`held`: bytes besides those of the files."""
-        path = model.folder / part.files[0].name
+        path = parts.folder / part.files[0].name
         operations, unknown = flops.operations(path, sizes)
         if unknown:
             notes.append(
@@ -54,8 +54,8 @@ def roofline(
         measured = clip["per_token"] if stage == "per_token" else clip["stages"][stage]
         return bound(stage, part.bytes + held, operations, machine, measured["p50"])
 
-    found = [row(part.name, part, sizes_of(part, tensors)) for part in model.pipeline.parts]
-    decoder, prompt, steps = model.decoder_part, clip["prompt_tokens"], clip["new_tokens"] - 1
+    found = [row(part.name, part, sizes_of(part, tensors)) for part in parts.pipeline.parts]
+    decoder, prompt, steps = parts.decoder_part, clip["prompt_tokens"], clip["new_tokens"] - 1
     found.append(
         row("prefill", decoder, {"batch": 1, "seq": prompt, "past": 0, "capacity": prompt})
     )

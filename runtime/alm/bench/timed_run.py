@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from alm.audio import reader
-from alm.decoding import search
-from alm.generation.model import Model
-from alm.generation.run import Run
+from alm.generation.conversation import Conversation, finish
+from alm.generation.keywords import Hearing
+from alm.generation.parts import Parts
+from alm.generation.turn import Question
+from alm.timings import Times
 
 LONGEST = 24 * reader.HOUR  # whoever asks for such a clip gets it
 
@@ -31,21 +33,25 @@ class Plan:
     prompt: str = ""  # "": the task "transcribe", or the first that the model has
 
 
-def forced_options(model: Model, new_tokens: int) -> search.Options:
-    """Greedy, so that a step is a step of one row, and so many tokens; see `Run`'s `forced`."""
-    return model.options(num_beams=1, do_sample=False, min_new_tokens=0, max_new_tokens=new_tokens)
+def timed(parts: Parts, new_tokens: int, source: Any, prompt: str) -> dict[str, Any]:
+    """One run, forced to its length: milliseconds by stage, and what they were spent on.
 
-
-def timed(model: Model, options: search.Options, source: Any, prompt: str) -> dict[str, Any]:
-    """One run, forced to its length: milliseconds by stage, and what they were spent on."""
-    run = Run(model, options, max_seconds=LONGEST, forced=True)
-    answer = run.answer([[source]], [prompt])[0]
+    It is greedy, so that a step is a step of one row.
+    """
+    times = Times()
+    options = {"num_beams": 1, "do_sample": False, "min_new_tokens": 0}
+    asking = Conversation(
+        parts.endless(),
+        Hearing(max_audio_seconds=LONGEST),
+        options | {"max_new_tokens": new_tokens},
+    )
+    answer = finish(asking.turn([Question(prompt, [source])], times=times))[0]
     return {
-        "stages": dict(run.stages.ms),
-        "overlap": run.stages.overlap_ms,
+        "stages": dict(times.ms),
+        "overlap": times.overlap_ms,
         "total": answer.timings_ms["total"],
-        "first_token": run.first_ms,
-        "steps": run.step_ms,
+        "first_token": times.first_ms,
+        "steps": times.step_ms,
         "windows": answer.windows,
         "prompt_tokens": answer.prompt_tokens,
         "new_tokens": len(answer.token_ids),

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from alm.cli import exit_status, out_file
-from alm.cli.run_command import PLAIN, Debug, Version, audio_file, speak_utf8, tell
+from alm.cli.run_command import PLAIN, Debug, Version
+from alm.cli.terminal import audio_file, speak_utf8, tell
 from alm.errors import BadOption
 
 MOST_MEMORY = 2**20  # GiB

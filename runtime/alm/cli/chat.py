@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from alm.cli.run_command import say
+from alm.cli.terminal import say
 from alm.errors import AlmError, BadPrompt, MissingFile
-from alm.generation.conversation import Chat
+from alm.generation.conversation import Conversation
 
 HEAR, LEAVE = "/audio", "/quit"
 HELP = (
@@ -18,7 +18,7 @@ HELP = (
 )
 
 
-def converse(chat: Chat, clips: list[str], as_json: bool) -> None:
+def converse(chat: Conversation, clips: list[str], as_json: bool) -> None:
     """Ask line by line until the input ends.
 
     `clips` belong to the first question. At a terminal a question that is refused costs only
@@ -47,7 +47,7 @@ def converse(chat: Chat, clips: list[str], as_json: bool) -> None:
             print("\ninterrupted", file=sys.stderr)
 
 
-def _turn(chat: Chat, prompt: str, clips: list[str], as_json: bool) -> None:
+def _turn(chat: Conversation, prompt: str, clips: list[str], as_json: bool) -> None:
     said = chat.ask(prompt, *clips, on_text=None if as_json else say)
     print(json.dumps(said.to_json(), ensure_ascii=False) if as_json else "", flush=True)
     for note in () if as_json else said.notes:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from alm.cli.exit_status import FAILED
-from alm.cli.run_command import STDIN, audio_file, say
+from alm.cli.terminal import STDIN, audio_file, say
 from alm.errors import AlmError, BadOption, MissingFile
 from alm.text.prompt import MARK
 from alm.text.tasks import checked, in_language, task

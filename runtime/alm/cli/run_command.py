@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from alm.cli import exit_status
-from alm.errors import BadAudio, BadOption, MissingFile
+from alm.cli.terminal import STDIN, speak_utf8, tell
+from alm.errors import BadOption
 from alm.parsing import printable
 from alm.version import __version__
 
-STDIN = "-"
 # Plain help: rich's boxes cut options short in a narrow terminal.
 PLAIN: dict[str, Any] = {
     "pretty_exceptions_enable": False,
@@ -237,43 +233,3 @@ def _print_tasks(engine: Path, as_json: bool) -> None:
     widest = max(map(len, tasks), default=0)
     for name, prompt in tasks.items():
         print(printable(f"{name:{widest}}  {prompt}"))
-
-
-def say(piece: str) -> None:
-    # A terminal obeys control characters, which a model's tokens may hold.
-    if sys.stdout.isatty():
-        piece = "\n".join(map(printable, piece.split("\n")))
-    sys.stdout.write(piece)
-    sys.stdout.flush()
-
-
-def tell(progress: str) -> None:
-    print(progress, file=sys.stderr, flush=True)
-
-
-def speak_utf8() -> None:
-    # A pipe or a file gets UTF-8 everywhere; Windows' own choice there cannot hold most languages.
-    if not sys.stdout.isatty() and hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding="utf-8")  # pyright: ignore
-
-
-@contextmanager
-def audio_file(audio: str) -> Iterator[str]:
-    """The path of the audio, there or refused before a model of gigabytes is loaded."""
-    if audio != STDIN:
-        if not os.path.exists(audio):
-            raise MissingFile(f"there is no file {audio}; wanted an audio file")
-        yield audio
-        return
-    import tempfile
-
-    from alm.audio.reader import MOST_BYTES
-
-    with tempfile.TemporaryDirectory(prefix="alm-") as folder:
-        path = Path(folder) / "stdin"
-        with path.open("wb") as file:
-            while block := sys.stdin.buffer.read(2**20):
-                file.write(block)
-                if file.tell() > 2 * MOST_BYTES:  # float64 takes twice
-                    raise BadAudio(f"stdin holds more than {2 * MOST_BYTES // 2**20} MiB; cut it")
-        yield str(path)

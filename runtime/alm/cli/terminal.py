@@ -1,12 +1,18 @@
-"""What the commands print: tables that keep their rows whole in a pipe, and bytes for people."""
+"""What the commands print and read: text as it comes, tables, bytes for people, a clip of stdin."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from alm.errors import BadAudio, MissingFile
 from alm.parsing import printable
+
+STDIN = "-"  # a clip's name
 
 WIDE = 1000  # columns of a pipe or a file: nothing is folded there
 WIDEST = 20_000  # characters of a cell
@@ -59,3 +65,46 @@ def _table(console: Any, title: str, columns: Sequence[str], rows: list[Sequence
         console.print(table)
     for line in shown.get().splitlines():
         print(line.rstrip())
+
+
+# --- text as it comes, and clips
+
+
+def say(piece: str) -> None:
+    # A terminal obeys control characters, which a model's tokens may hold.
+    if sys.stdout.isatty():
+        piece = "\n".join(map(printable, piece.split("\n")))
+    sys.stdout.write(piece)
+    sys.stdout.flush()
+
+
+def tell(progress: str) -> None:
+    print(progress, file=sys.stderr, flush=True)
+
+
+def speak_utf8() -> None:
+    # A pipe or a file gets UTF-8 everywhere; Windows' own choice there cannot hold most languages.
+    if not sys.stdout.isatty() and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8")  # pyright: ignore
+
+
+@contextmanager
+def audio_file(audio: str) -> Iterator[str]:
+    """The path of the audio, there or refused before a model of gigabytes is loaded."""
+    if audio != STDIN:
+        if not os.path.exists(audio):
+            raise MissingFile(f"there is no file {audio}; wanted an audio file")
+        yield audio
+        return
+    import tempfile
+
+    from alm.audio.reader import MOST_BYTES
+
+    with tempfile.TemporaryDirectory(prefix="alm-") as folder:
+        path = Path(folder) / "stdin"
+        with path.open("wb") as file:
+            while block := sys.stdin.buffer.read(2**20):
+                file.write(block)
+                if file.tell() > 2 * MOST_BYTES:  # float64 takes twice
+                    raise BadAudio(f"stdin holds more than {2 * MOST_BYTES // 2**20} MiB; cut it")
+        yield str(path)

@@ -6,19 +6,15 @@ and its -1e9 for "not there": what ended leaves the batch, a hypothesis or a who
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from alm.decoding import logit_arrays
-from alm.decoding.processors import History, Processors, Prompt
-
-if TYPE_CHECKING:  # decoding imports this file
-    from alm.decoding.options import Options
-    from alm.decoding.search import Decoder, StopReason
-
+from alm.decoding.rules import Rules
+from alm.decoding.steps import Decoder, Sequence, Step, StopReason
 
 NOT_THERE = -1e38  # a score that `remove_invalid_values` gave to what is forbidden, or -inf
 
@@ -33,49 +29,6 @@ class Hypothesis(NamedTuple):
     token_ids: list[int]
     score: np.float32
     stop_reason: StopReason | None = None
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What all rows of one search share."""
-
-    options: Options
-    eos_ids: frozenset[int]
-    stopped: Callable[[int, list[int]], bool] | None
-    prompts: Sequence[Prompt]  # of each row
-    processors: Processors
-
-    def checked(self, logits: np.ndarray, rows: int) -> np.ndarray:
-        """See `_scores.checked`; what `remove_invalid_values` is for is let through."""
-        return logit_arrays.checked(logits, rows, not self.options.remove_invalid_values)
-
-    def scores(self, scores: np.ndarray, pasts: Sequence[tuple[int, Sequence[int]]]) -> np.ndarray:
-        """Processed scores [n, vocab]; `pasts` are the prompt row and the new tokens of each."""
-        return self.processors(scores, [History(self.prompts[row], new) for row, new in pasts])
-
-    @property
-    def candidates(self) -> int:
-        """How many continuations of a row are looked at in a step.
-
-        Enough that `num_beams` go on even when every beam's likeliest tokens are all the EOS.
-        """
-        return max(2, 1 + len(self.eos_ids)) * self.options.num_beams
-
-    def end(self, row: int, token_ids: list[int]) -> StopReason | None:
-        """Why these tokens of prompt row `row` end here, if they do."""
-        if token_ids[-1] in self.eos_ids:
-            return "eos"
-        if self.stopped is not None and self.stopped(row, token_ids):
-            return "stop_string"
-        return "length" if len(token_ids) >= self.most(row) else None
-
-    def most(self, row: int) -> int:
-        """New tokens of an answer to prompt row `row`, at most."""
-        return self.options.most(self.prompts[row].length)
-
-    def average(self, score: np.float32, length: int) -> np.float32:
-        """A sum of log probabilities, weighed against its length in tokens."""
-        return score / np.float32(length**self.options.length_penalty)
 
 
 class Row:
@@ -110,6 +63,17 @@ class Row:
         self.done = not self._may_improve()
         return parents[:width]
 
+    def answer(self) -> Sequence:
+        """The best finished hypothesis.
+
+        Raises:
+            BadOption: there is none, since the options forbid every token.
+        """
+        if not self.finished:
+            raise logit_arrays.nothing_left()
+        best = self.finished[0]
+        return Sequence(best.token_ids, best.stop_reason or "length", float(best.score))
+
     def _continuations(self, sums: np.ndarray) -> np.ndarray:
         """The places of sums [beams * vocab] to look at, best first; what is forbidden is none."""
         count = self.rules.candidates
@@ -133,8 +97,8 @@ class Row:
         return bool(self.rules.average(self.beams[0].score, length) > self.finished[-1].score)
 
 
-def search(logits: np.ndarray, decoder: Decoder, rules: Rules) -> list[Hypothesis]:
-    """The best finished hypothesis of every prompt row.
+def search(logits: np.ndarray, decoder: Decoder, rules: Rules) -> Iterator[Step]:
+    """Steps of all rows until each has its best finished hypothesis.
 
     Args:
         logits: float32 [rows, vocab] of the last position of each prompt.
@@ -143,10 +107,10 @@ def search(logits: np.ndarray, decoder: Decoder, rules: Rules) -> list[Hypothesi
 
     Raises:
         BadArtifacts: logits that are not numbers.
+        BadOption: the options forbid every token.
     """
-    random = dice(rules.options.seed, len(logits))
-    rows = [Row(row, rules, random[row]) for row in range(len(logits))]
-    live = rows
+    live = [Row(row, rules, random) for row, random in enumerate(rules.generators())]
+    decoder_ms: float | None = None
     while live:
         beams = [beam for row in live for beam in row.beams]
         log_probs = rules.scores(
@@ -154,20 +118,15 @@ def search(logits: np.ndarray, decoder: Decoder, rules: Rules) -> list[Hypothesi
             [(row.row, beam.token_ids) for row in live for beam in row.beams],
         )
         sources = _advance(live, log_probs)
+        yield Step({}, {row.row: row.answer() for row in live if row.done}, decoder_ms)
         live = [row for row in live if not row.done]
         if live:
+            start = time.perf_counter()
             if sources != list(range(len(beams))):
                 decoder.reorder(np.array(sources, np.int64))
             tokens = [beam.token_ids[-1] for row in live for beam in row.beams]
             logits = decoder.step(np.array(tokens, np.int64))
-    if not all(row.finished for row in rows):
-        raise logit_arrays.nothing_left()
-    return [row.finished[0] for row in rows]
-
-
-def dice(seed: int | None, rows: int) -> list[np.random.Generator]:
-    """A generator for each row, so that a row draws in a batch what it draws alone."""
-    return [np.random.default_rng(seed) for _ in range(rows)]
+            decoder_ms = (time.perf_counter() - start) * 1e3
 
 
 def _advance(rows: list[Row], log_probs: np.ndarray) -> list[int]:

@@ -2,58 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
-from collections.abc import Sequence as Sequence_
-from dataclasses import dataclass
-from typing import Literal, Protocol
+import time
+from collections.abc import Callable, Iterator, Sequence, Set
 
 import numpy as np
 
-from alm.decoding import beam_search, logit_arrays
-from alm.decoding.options import Options, choose
+from alm.decoding import beam_search, logit_arrays, steps
+from alm.decoding.options import Options
 from alm.decoding.processors import Processors, Prompt
-
-__all__ = ["Decoder", "Options", "Sequence", "StopReason", "choose", "generate"]
-
-StopReason = Literal["eos", "stop_string", "length"]
+from alm.decoding.rules import Rules
+from alm.decoding.steps import Decoder, Step
 
 
-class Decoder(Protocol):
-    """A language model with a cache, one row a sequence."""
-
-    def step(self, token_ids: np.ndarray) -> np.ndarray:
-        """Feed one token to every row, int64 [rows]; gives logits, float32 [rows, vocab]."""
-        ...
-
-    def reorder(self, rows: np.ndarray) -> None:
-        """Make row i of the cache a copy of what was row rows[i]; rows may become more or fewer."""
-        ...
-
-
-@dataclass(frozen=True)
-class Sequence:
-    """An answer: the new tokens (the EOS too, if there is one), why they end, a beam's score."""
-
-    token_ids: list[int]
-    stop_reason: StopReason
-    score: float | None = None  # sum of log probabilities / length ** length_penalty; beams only
-
-
-def generate(
+def decode(
     logits: np.ndarray,
     decoder: Decoder,
     options: Options,
     *,
     eos_ids: Set[int],
     stopped: Callable[[int, list[int]], bool] | None = None,
-    on_token: Callable[[int, int], None] | None = None,
-    prompts: Sequence_[Sequence_[int]] = (),
-    lengths: Sequence_[int] = (),
-) -> list[Sequence]:
-    """Continue every prompt row; each answer is the one that the row would get alone.
+    prompts: Sequence[Sequence[int]] = (),
+    lengths: Sequence[int] = (),
+) -> Iterator[Step]:
+    """Continue every prompt row, step by step; each answer is the one the row would get alone.
 
     The same tokens as transformers 5.24 gives for the row alone. A sampled row has random numbers
     of its own, from the seed: a row of a batch draws what it draws alone.
+
+    Nothing is computed before the first step is asked for, nor after the last that is: whoever
+    leaves the steps half-way ends the search.
 
     Args:
         logits: float32 [rows, vocab] of the last position of each prompt.
@@ -62,13 +39,14 @@ def generate(
         eos_ids: the tokens that end an answer; may be empty.
         stopped: asked (row, new tokens so far) after each token but an EOS; True ends the row, or
             with beams that one hypothesis of it.
-        on_token: told (row, token) of every token when it is chosen, the EOS too; not with beams,
-            where no token is certain before the end.
         prompts: the token ids of each prompt, placeholders of its audio included, where penalties
             and n-grams are to see them, as from `generate(input_ids=...)`; without, they see only
             new tokens, as from `generate(inputs_embeds=...)`.
         lengths: the positions of each prompt, which `min_length` and `max_length` count; without,
             the lengths of `prompts`.
+
+    Yields:
+        A step for each pass of the decoder, the prompt's first. Every row ends in one of them.
 
     Raises:
         BadArtifacts: logits that are not finite numbers, or not of one row per prompt.
@@ -77,7 +55,7 @@ def generate(
     """
     logits = np.asarray(logits)
     options.check_tokens(logits.shape[-1])
-    rules = beam_search.Rules(
+    rules = Rules(
         options,
         frozenset(eos_ids),
         stopped,
@@ -85,48 +63,44 @@ def generate(
         Processors(options, eos_ids),
     )
     if options.num_beams > 1:
-        found = beam_search.search(logits, decoder, rules)
-        return [
-            Sequence(best.token_ids, best.stop_reason or "length", float(best.score))
-            for best in found
-        ]
-    return _one_by_one(logits, decoder, rules, on_token)
+        return beam_search.search(logits, decoder, rules)
+    return _one_by_one(logits, decoder, rules)
 
 
-def _prompt(prompts: Sequence_[Sequence_[int]], lengths: Sequence_[int], row: int) -> Prompt:
+def _prompt(prompts: Sequence[Sequence[int]], lengths: Sequence[int], row: int) -> Prompt:
     ids = np.asarray(prompts[row] if prompts else (), np.int64)
     return Prompt(int(lengths[row]) if len(lengths) else len(ids), ids)
 
 
-def _one_by_one(
-    logits: np.ndarray,
-    decoder: Decoder,
-    rules: beam_search.Rules,
-    on_token: Callable[[int, int], None] | None,
-) -> list[Sequence]:
+def _one_by_one(logits: np.ndarray, decoder: Decoder, rules: Rules) -> Iterator[Step]:
     """Greedy decoding and sampling: every row takes one token a step until it ends."""
     answers: list[list[int]] = [[] for _ in logits]
-    reasons: dict[int, StopReason] = {}
-    sampled = rules.options.do_sample
-    dice = beam_search.dice(rules.options.seed, len(logits))
+    sampled, random = rules.options.do_sample, rules.generators()
     live = list(range(len(logits)))
+    decoder_ms: float | None = None
     while live:
         scores = rules.scores(rules.checked(logits, len(live)), [(r, answers[r]) for r in live])
         kept: list[int] = []
+        tokens: dict[int, int] = {}
+        ended: dict[int, steps.Sequence] = {}
         for place, row in enumerate(live):
-            each = scores[place]
-            token = logit_arrays.draw(each, dice[row]) if sampled else logit_arrays.likeliest(each)
-            answers[row].append(token)
-            if on_token is not None:
-                on_token(row, token)
-            reason = rules.end(row, answers[row])
+            each, answer = scores[place], answers[row]
+            if sampled:
+                token = logit_arrays.draw(each, random[row])
+            else:
+                token = logit_arrays.likeliest(each)
+            answer.append(token)
+            tokens[row] = token
+            reason = rules.end(row, answer)
             if reason is None:
                 kept.append(place)
             else:
-                reasons[row] = reason
+                ended[row] = steps.Sequence(answer, reason)
+        yield Step(tokens, ended, decoder_ms)
+        start = time.perf_counter()
         if kept and len(kept) < len(live):  # a row that is done costs nothing from here on
             decoder.reorder(np.array(kept, np.int64))
         live = [live[place] for place in kept]
         if live:
             logits = decoder.step(np.array([answers[row][-1] for row in live], np.int64))
-    return [Sequence(answer, reasons[row]) for row, answer in enumerate(answers)]
+            decoder_ms = (time.perf_counter() - start) * 1e3

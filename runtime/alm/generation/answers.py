@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alm.audio import reader
-from alm.decoding import search
+from alm.decoding import steps
 
 # Reasons to stop that leave an answer unfinished.
 CUT = {
@@ -52,7 +52,7 @@ class Said:
     """What was said to one prompt, or to one window of its clip."""
 
     asked: int
-    sequence: search.Sequence
+    sequence: steps.Sequence
     text: str
     prompt_tokens: int
     audio_tokens: int
@@ -100,6 +100,6 @@ def _cut_notes(said: Sequence[Said]) -> Iterator[str]:
         yield f"the answer{many} was cut after {tokens} tokens, {why}"
 
 
-def reason(sequence: search.Sequence, cut: bool) -> str:
+def reason(sequence: steps.Sequence, cut: bool) -> str:
     """Why an answer stopped, where `cut` says that the context left less room than asked for."""
     return "context" if cut and sequence.stop_reason == "length" else sequence.stop_reason

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict
 
-from alm.decoding import search
+from alm.audio.reader import HOUR
+from alm.decoding import options
 from alm.errors import BadOption
 from alm.text.tasks import near
 
@@ -14,8 +15,22 @@ MOST_BEAMS = 256  # rows of the KV cache; published settings have at most 16
 MOST_TOKENS = 2**31 - 1  # positions: the graphs' int32, more than any context
 
 
+@dataclass(frozen=True)
+class Hearing:
+    """How clips and prompts are taken.
+
+    `truncate`: only the first window of a longer clip, as the original does. `max_audio_seconds`:
+    longer audio is refused before it is decoded; at most a day. `verbatim`: a prompt is text, even
+    where it is a task's name or nearly one.
+    """
+
+    truncate: bool = False
+    max_audio_seconds: float = HOUR
+    verbatim: bool = False
+
+
 class Decoding(TypedDict, total=False):
-    """The fields of `decoding.Options` as keyword arguments; None is as good as unsaid."""
+    """The fields of `alm.Options` as keyword arguments; None is as good as unsaid."""
 
     max_new_tokens: int | None
     max_length: int | None
@@ -50,13 +65,28 @@ class Decoding(TypedDict, total=False):
     renormalize_logits: bool | None
 
 
-def choose(defaults: Mapping[str, Any], said: Mapping[str, Any]) -> search.Options:
-    """`decoding.choose`, after what is unknown or beyond all bounds.
+class Asking(Decoding, total=False):
+    """The fields of `Hearing` as keyword arguments, beside those of `Decoding`."""
+
+    truncate: bool
+    max_audio_seconds: float
+    verbatim: bool
+
+
+def parted(said: Mapping[str, Any]) -> tuple[Hearing, dict[str, Any]]:
+    """Keyword arguments as how to hear, and what is said of decoding, which `choose` checks."""
+    names = {each.name for each in fields(Hearing)}
+    hearing = Hearing(**{name: value for name, value in said.items() if name in names})
+    return hearing, {name: value for name, value in said.items() if name not in names}
+
+
+def choose(defaults: Mapping[str, Any], said: Mapping[str, Any]) -> options.Options:
+    """`options.choose`, after what is unknown or beyond all bounds.
 
     Raises:
         BadOption: as there; an unknown name is answered with the near ones.
     """
-    known = [each.name for each in fields(search.Options)]
+    known = [each.name for each in fields(options.Options)]
     for name in sorted(set(said) - set(known)):
         nearest = near(name, known)
         if nearest:
@@ -72,4 +102,4 @@ def choose(defaults: Mapping[str, Any], said: Mapping[str, Any]) -> search.Optio
         value = said.get(name)
         if isinstance(value, int) and value > most:
             raise BadOption(f"{name} is at most {most}, not {value if value < 1e18 else 'more'}")
-    return search.choose(defaults, said)
+    return options.choose(defaults, said)

@@ -35,6 +35,7 @@ class Cache:
 
     def start(self, rows: int, most: int) -> None:
         """Empty, for `rows` sequences of at most `most` positions."""
+        self.kept, self._arrays = {}, {}  # what was there goes before there is memory for two
         capacity = -(-most // CAPACITY_STEP) * CAPACITY_STEP
         sizes = {"batch": rows, "past": 0, "capacity": capacity}
         arrays = {

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Event
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from alm import backends
-from alm.artifacts import manifest, verify
+from alm.artifacts.manifest import Manifest
 from alm.audio import reader
-from alm.audio.clips import Rules
-from alm.decoding import search
-from alm.errors import BadArtifacts, BadOption, BadPrompt
+from alm.decoding.options import Options
+from alm.errors import BadOption, BadPrompt
 from alm.generation import keywords
-from alm.generation.audio_cache import MOST_BYTES, Ear
-from alm.generation.choose_backend import Fastest
-from alm.generation.conversation import Chat
-from alm.generation.embedding_table import open_table
-from alm.generation.pipeline import Pipeline, at_once, check_table, open_part
-from alm.generation.run import Answer, Run
-from alm.host import processor
-from alm.session import EngineOptions, Session
-from alm.text import detokenizer
-from alm.text.prompt import Prompter
+from alm.generation.answers import Answer
+from alm.generation.audio_cache import MOST_BYTES
+from alm.generation.conversation import Conversation, finish
+from alm.generation.parts import Parts
+from alm.generation.turn import Question
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from alm.generation.keywords import Decoding
+    from alm.generation.keywords import Asking, Decoding
 
 Audio = reader.Source
 
@@ -42,7 +31,7 @@ class Model:
     """Artifacts opened for use; made by `alm.load`.
 
     Threads may share it: a call of `generate` or `stream` keeps what it works on to itself, and
-    gives in any thread what it gives alone. A `Chat` is one conversation; see there.
+    gives in any thread what it gives alone. A `Conversation` is one line of turns; see there.
     """
 
     def __init__(
@@ -52,76 +41,39 @@ class Model:
         threads: int = 0,
         audio_cache: int = MOST_BYTES,
     ) -> None:
-        start = time.perf_counter()
-        if audio_cache < 0:
-            raise BadOption(f"audio_cache is bytes, 0 or more, not {audio_cache!r}")
-        processor.check_threads(threads)
-        self.folder = folder
-        self.manifest = manifest.load(folder)
-        self._whole()
-        self.provider = backends.choose(provider, Fastest(folder, self.manifest, threads))
-        tokenizer = self.manifest.tokenizer
-        assert tokenizer is not None
-        content = verify.content(folder, tokenizer, detokenizer.MOST_BYTES)
-        self.tokenizer = detokenizer.load_tokenizer(folder / tokenizer.name, content)
-        self.prompter = Prompter(self.tokenizer, self.manifest.prompt, self.manifest.tokens)
-        options = EngineOptions(self.provider, threads)
-        graphs = [part for part in self.manifest.parts if part.role != "table"]
-        with ThreadPoolExecutor(2) as pool:
-            opened = pool.map(lambda part: open_part(folder, part, options), graphs)
-            sessions = {part.name: s for part, s in zip(graphs, opened, strict=True)}
-        # The cores are the processor's; elsewhere nothing was measured.
-        cores = processor.usable_cores() if self.provider in backends.ON_CPU else 1
-        self._connect(sessions, audio_cache, at_once(threads, cores))
-        self.load_ms = (time.perf_counter() - start) * 1e3
+        """See `alm.load`."""
+        self.parts = Parts(folder, provider, threads, audio_cache)
 
-    def _whole(self) -> None:
-        """All that a run needs was exported."""
-        said = self.manifest
-        roles = {part.role for part in said.parts}
-        names = ", ".join(part.name for part in said.parts) or "nothing"
-        front = [part for part in said.parts if part.role not in ("table", "decoder")]
-        lack = Pipeline(front, {}).lack(("pcm", "pcm_lengths"), ("audio_embeds",))
-        if lack or not {"table", "decoder"} <= roles or said.tokenizer is None:
-            why = f" ({lack})" if lack else ""
-            raise BadArtifacts(
-                f"{self.folder} holds only {names}, not a whole model{why}; "
-                f"export the rest with: python export.py --model M --part all --out {self.folder}"
-            )
-        manifest.check_run(said, self.folder)
-        try:
-            self.options()
-        except BadOption as error:
-            raise BadArtifacts(
-                f"the generation defaults of {self.folder / manifest.NAME}: {error}"
-            ) from error
+    @property
+    def folder(self) -> Path:
+        """What was loaded."""
+        return self.parts.folder
 
-    def _connect(self, sessions: dict[str, Session], audio_cache: int, at_once: int) -> None:
-        said = self.manifest
-        table, decoder = said.with_role("table")[0], said.with_role("decoder")[0]
-        self.table = open_table(self.folder, table.files)
-        check_table(self.table, said)
-        front = [part for part in said.parts if part.role not in ("table", "decoder")]
-        self.pipeline = Pipeline(front, sessions, at_once)
-        rules = Rules(said.audio)
-        self.ear = Ear(self.pipeline, audio_cache, rules.window if rules.joined else 0)
-        self.decoder_session, self.decoder_part = sessions[decoder.name], decoder
-        self.eos = frozenset(int(i) for i in said.tokens["eos"])
-        self.stops = detokenizer.Stops(self.tokenizer, said.tokens.get("stop_strings", ()))
+    @property
+    def manifest(self) -> Manifest:
+        """What the folder says of the model."""
+        return self.parts.manifest
+
+    @property
+    def provider(self) -> str:
+        """The engine's provider that runs the graphs."""
+        return self.parts.provider
 
     @property
     def tasks(self) -> dict[str, str]:
         """Task names that stand for a prompt."""
         return self.manifest.tasks
 
-    # --- asking
-
-    def options(self, **said: Unpack[Decoding]) -> search.Options:
+    def options(self, **said: Unpack[Decoding]) -> Options:
         """Decoding options: the manifest's defaults with what is said in their place.
 
-        See `decoding.choose`.
+        Asking for a temperature above 0, or for anything that only sampling heeds, asks for
+        sampling, temperature 0 for none; see `decoding.options.choose`.
+
+        Raises:
+            BadOption: out of range, contradicting each other, or unknown.
         """
-        return keywords.choose(self.manifest.generation, said)
+        return self.parts.options(said)
 
     @overload
     def generate(
@@ -129,11 +81,8 @@ class Model:
         source: Audio,
         prompt: str,
         *,
-        truncate: bool = False,
-        max_audio_seconds: float = reader.HOUR,
-        verbatim: bool = False,
         on_text: Callable[[str], None] | None = None,
-        **options: Unpack[Decoding],
+        **said: Unpack[Asking],
     ) -> Answer: ...
 
     @overload
@@ -142,11 +91,8 @@ class Model:
         source: Sequence[Audio | Sequence[Audio]],
         prompt: str | Sequence[str],
         *,
-        truncate: bool = False,
-        max_audio_seconds: float = reader.HOUR,
-        verbatim: bool = False,
         on_text: Callable[[str], None] | None = None,
-        **options: Unpack[Decoding],
+        **said: Unpack[Asking],
     ) -> list[Answer]: ...
 
     def generate(
@@ -154,11 +100,8 @@ class Model:
         source: Audio | Sequence[Audio | Sequence[Audio]],
         prompt: str | Sequence[str],
         *,
-        truncate: bool = False,
-        max_audio_seconds: float = reader.HOUR,
-        verbatim: bool = False,
         on_text: Callable[[str], None] | None = None,
-        **options: Unpack[Decoding],
+        **said: Unpack[Asking],
     ) -> Answer | list[Answer]:
         """Answer a prompt about a clip, or several prompts about clips in one batch.
 
@@ -168,11 +111,12 @@ class Model:
                 batch, and an item of it may itself be a list or tuple, of the clips of one prompt.
             prompt: free text or a task's name, for a batch one for all or one for each; `<audio>`
                 in it is the place of a clip, without any they go where the model's own are.
-            truncate: answer only the first window of a longer clip, as the original does.
-            max_audio_seconds: refuse longer audio before decoding it; at most a day.
-            verbatim: take the prompt as text, even where it is a task's name or nearly one.
             on_text: called with pieces of text as they become certain (one prompt only).
-            options: fields of `decoding.Options`; the defaults are the manifest's.
+            said: `truncate`, to answer only the first window of a longer clip, as the original
+                does; `max_audio_seconds`, at most a day, to refuse longer audio before decoding it
+                (unsaid: an hour); `verbatim`, to take the prompt as text, even where it is a task's
+                name or nearly one; and the fields of `alm.Options`, whose defaults are the
+                manifest's.
 
         Returns:
             An Answer, or a list of them when `source` is a batch.
@@ -182,90 +126,49 @@ class Model:
             UnknownName: a prompt of one word that is nearly a task's name.
         """
         many = _is_batch(source)
-        sources: list[Any] = list(source) if many else [source]  # pyright: ignore
-        if not isinstance(prompt, str) and not (many and isinstance(prompt, list | tuple)):
-            raise BadPrompt(
-                f"the prompt is wanted as text, or one text for each clip of a list, not "
-                f"{type(prompt).__name__}"
-            )
-        prompts = [prompt] * len(sources) if isinstance(prompt, str) else list(prompt)
-        if len(prompts) != len(sources):
-            raise BadPrompt(f"there are {len(sources)} clips but {len(prompts)} prompts")
-        if on_text and len(sources) > 1:
+        asked = _questions(list(source) if many else [source], prompt, many)  # pyright: ignore
+        if on_text and len(asked) > 1:
             raise BadOption("on_text follows one prompt, not several")
-        chosen = self.options(**options)
-        reader.check_options(self.manifest.audio["rate"], "first", max_audio_seconds)
-        run = Run(self, chosen, truncate, max_audio_seconds, on_text, verbatim=verbatim)
-        answers = run.answer([s if _is_batch(s) else [s] for s in sources], prompts)
+        answers = finish(self.chat(**said).turn(asked, listening=on_text is not None), on_text)
         return answers if many else answers[0]
 
-    def chat(
-        self,
-        *,
-        truncate: bool = False,
-        max_audio_seconds: float = reader.HOUR,
-        verbatim: bool = False,
-        **options: Unpack[Decoding],
-    ) -> Chat:
-        """A conversation about any number of clips; see `Chat.ask`.
-
-        Args:
-            truncate: hear only the first window of a longer clip, as the original does.
-            max_audio_seconds: refuse longer audio before decoding it; at most a day.
-            verbatim: take every prompt as text, even where it is a task's name or nearly one.
-            options: of all its turns, as `generate` takes them.
-        """
-        return Chat(self, truncate, max_audio_seconds, verbatim, **options)
-
     def stream(
-        self,
-        source: Audio,
-        prompt: str,
-        *,
-        truncate: bool = False,
-        max_audio_seconds: float = reader.HOUR,
-        verbatim: bool = False,
-        **options: Unpack[Decoding],
-    ) -> Iterator[str]:
+        self, source: Audio, prompt: str, **said: Unpack[Asking]
+    ) -> Generator[str, None, None]:
         """As `generate` with one clip, in pieces of text; joined they are the answer's text.
 
-        Whoever leaves it half-way ends the answer; the next call is answered as ever. With beams
-        the text is certain only at the end, and comes as one piece.
+        Nothing is done before the first piece is asked for. Whoever leaves it half-way or closes it
+        ends the answer; the next call is answered as ever. With beams the text is certain only at
+        the end, and comes as one piece.
         """
-        pieces: SimpleQueue[str | None] = SimpleQueue()
-        unread = Event()
+        many = _is_batch(source)
+        asked = _questions(list(source) if many else [source], prompt, many)  # pyright: ignore
+        if len(asked) > 1:
+            raise BadOption("a stream follows one prompt, not several")
+        yield from self.chat(**said).turn(asked, listening=True)
 
-        def tell(piece: str) -> None:
-            if unread.is_set():
-                raise _Unread
-            pieces.put(piece)
+    def chat(self, **said: Unpack[Asking]) -> Conversation:
+        """A conversation about any number of clips; see `Conversation.ask`.
 
-        def work() -> Answer:
-            try:
-                return self.generate(
-                    source,
-                    prompt,
-                    truncate=truncate,
-                    max_audio_seconds=max_audio_seconds,
-                    verbatim=verbatim,
-                    on_text=tell,
-                    **options,
-                )
-            finally:
-                pieces.put(None)
-
-        with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(work)
-            try:
-                while (piece := pieces.get()) is not None:
-                    yield piece
-            finally:
-                unread.set()  # whoever stops reading need not wait for the rest of the answer
-            answer.result()
+        Args:
+            said: of all its turns, as `generate` takes them.
+        """
+        return Conversation(self.parts, *keywords.parted(said))
 
 
-class _Unread(Exception):
-    """Nobody reads the stream any more."""
+def _questions(sources: list[Any], prompt: Any, many: bool) -> list[Question]:
+    if not isinstance(prompt, str) and not (many and isinstance(prompt, list | tuple)):
+        raise BadPrompt(
+            f"the prompt is wanted as text, or one text for each clip of a list, not "
+            f"{type(prompt).__name__}"
+        )
+    prompts: list[Any] = [prompt] * len(sources) if isinstance(prompt, str) else [*prompt]
+    if len(prompts) != len(sources):
+        raise BadPrompt(f"there are {len(sources)} clips but {len(prompts)} prompts")
+    return [
+        Question(each, own if _is_batch(own) else [own])
+        for own, each in zip(sources, prompts, strict=True)
+    ]
 
 
 def _is_batch(source: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from os.path import commonprefix
 from pathlib import Path
 from typing import cast
@@ -172,20 +172,22 @@ def _first(text: str, stop_strings: Sequence[str], start: int = 0) -> int:
 
 
 class Joiner:
-    """Pieces of several texts as they come: sent on, they are those texts, stripped and joined."""
+    """Pieces of several texts as they come: what it gives, joined, are those texts stripped."""
 
-    def __init__(self, send: Callable[[str], None], separator: str) -> None:
-        self.send, self.separator = send, separator
+    def __init__(self, separator: str) -> None:
+        self.separator = separator
         self._gap = ""  # goes out before what follows, if anything does
         self._begun = self._sent = False  # this text; any text
 
-    def push(self, piece: str) -> None:
-        """Send a piece, but for whitespace at its end, which waits, or at the text's beginning."""
+    def push(self, piece: str) -> str:
+        """What may go out: no whitespace at a text's beginning, and at its end it waits."""
         piece = piece if self._begun else piece.lstrip()
-        if body := piece.rstrip():
-            self.send(self._gap + body)
+        body = piece.rstrip()
+        out = self._gap + body if body else ""
+        if body:
             self._gap, self._begun, self._sent = "", True, True
         self._gap += piece[len(body) :]
+        return out
 
     def end(self) -> None:
         """What follows belongs to the next text."""

@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from alm.decoding.search import Options, choose
+from alm.decoding.options import Options, choose
 from alm.errors import BadCheckpoint, BadOption
 from wrappers.checkpoint import limits
 from wrappers.checkpoint.plain_files import read_json

@@ -1,0 +1,109 @@
+"""A model's parts opened, and what else of its folder answering needs."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from alm import backends
+from alm.artifacts import manifest, verify
+from alm.audio.clips import Rules
+from alm.decoding.options import Options
+from alm.errors import BadArtifacts, BadOption
+from alm.generation import keywords
+from alm.generation.audio_cache import Ear
+from alm.generation.choose_backend import Fastest
+from alm.generation.embedding_table import open_table
+from alm.generation.pipeline import Decoder, Pipeline, at_once, check_table, open_part
+from alm.host import processor
+from alm.session import EngineOptions, Session
+from alm.text import detokenizer
+from alm.text.prompt import Prompter
+
+
+class Parts:
+    """All of a model's folder opened; nothing in it changes, but for the audio that it remembers.
+
+    Threads may share it, each with a `decoder()` of its own.
+    """
+
+    def __init__(self, folder: Path, provider: str, threads: int, audio_cache: int) -> None:
+        """Verify the artifacts and open them; see `alm.load`."""
+        start = time.perf_counter()
+        if audio_cache < 0:
+            raise BadOption(f"audio_cache is bytes, 0 or more, not {audio_cache!r}")
+        processor.check_threads(threads)
+        self.folder = folder
+        self.manifest = manifest.load(folder)
+        self._check_complete()
+        self.provider = backends.choose(provider, Fastest(folder, self.manifest, threads))
+        tokenizer = self.manifest.tokenizer
+        assert tokenizer is not None
+        content = verify.content(folder, tokenizer, detokenizer.MOST_BYTES)
+        self.tokenizer = detokenizer.load_tokenizer(folder / tokenizer.name, content)
+        self.prompter = Prompter(self.tokenizer, self.manifest.prompt, self.manifest.tokens)
+        options = EngineOptions(self.provider, threads)
+        graphs = [part for part in self.manifest.parts if part.role != "table"]
+        with ThreadPoolExecutor(2) as pool:
+            opened = pool.map(lambda part: open_part(folder, part, options), graphs)
+            sessions = {part.name: s for part, s in zip(graphs, opened, strict=True)}
+        # The cores are the processor's; elsewhere nothing was measured.
+        cores = processor.usable_cores() if self.provider in backends.ON_CPU else 1
+        self._connect(sessions, audio_cache, at_once(threads, cores))
+        self.load_ms = (time.perf_counter() - start) * 1e3
+
+    def _check_complete(self) -> None:
+        """All that answering needs was exported."""
+        said = self.manifest
+        roles = {part.role for part in said.parts}
+        names = ", ".join(part.name for part in said.parts) or "nothing"
+        front = [part for part in said.parts if part.role not in ("table", "decoder")]
+        lack = Pipeline(front, {}).lack(("pcm", "pcm_lengths"), ("audio_embeds",))
+        if lack or not {"table", "decoder"} <= roles or said.tokenizer is None:
+            why = f" ({lack})" if lack else ""
+            raise BadArtifacts(
+                f"{self.folder} holds only {names}, not a whole model{why}; "
+                f"export the rest with: python export.py --model M --part all --out {self.folder}"
+            )
+        manifest.check_run(said, self.folder)
+        try:
+            self.options({})
+        except BadOption as error:
+            raise BadArtifacts(
+                f"the generation defaults of {self.folder / manifest.NAME}: {error}"
+            ) from error
+
+    def _connect(self, sessions: dict[str, Session], audio_cache: int, at_once: int) -> None:
+        said = self.manifest
+        table, decoder = said.with_role("table")[0], said.with_role("decoder")[0]
+        self.table = open_table(self.folder, table.files)
+        check_table(self.table, said)
+        front = [part for part in said.parts if part.role not in ("table", "decoder")]
+        self.pipeline = Pipeline(front, sessions, at_once)
+        self.rules = Rules(said.audio)
+        self.ear = Ear(self.pipeline, audio_cache, self.rules.window if self.rules.joined else 0)
+        self.decoder_session, self.decoder_part = sessions[decoder.name], decoder
+        self.eos = frozenset(int(i) for i in said.tokens["eos"])
+        self.stops = detokenizer.Stops(self.tokenizer, said.tokens.get("stop_strings", ()))
+
+    def decoder(self) -> Decoder:
+        """The decoder with a KV cache of its own, which holds nothing before `start`."""
+        return Decoder(self.decoder_session, self.decoder_part, self.table)
+
+    def options(self, said: Mapping[str, Any]) -> Options:
+        """Decoding options: the manifest's defaults with what is said in their place.
+
+        Raises:
+            BadOption: see `keywords.choose`.
+        """
+        return keywords.choose(self.manifest.generation, said)
+
+    def endless(self) -> Parts:
+        """The same, but only a length ends an answer, so that runs can be compared."""
+        made = copy.copy(self)
+        made.eos, made.stops = frozenset(), detokenizer.Stops(self.tokenizer, ())
+        return made

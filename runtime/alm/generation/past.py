@@ -1,0 +1,123 @@
+"""What a conversation's KV cache holds, and what goes into it before the next turn's prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from alm.decoding import steps
+from alm.generation.parts import Parts
+from alm.generation.pipeline import Decoder, assemble
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What a turn puts into the cache."""
+
+    rows: list[list[np.ndarray]]  # what is new: ids [n] and embeddings [n, hidden] of each row
+    embeds: np.ndarray  # float32 [rows, longest, hidden]
+    lengths: np.ndarray  # int64 [rows]
+    held: int  # positions that are in the cache before it
+
+    @property
+    def whole(self) -> list[int]:
+        """Positions of each row's prompt, with all that was said before it."""
+        return [self.held + int(length) for length in self.lengths]
+
+
+class Past:
+    """Turns that were answered. Until there is one, a turn may have several rows, then one."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.turns = self.clips = 0
+        self._parts, self._decoder = parts, parts.decoder()
+        self._held = 0  # positions in the cache
+        self._ids: list[int] = []  # of those positions
+        self._unfed: list[int] = []  # ids of the last answer that are not in the cache
+        self._history = History(parts.manifest.dimensions)
+
+    @property
+    def ids(self) -> list[int]:
+        """All ids before the next turn; known for models that were given prompts as ids."""
+        return [*self._ids, *self._unfed]
+
+    def feed(self, rows: list[list[np.ndarray]]) -> Feed:
+        """What a turn of these rows puts into the cache; nothing is changed yet."""
+        if self._unfed:
+            rows = [[np.array(self._unfed, np.int64), *rows[0]]]
+        embeds, lengths = assemble(self._parts.table, rows)
+        held = self._held
+        if self._history.restarts(held, held + int(lengths.max())):
+            embeds, lengths = assemble(self._parts.table, [[*self._history.row, *rows[0]]])
+            held = 0
+        return Feed(rows, embeds, lengths, held)
+
+    def open(self, feed: Feed, most: int) -> Decoder:
+        """The decoder, with room for `most` positions in every row."""
+        self._held = feed.held
+        if feed.held:
+            self._decoder.room(most)
+        else:
+            self._decoder.start(len(feed.lengths), most)
+        return self._decoder
+
+    def forget(self) -> None:
+        """The turn failed or was left: the cache is as it was before it."""
+        if self._held:
+            self._decoder.cut(self._held)
+
+    def remember(
+        self, feed: Feed, answer: steps.Sequence, prompt: Sequence[int], beams: int, clips: int
+    ) -> None:
+        """Leave the cache of the one row as the next turn wants it, and note what must go in.
+
+        Args:
+            feed: what the turn began with.
+            answer: what was said to it.
+            prompt: all ids before the answer, or none for models that are not given ids.
+            beams: with more than one, the cache's first row is of another hypothesis.
+            clips: how many were new in this turn.
+        """
+        ids = self._parts.stops.before(list(map(int, answer.token_ids)))
+        # All beams share the prompt, if nothing else.
+        fed = 0 if beams > 1 else min(len(ids), len(answer.token_ids) - 1)
+        whole = feed.whole[0]
+        self._held, self._ids = whole + fed, [*prompt, *ids[:fed]] if prompt else []
+        self._decoder.cut(self._held)
+        unfed = ids[fed:]
+        self._unfed = unfed[:-1] if unfed and unfed[-1] in self._parts.eos else unfed
+        self._history.add(feed.held, whole, feed.rows[0], answer.token_ids[:fed])
+        self.turns, self.clips = self.turns + 1, self.clips + clips
+
+
+class History:
+    """What is in the cache of a conversation, for models whose rotary frequencies change.
+
+    Past a length that the manifest names, all keys of a call are turned by other frequencies: for
+    good (`rope_switches_past`, longrope) or at each length anew (`rope_grows_past`, dynamic). Keys
+    that were cached before are then not those of the model given the whole conversation, which is
+    therefore computed again from its start.
+    """
+
+    def __init__(self, dimensions: Mapping[str, Any]) -> None:
+        self.grows: int | None = dimensions.get("rope_grows_past")
+        self.switches: int | None = dimensions.get("rope_switches_past")
+        self.row: list[np.ndarray] = []  # ids [n] and embeddings [n, hidden] of what was said
+        self._first = 0  # positions of the call that began the cache
+
+    def restarts(self, held: int, whole: int) -> bool:
+        """Whether a row of `whole` positions, `held` of them in the cache, must begin anew."""
+        if not held:  # a turn that failed half way took the cache with it
+            return bool(self.row)
+        grown = self.grows is not None and whole > self.grows
+        return grown or (self.switches is not None and self._first <= self.switches < whole)
+
+    def add(self, held: int, whole: int, new: Sequence[np.ndarray], said: Sequence[int]) -> None:
+        """Remember a turn: it began with `held` of its `whole` positions in the cache."""
+        if self.grows is None and self.switches is None:
+            return
+        self._first = self._first if held else whole
+        self.row += [*new, np.asarray(said, np.int64)]

@@ -1,0 +1,252 @@
+"""From prompts and clips to answers: the one way in which a model is asked, every stage timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+
+from alm.audio import reader
+from alm.decoding import search, steps
+from alm.decoding.options import Options
+from alm.errors import BadPrompt
+from alm.generation import answers
+from alm.generation.answers import Answer, Said
+from alm.generation.audio_cache import MOST_ROWS
+from alm.generation.keywords import Hearing
+from alm.generation.parts import Parts
+from alm.generation.past import Feed, Past
+from alm.generation.pipeline import Decoder, woven
+from alm.text.detokenizer import Joiner, TextStream
+from alm.text.prompt import Prompt
+from alm.timings import Times
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt and the clips that it is about."""
+
+    prompt: str
+    sources: Sequence[reader.Source]
+
+
+@dataclass
+class _Row:
+    """What is answered at once: a prompt and its clips, or one window of its only clip."""
+
+    asked: int  # the question's place in the turn
+    prompt: Prompt
+    pcms: list[np.ndarray]  # float32 [samples] of each clip
+    embeds: list[np.ndarray] = field(default_factory=list)  # float32 [n, hidden] of each
+    cached: int = 0  # clips that were heard before
+
+
+class Turn:
+    """Questions answered at once, with options that hold for all of them."""
+
+    def __init__(
+        self, parts: Parts, options: Options, hearing: Hearing, times: Times, listening: bool
+    ) -> None:
+        """With `listening` pieces of text are yielded; then there is one question."""
+        self.parts, self.options, self.hearing, self.times = parts, options, hearing, times
+        self.listening = listening
+        self._joiner = Joiner("")
+
+    def answers(
+        self, questions: Sequence[Question], past: Past | None
+    ) -> Generator[str, None, list[Answer]]:
+        """Yield pieces of text as they become certain; gives an answer to each question.
+
+        Args:
+            questions: one, or without a past any number of them.
+            past: the conversation, which remembers the turn. Without one every row begins anew,
+                and a clip longer than the model's window is answered window by window.
+
+        Raises:
+            BadAudio, MissingFile, BadPrompt, BadOption, UnknownName: see `Model.generate`.
+        """
+        start, build = time.perf_counter(), self.parts.prompter.build
+        heard, first = (past.clips, not past.turns) if past else (0, True)
+        prompts = [
+            build(each.prompt, len(each.sources), heard, first, self.hearing.verbatim)
+            for each in questions
+        ]
+        self.times.add("prompt", start)
+        clips = [[self._read(source) for source in each.sources] for each in questions]
+        start = time.perf_counter()
+        left_out: list[list[str]] = [[] for _ in questions]  # as notes
+        rows = [
+            row
+            for i, own in enumerate(clips)
+            for row in self._rows(i, prompts[i], own, past is None, left_out[i])
+        ]
+        self.times.add("windows", start)
+        if self.listening:
+            self._joiner = Joiner(_separator(prompts[0]))
+        # One clip is answered window after window, so that its text can be read as it comes.
+        most = 1 if len(questions) == 1 else MOST_ROWS
+        said: list[Said] = []
+        for at in range(0, len(rows), most):
+            said += yield from self._answered(rows[at : at + most], past)
+        timings = self.times.of_answer(self.parts.load_ms)
+        return [
+            answers.join(
+                own,
+                [each for each in said if each.asked == i],
+                _separator(prompts[i]),
+                self.parts.rules.notes(own, self.hearing.truncate) + left_out[i],
+                self.parts.provider,
+                timings,
+            )
+            for i, own in enumerate(clips)
+        ]
+
+    def _read(self, source: reader.Source) -> reader.Clip:
+        return self.parts.rules.read(source, self.hearing.max_audio_seconds, self.times)
+
+    def _rows(
+        self,
+        asked: int,
+        prompt: Prompt,
+        clips: Sequence[reader.Clip],
+        windows: bool,
+        left_out: list[str],
+    ) -> Iterator[_Row]:
+        rules, truncate = self.parts.rules, self.hearing.truncate
+        if windows and len(clips) == 1:
+            pieces, notes = rules.windows(clips[0], truncate, prompt.joined)
+            left_out += notes
+            yield from (_Row(asked, prompt, [pcm]) for pcm in pieces)
+            return
+        pcms: list[np.ndarray] = []
+        for clip in clips:
+            pcm, notes = rules.one(clip, truncate)
+            pcms.append(pcm)
+            left_out += notes
+        yield _Row(asked, prompt, pcms)
+
+    def _answered(
+        self, rows: Sequence[_Row], past: Past | None
+    ) -> Generator[str, None, list[Said]]:
+        """Encode the clips of these rows and answer all rows at a time."""
+        embeds, known = self.parts.ear.hear([pcm for row in rows for pcm in row.pcms], self.times)
+        heard = zip(embeds, known, strict=True)
+        for row in rows:
+            own = list(islice(heard, len(row.pcms)))
+            row.embeds, row.cached = [each for each, _ in own], sum(hit for _, hit in own)
+        return (yield from self._spoken(rows, past))
+
+    def _spoken(self, rows: Sequence[_Row], past: Past | None) -> Generator[str, None, list[Said]]:
+        """What the model says to these prompts around their audio."""
+        start, parts = time.perf_counter(), self.parts
+        begun = past or Past(parts)
+        feed = begun.feed([woven(row.prompt.pieces, row.embeds) for row in rows])
+        self.times.add("prompt", start)
+        options, cut = self._fitted(max(feed.whole))
+        if cut and len(rows) > 1:  # each row has its own room, which a batch would share
+            said: list[Said] = []
+            for row in rows:
+                said += yield from self._spoken([row], past)
+            return said
+        start = time.perf_counter()
+        most = max(whole + options.most(whole) for whole in feed.whole)
+        decoder = begun.open(feed, max(most, feed.held + feed.embeds.shape[1]))
+        self.times.add("prefill", start)
+        ids = parts.prompter.ids
+        by_ids = rows if parts.prompter.by_ids else ()
+        prompts = [[*begun.ids, *ids(row.prompt, row.embeds)] for row in by_ids]
+        try:
+            sequences, texts = yield from self._decoded(decoder, feed, options, prompts)
+        except BaseException:  # whoever stopped it may ask again
+            begun.forget()
+            raise
+        if past:
+            clips, before = len(rows[0].pcms), prompts[0] if prompts else []
+            past.remember(feed, sequences[0], before, options.num_beams, clips)
+        return [
+            Said(
+                asked=row.asked,
+                sequence=sequence,
+                text=texts[i],
+                prompt_tokens=feed.whole[i],
+                audio_tokens=sum(map(len, row.embeds)),
+                audio_cached=row.cached,
+                stop_reason=answers.reason(sequence, cut),
+                cached_tokens=feed.held,
+            )
+            for i, (row, sequence) in enumerate(zip(rows, sequences, strict=True))
+        ]
+
+    def _fitted(self, prompt: int) -> tuple[Options, bool]:
+        """The options for a prompt of so many tokens, and whether the context cut them.
+
+        Raises:
+            BadPrompt: it leaves no room for an answer.
+        """
+        context, options = int(self.parts.manifest.dimensions["context"]), self.options
+        room = context - prompt
+        if room < 1:
+            raise BadPrompt(
+                f"the prompt is {prompt} tokens long with its audio, "
+                f"and the model's context is {context}"
+            )
+        if options.most(prompt) <= room:
+            return options, False
+        return options.within(room, prompt), True
+
+    def _decoded(
+        self, decoder: Decoder, feed: Feed, options: Options, prompts: Sequence[Sequence[int]]
+    ) -> Generator[str, None, tuple[list[steps.Sequence], list[str]]]:
+        """Prefill and decode; yields text as it comes, gives each row's answer and its text."""
+        times, stops = self.times, self.parts.stops
+        start = time.perf_counter()
+        logits = decoder.feed(feed.embeds, feed.lengths)
+        times.add("prefill", start)
+        for stage in ("steps", "choose", "detokenise"):  # the order in which they are shown
+            times.add_ms(stage, 0.0)
+
+        def stopped(_: int, ids: list[int]) -> bool:
+            since = time.perf_counter()
+            found = stops.reached(ids)
+            ms = (time.perf_counter() - since) * 1e3
+            times.add_ms("detokenise", ms)
+            times.add_ms("choose", -ms)  # the step that it belongs to counts it too
+            return found
+
+        ended: dict[int, steps.Sequence] = {}
+        stream = TextStream(self.parts.tokenizer, stops.strings)  # of the one row, if it is told
+        start = time.perf_counter()
+        for step in search.decode(
+            logits,
+            decoder,
+            options,
+            eos_ids=self.parts.eos,
+            stopped=stopped if stops.strings else None,
+            prompts=prompts,
+            lengths=feed.whole,
+        ):
+            times.chose(step.decoder_ms, start)
+            ended.update(step.ended)
+            if self.listening and step.tokens:
+                start = time.perf_counter()
+                piece = self._joiner.push(stream.push(step.tokens[0]))
+                times.add("detokenise", start)
+                if piece:
+                    yield piece
+            start = time.perf_counter()
+        sequences = [ended[row] for row in range(len(feed.lengths))]
+        texts = [stops.cut(sequence.token_ids) for sequence in sequences]
+        times.add("detokenise", start)
+        if self.listening:
+            rest = texts[0] if options.num_beams > 1 else stream.finish()
+            if piece := self._joiner.push(rest):
+                yield piece
+            self._joiner.end()
+        return sequences, texts
+
+
+def _separator(prompt: Prompt) -> str:
+    return " " if prompt.joined else "\n"
