@@ -56,15 +56,57 @@ def room_of(module: str) -> str:
 def rooms() -> Rooms:
     """Every room of the code with those that it imports."""
     found: Rooms = {}
-    for file in sorted(ALM.rglob("*.py")):
+    for file in _python(ALM):
         inside = file.relative_to(ALM).with_suffix("").as_posix().removesuffix("/__init__")
         name = "alm" if inside == "__init__" else inside.partition("/")[0]
         found.setdefault(name, set()).update(map(room_of, imports(file.read_text("utf-8"))))
     for name in WORKSHOP:
-        path = ROOT / name
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+        for file in _python(ROOT / name):
             found.setdefault(name, set()).update(map(room_of, imports(file.read_text("utf-8"))))
     return {name: {used for used in uses if used in found} - {name} for name, uses in found.items()}
+
+
+def files() -> Rooms:
+    """Every file of the code, as a module's dotted name, with those of ours that it imports.
+
+    What a type checker alone imports counts: it ties files together for a reader as much. That
+    importing `alm.audio.reader` runs `alm/__init__.py` first does not: every file would be tied to
+    the package that it is in.
+    """
+    paths = [path for home in (ALM, *(ROOT / name for name in WORKSHOP)) for path in _python(home)]
+    sources = {_module(path): path.read_text("utf-8") for path in paths}
+
+    def ours(name: str) -> str:
+        """alm.audio.reader.Clip -> alm.audio.reader; "" for what is not ours."""
+        while name and name not in sources:
+            name = name.rpartition(".")[0]
+        return name
+
+    return {name: set(map(ours, imports(source))) - {"", name} for name, source in sources.items()}
+
+
+def _python(home: Path) -> list[Path]:
+    return sorted(home.rglob("*.py")) if home.is_dir() else [home]
+
+
+def _module(path: Path) -> str:
+    root = ALM.parent if ALM in path.parents else ROOT
+    return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+
+
+def circles(uses: Mapping[str, set[str]]) -> set[str]:
+    """Whatever leads back to itself."""
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        ahead = [start]
+        while ahead:
+            new = uses[ahead.pop()] - found
+            found |= new
+            ahead += new
+        return found
+
+    return {name for name in uses if name in reached(name)}
 
 
 def floors(uses: Mapping[str, set[str]]) -> dict[str, int]:

@@ -38,6 +38,17 @@ def test_a_circle_of_rooms_is_seen() -> None:
         floors.floors({"a": {"b"}, "b": {"a"}, "c": set()})
 
 
+def test_no_file_imports_one_that_leads_back_to_it() -> None:
+    uses = floors.files()
+    assert len(uses) > 150 and "alm.decoding.search" in uses["alm.generation.turn"]
+    assert floors.circles(uses) == set()
+
+
+def test_a_circle_of_files_is_seen() -> None:
+    uses = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}
+    assert floors.circles(uses) == {"b", "c"}
+
+
 def test_an_import_is_seen_wherever_it_stands() -> None:
     source = "import alm.audio.reader\ndef f():\n    from alm.cli import chat\n"
     assert {floors.room_of(name) for name in floors.imports(source)} == {"audio", "cli"}

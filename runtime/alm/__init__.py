@@ -6,7 +6,6 @@ print(model.generate("clip.wav", "transcribe").text)
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +60,9 @@ if not TYPE_CHECKING:  # a type checker would take every name there is
     def __getattr__(name: str) -> object:
         if name not in _LATE:
             raise AttributeError(f"module 'alm' has no attribute {name!r}")
-        return getattr(importlib.import_module(_LATE[name]), name)
+        from importlib import import_module
+
+        return getattr(import_module(_LATE[name]), name)
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *_LATE})
