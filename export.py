@@ -98,13 +98,7 @@ def export(
             family=checkpoint.family,
             parts=tuple(each.part for each in made),
             tokenizer=bundle.file(bundle.folder / "tokenizer.json"),
-            prompt=checkpoint.prompt,
-            tokens=checkpoint.tokens,
-            generation=checkpoint.generation,
-            audio=checkpoint.audio,
-            dimensions=checkpoint.dimensions,
-            source=checkpoint.source,
-            licence=checkpoint.licence,
+            facts=checkpoint.facts,
             tools=tools(),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
@@ -197,7 +191,7 @@ def _precisions(said: str, checkpoint: Any, goal: Any) -> dict[str, str]:
 def _joined(old: Manifest | None, new: Manifest, known: list[str], report: Any) -> Manifest:
     """The new parts, and those of the same model that were there before, in the order of a run."""
     kept = [p for p in old.parts if new.part(p.name) is None] if old else []
-    if kept and old and old.source != new.source:
+    if kept and old and old.facts.source != new.facts.source:
         there = ", ".join(p.name for p in kept)
         raise BadArtifacts(
             f"the folder holds parts of another model ({there}); give another --out, or --part all"

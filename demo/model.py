@@ -9,6 +9,7 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 
+from alm.facts import PromptFacts, TokenFacts
 from alm.text.prompt import Prompter
 from demo import phrases
 from demo.data import MELS, PER_WINDOW, WINDOW_FRAMES, Batch
@@ -111,13 +112,10 @@ class Hearing(nn.Module):
         self.register_buffer("ideal_words", _table(len(phrases.WORDS) + 1))  # the last: none
         self.register_buffer("ideal_sounds", _table(len(phrases.SOUNDS) + 1))
         _initialise(self)
-        prompt = {
-            "turn": phrases.TURN,
-            "clip": phrases.CLIP,
-            "placeholder": "<SpeechHere>",
-            "tasks": phrases.ASKED,
-        }
-        self.prompter = Prompter(self.tokenizer, prompt, {"bos": BOS})
+        prompt = PromptFacts(
+            turn=phrases.TURN, clip=phrases.CLIP, placeholder="<SpeechHere>", tasks=phrases.ASKED
+        )
+        self.prompter = Prompter(self.tokenizer, prompt, TokenFacts(bos=BOS))
 
     def hear(self, batch: Batch) -> Heard:
         """Through both encoders and the bridge, at the length of the batch."""

@@ -26,9 +26,9 @@ class Reference:
         }
         self.table = found.embedding().float()
         self.tokenizer = Tokenizer.from_str(found.tokenizer_json)
-        self.prompter = Prompter(self.tokenizer, found.prompt, found.tokens)
-        self.ends = set(found.tokens["eos"])
-        self.least = int(found.audio["least_samples"])
+        self.prompter = Prompter(self.tokenizer, found.facts.prompt, found.facts.tokens)
+        self.ends = set(found.facts.tokens.eos)
+        self.least = found.facts.audio.least_samples
 
     @torch.no_grad()
     def answer(self, pcm: np.ndarray, task: str, most: int = 32) -> str:

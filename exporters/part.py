@@ -143,7 +143,7 @@ def _judged(name: str, precision: str, measured: parity.Parity, bound: float) ->
 def _embeds(checkpoint: Checkpoint) -> Tensor:
     """Embeddings to calibrate with: the prompts' words, words at random, and noise as of audio."""
     tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json)
-    words = " ".join(map(str, checkpoint.prompt.get("tasks", {}).values()))
+    words = " ".join(checkpoint.facts.prompt.tasks.values())
     table = checkpoint.embedding()
     chance = torch.Generator().manual_seed(0)
     some = torch.randint(len(table), (SOME_WORDS,), generator=chance)

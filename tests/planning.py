@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from alm import devices
 from alm.artifacts.manifest import File, Manifest, Part
 from alm.cli import alm_commands, exit_status
+from alm.facts import AudioFacts, DimensionFacts, Facts, PromptFacts, TokenFacts
 from alm.plan.planner import Choice, Planned
 from alm.plan.predict import predict
 from alm.ports import Port
@@ -106,15 +107,22 @@ def model(llm: Llm, tokens: int = 61, *front: Part) -> Manifest:
         ),
         tokenizer=None,
         # Letters of one token, whatever is counted of the places for clips and question.
-        prompt={"turn": "Q:", "clip": "<A>", "placeholder": "<A>", "tasks": {}},
-        tokens={"eos": [2]},
-        generation={"max_new_tokens": 64},
-        audio={"rate": 16000, "channel": "first", "least_samples": 400, "window_samples": 480000},
-        dimensions={
-            **{"hidden": llm.hidden, "vocab": llm.vocab, "layers": llm.layers},
-            **{"heads": llm.heads, "kv_heads": llm.kv_heads, "head_dim": llm.head_dim},
-            **{"context": 4096, "audio_tokens": tokens - 2},
-        },
+        facts=Facts(
+            prompt=PromptFacts(turn="Q:", clip="<A>", placeholder="<A>"),
+            tokens=TokenFacts(eos=(2,)),
+            generation={"max_new_tokens": 64},
+            audio=AudioFacts(16000, "first", 400, 480000),
+            dimensions=DimensionFacts(
+                hidden=llm.hidden,
+                vocab=llm.vocab,
+                layers=llm.layers,
+                heads=llm.heads,
+                kv_heads=llm.kv_heads,
+                head_dim=llm.head_dim,
+                context=4096,
+                audio_tokens=tokens - 2,
+            ),
+        ),
     )
 
 

@@ -297,4 +297,4 @@ def test_the_merge_is_a_fact_of_the_decoder(tiny: Path) -> None:
 def test_without_an_adapter_there_is_no_such_fact(tiny: Path, tmp_path: Path) -> None:
     copy = Copy(tiny, tmp_path).settings(lora=False).trained(without("lora_"))
     assert Salmonn(copy.config).decoder("standard").facts == {}
-    assert wrappers.open_checkpoint(copy.config).source["adapter"] == "none"
+    assert wrappers.open_checkpoint(copy.config).facts.source["adapter"] == "none"

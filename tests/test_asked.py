@@ -112,7 +112,7 @@ def test_a_mistyped_task_is_refused_before_the_model_is_loaded_and_can_be_insist
 def test_a_task_is_asked_for_in_a_language(
     artifacts: Path, clips: list[Path], capfd: Capture
 ) -> None:
-    tasks = manifest.load(artifacts).prompt["tasks"]
+    tasks = manifest.load(artifacts).facts.prompt.tasks
     words = ("--engine", artifacts, clips[0], "translate")
     status, sentence = refused(capfd, *words)
     assert status == 2 and "did you mean translate_de, translate_ja or translate_zh?" in sentence

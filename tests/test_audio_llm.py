@@ -18,6 +18,7 @@ from torch import Tensor
 from alm import registry
 from alm.artifacts.manifest import Part
 from alm.backends import ort
+from alm.facts import AudioFacts, TokenFacts
 from alm.generation import pipeline
 from alm.session import EngineOptions, OneRowChunks, Session
 from alm.text.prompt import Prompter
@@ -140,7 +141,7 @@ def test_the_decoder_is_the_originals_with_its_lora(
     step = table[torch.arange(5, 5 + batch)][:, None]
 
     runs = graphs.decoder(batch, prompt.shape[1] + 1)
-    vocab = made.dimensions["vocab"]
+    vocab = made.facts.dimensions.vocab
     for new, so_far in ((prompt, prompt), (step, torch.cat((prompt, step), 1))):
         got = runs.feed(new.numpy(), np.full(batch, new.shape[1]))
         want = truth.llm(inputs_embeds=so_far).logits[:, -1]
@@ -153,7 +154,7 @@ def test_lora_weighs_sixteen_over_its_rank(rank: int, tmp_path: Path) -> None:
     truth, own = Original(config.parent), open_checkpoint(config)
     found = filled(own.parts["decoder"]("decomposed")).state_dict()
     wanted = truth.llm.state_dict() | {"lm_head.weight": truth.head}
-    assert own.source["adapter"] == "LoRA"
+    assert own.facts.source["adapter"] == "LoRA"
     for name, tensor in found.items():
         torch.testing.assert_close(tensor, wanted[name], atol=1e-5, rtol=1e-5)
 
@@ -163,7 +164,7 @@ def test_without_lora_layers_the_llm_is_as_it_is(tmp_path: Path) -> None:
     state = load_file(tmp_path / "model" / "llm" / "model.safetensors")
     found = filled(own.parts["decoder"]("decomposed")).state_dict()
     name = "model.layers.1.mlp.up_proj.weight"
-    assert torch.equal(found[name], state[name]) and own.source["adapter"] == "none"
+    assert torch.equal(found[name], state[name]) and own.facts.source["adapter"] == "none"
 
 
 # --- the two tokens
@@ -186,7 +187,7 @@ def test_their_rows_are_the_mean_of_the_table_whatever_the_seed(
         ours = made.embedding()
         assert torch.equal(ours[:320], table) and ours.dtype == table.dtype
         torch.testing.assert_close(ours[320:], table.mean(0).expand(2, -1))
-    assert made.dimensions["table"] == len(made.embedding()) == 322
+    assert made.facts.dimensions.table == len(made.embedding()) == 322
 
 
 def test_transformers_draws_their_rows_around_the_same(made: Checkpoint, truth: Original) -> None:
@@ -197,7 +198,7 @@ def test_transformers_draws_their_rows_around_the_same(made: Checkpoint, truth: 
 
 def test_no_answer_holds_them(made: Checkpoint) -> None:
     decoder = made.parts["decoder"]("ort")
-    assert decoder.outputs["logits"].axes[-1] == made.dimensions["vocab"] == 320
+    assert decoder.outputs["logits"].axes[-1] == made.facts.dimensions.vocab == 320
 
 
 def test_a_note_warns_of_them(made: Checkpoint) -> None:
@@ -207,7 +208,7 @@ def test_a_note_warns_of_them(made: Checkpoint) -> None:
 
 def test_an_llm_with_spare_rows_gives_them_its_own(tmp_path: Path) -> None:
     own = open_checkpoint(tiny_audio_llm.make(tmp_path / "model", vocab_size=330))
-    assert own.dimensions["vocab"] == own.dimensions["table"] == len(own.embedding()) == 330
+    assert own.facts.dimensions.vocab == own.facts.dimensions.table == len(own.embedding()) == 330
     assert own.notes == ()
 
 
@@ -216,7 +217,7 @@ def test_an_llm_with_spare_rows_gives_them_its_own(tmp_path: Path) -> None:
 
 def build(made: Checkpoint) -> Callable[..., Any]:
     tokenizer = Tokenizer.from_str(made.tokenizer_json)
-    return Prompter(tokenizer, made.prompt, made.tokens).build
+    return Prompter(tokenizer, made.facts.prompt, made.facts.tokens).build
 
 
 def test_the_audio_comes_first_and_the_text_as_the_tokenizer_gives_it(
@@ -245,20 +246,14 @@ def test_tasks_have_the_words_that_were_trained_with(made: Checkpoint, truth: Or
 
 
 def test_audio_is_heard_as_the_original_hears_it(made: Checkpoint) -> None:
-    assert made.audio == {
-        "rate": 16000,
-        "channel": "mean",
-        "least_samples": 400,
-        "window_samples": 16000 * WINDOW,
-        "long": "each",
-    }
-    assert made.dimensions["audio_tokens"] == 50 * WINDOW
+    assert made.facts.audio == AudioFacts(16000, "mean", 400, 16000 * WINDOW, "each")
+    assert made.facts.dimensions.audio_tokens == 50 * WINDOW
 
 
 def test_answers_are_drawn_as_the_original_draws_them(made: Checkpoint) -> None:
     wanted = dict(max_new_tokens=256, do_sample=True, temperature=0.7, top_p=0.9, top_k=50)
-    assert wanted.items() <= made.generation.items()
-    assert made.tokens == {"bos": None, "eos": [2], "stop_strings": []}
+    assert wanted.items() <= made.facts.generation.items()
+    assert made.facts.tokens == TokenFacts(eos=(2,))
 
 
 def test_parts_come_in_the_order_of_a_run_with_their_roles(made: Checkpoint) -> None:

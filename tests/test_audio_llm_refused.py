@@ -163,14 +163,13 @@ def test_generation_is_what_the_config_and_the_llm_say(copy: Tiny) -> None:
     made = open_checkpoint(copy.config)
     # The original gives its own temperature and end to `generate`, and no top_k.
     wanted = {"max_new_tokens": 9, "top_k": 7, "temperature": 0.7}
-    assert wanted.items() <= made.generation.items() and made.tokens["eos"] == [2]
+    assert wanted.items() <= made.facts.generation.items() and made.facts.tokens.eos == (2,)
 
 
 def test_a_tokenizer_without_an_end_leaves_it_to_the_llms_config(copy: Tiny) -> None:
     copy.json("llm/tokenizer_config.json", eos_token=None)
-    assert open_checkpoint(copy.json("llm/config.json", eos_token_id=[2, 7]).config).tokens[
-        "eos"
-    ] == [2, 7]
+    made = open_checkpoint(copy.json("llm/config.json", eos_token_id=[2, 7]).config)
+    assert made.facts.tokens.eos == (2, 7)
     assert "does not say eos_token_id" in refused(copy.json("llm/config.json", eos_token_id=None))
 
 

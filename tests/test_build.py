@@ -60,7 +60,7 @@ def test_the_decoders_command_has_a_prompt_and_a_single_token(own: Path, capfd: 
     assert said[0] == "tensorrt_rtx" and "--stronglyTyped" not in said
     assert [word for word in said if word.startswith("--profile")] == ["--profile=0", "--profile=1"]
     most = [word for word in said if word.startswith("--maxShapes")]
-    hidden = manifest.load(own).dimensions["hidden"]
+    hidden = manifest.load(own).facts.dimensions.hidden
     assert f"inputs_embeds:1x100x{hidden}," in most[0]
     assert f"inputs_embeds:1x2x{hidden}," in most[1]
     assert all("x256x" in each for each in most)  # the cache comes in steps of 64

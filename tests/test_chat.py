@@ -169,7 +169,7 @@ def test_a_turn_that_fails_leaves_the_conversation_as_it_was(loaded: Model) -> N
 
 
 def test_a_clip_too_long_to_stand_beside_others_is_refused(loaded: Model) -> None:
-    window = int(loaded.manifest.audio["window_samples"])
+    window = int(loaded.manifest.facts.audio.window_samples)
     long = noise(window / RATE + 1)
     for asked in (
         lambda: loaded.chat().ask("x", long),

@@ -11,6 +11,7 @@ import pytest
 from tiny_hf import TEMPLATE
 
 from alm.errors import BadCheckpoint
+from alm.facts import PromptFacts
 from wrappers.checkpoint.text import jinja
 from wrappers.checkpoint.text.chat_template import MOST_SOURCE, Template, template, written
 
@@ -41,7 +42,7 @@ def plain(before: str, clip: str, after: str) -> str:
     )
 
 
-def said(source: str, audio: str = AUDIO, **variables: str) -> dict[str, str]:
+def said(source: str, audio: str = AUDIO, **variables: str) -> PromptFacts:
     return Template(source, variables, "here").prompt(audio)
 
 
@@ -56,13 +57,13 @@ def refusal(source: str) -> str:
 
 
 def test_chatml_that_counts_its_clips_is_said() -> None:
-    assert said(TEMPLATE) == {
-        "start": "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n",
-        "turn": "<|im_start|>user\n{clips}{}<|im_end|>\n<|im_start|>assistant\n",
-        "clip": "Audio {n}: <|audio_bos|><|AUDIO|><|audio_eos|>\n",
-        "placeholder": AUDIO,
-        "end": "<|im_end|>\n",
-    }
+    assert said(TEMPLATE) == PromptFacts(
+        start="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n",
+        turn="<|im_start|>user\n{clips}{}<|im_end|>\n<|im_start|>assistant\n",
+        clip="Audio {n}: <|audio_bos|><|AUDIO|><|audio_eos|>\n",
+        placeholder=AUDIO,
+        end="<|im_end|>\n",
+    )
 
 
 def test_the_template_in_transformers_is_the_published_one() -> None:
@@ -73,24 +74,24 @@ def test_the_template_in_transformers_is_the_published_one() -> None:
 
 
 def test_a_template_that_wants_clips_described_otherwise_is_said() -> None:
-    assert said(MISTRAL, "[AUDIO]", **TOKENS) == {
-        "start": "<s>",
-        "turn": "[INST]{clips}{}[/INST]",
-        "clip": "[AUDIO]",
-        "placeholder": "[AUDIO]",
-        "end": "</s>",
-    }
+    assert said(MISTRAL, "[AUDIO]", **TOKENS) == PromptFacts(
+        start="<s>",
+        turn="[INST]{clips}{}[/INST]",
+        clip="[AUDIO]",
+        placeholder="[AUDIO]",
+        end="</s>",
+    )
 
 
 def test_a_template_without_a_start_and_with_plain_clips_is_said() -> None:
     found = said(plain("user: ", AUDIO, ";\n"))
-    assert found["start"] == "" and found["clip"] == AUDIO and found["end"] == ";\n"
-    assert found["turn"] == "user: {clips}{};\nA:"
+    assert found.start == "" and found.clip == AUDIO and found.end == ";\n"
+    assert found.turn == "user: {clips}{};\nA:"
 
 
 def test_an_answer_without_an_end_is_followed_by_the_next_turn() -> None:
     found = said(plain("|", AUDIO, ""))
-    assert (found["start"], found["turn"], found["end"]) == ("", "|{clips}{}A:", "")
+    assert (found.start, found.turn, found.end) == ("", "|{clips}{}A:", "")
 
 
 def test_a_conversation_is_written_with_its_clips_counted_on() -> None:
@@ -200,7 +201,7 @@ def test_special_tokens_are_the_templates_to_use(tmp_path: Path) -> None:
     write(tmp_path, "special_tokens_map.json", bos_token="<old>", eos_token="</s>")
     write(tmp_path, "tokenizer_config.json", bos_token=dict(content="<s>", lstrip=False))
     made = template(tmp_path, "[AUDIO]")
-    assert made is not None and made.prompt("[AUDIO]")["start"] == "<s>"
+    assert made is not None and made.prompt("[AUDIO]").start == "<s>"
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def long_clip(artifacts: Path, tmp_path: Path) -> Path:
     """Half longer than the model's window."""
-    samples = manifest.load(artifacts).audio["window_samples"] * 3 // 2
+    samples = manifest.load(artifacts).facts.audio.window_samples * 3 // 2
     noise = np.random.default_rng(1).standard_normal(samples) * 0.1
     return sound(tmp_path / "long.wav", noise)
 
@@ -91,18 +91,18 @@ def test_json_keeps_other_languages_readable(artifacts: Path, capfd: Capture) ->
     assert alm_run("--engine", artifacts, "--list-tasks", "--json") == 0
     said = capfd.readouterr().out
     assert "\\u" not in said
-    assert json.loads(said) == manifest.load(artifacts).prompt["tasks"]
+    assert json.loads(said) == manifest.load(artifacts).facts.prompt.tasks
 
 
 def test_the_tasks_are_listed_without_a_clip(artifacts: Path, capfd: Capture) -> None:
     assert alm_run("--engine", artifacts, "--list-tasks") == 0
     said = capfd.readouterr().out.splitlines()
-    tasks = manifest.load(artifacts).prompt["tasks"]
+    tasks = manifest.load(artifacts).facts.prompt.tasks
     assert [line.split(maxsplit=1) for line in said] == [[n, t] for n, t in tasks.items()]
 
 
 def test_a_tasks_name_is_as_good_as_its_prompt(artifacts: Path, clip: Path, capfd: Capture) -> None:
-    prompt = manifest.load(artifacts).prompt["tasks"]["describe"]
+    prompt = manifest.load(artifacts).facts.prompt.tasks["describe"]
     by_name, by_prompt, other = (
         answer(capfd, "--engine", artifacts, clip, words, *SHORT)
         for words in ("describe", prompt, "Something else?")
@@ -151,7 +151,7 @@ def test_stdout_is_utf8_whatever_the_system_prefers(
     run = process(ALM_RUN, "--engine", artifacts, "--list-tasks")
     out, err = run.communicate(timeout=300)
     assert (run.returncode, err) == (0, b"")
-    assert manifest.load(artifacts).prompt["tasks"]["asr_zh"] in out.decode("utf-8")
+    assert manifest.load(artifacts).facts.prompt.tasks["asr_zh"] in out.decode("utf-8")
 
 
 # --- a wrong command line: status 2

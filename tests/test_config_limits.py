@@ -179,7 +179,7 @@ def test_a_whisper_saved_by_transformers_5_says_its_window_in_processor_config(c
     said = json.loads(old.read_text())
     old.unlink()
     (old.parent / "processor_config.json").write_text(json.dumps({"feature_extractor": said}))
-    window = open_checkpoint(copy.config).audio["window_samples"]
+    window = open_checkpoint(copy.config).facts.audio.window_samples
     assert window == said["chunk_length"] * 16_000
 
 

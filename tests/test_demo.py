@@ -36,7 +36,7 @@ def test_it_says_on_the_device_what_torch_says(model: Model) -> None:
 def test_its_adapter_matters(model: Model) -> None:
     decoder = model.manifest.part("decoder")
     assert decoder and decoder.measured["merge_error"] < 1e-3
-    assert model.manifest.source["adapter"] == "LoRA"
+    assert model.manifest.facts.source["adapter"] == "LoRA"
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.file)

@@ -76,9 +76,9 @@ def test_every_family_is_compared_with_its_original() -> None:
 
 def heard(model: Model, path: Path) -> np.ndarray:
     """The recording, or as much of it as the model hears at a time."""
-    rules = model.manifest.audio
-    pcm = reader.read(path, RATE, rules["channel"]).pcm
-    return pcm if rules["long"] == "joined" else pcm[: rules["window_samples"]]
+    rules = model.manifest.facts.audio
+    pcm = reader.read(path, RATE, rules.channel).pcm
+    return pcm if rules.long == "joined" else pcm[: rules.window_samples]
 
 
 def test_one_clip_is_answered_as_the_original_does(original: Original, loaded: Model) -> None:
@@ -107,17 +107,17 @@ def test_two_clips_and_later_turns_are_answered_as_the_original_does(
 def test_long_clips_are_heard_by_the_familys_own_rule(
     original: Original, loaded: Model, seconds: int
 ) -> None:
-    rules = loaded.manifest.audio
+    rules = loaded.manifest.facts.audio
     own = np.concatenate([heard(loaded, path) for path in RECORDINGS])
     pcm = np.resize(own, seconds * RATE)
     said = loaded.generate(pcm, "What is said?", **GREEDY)
-    if rules["long"] == "joined":
+    if rules.long == "joined":
         assert said.windows == 1
         assert said.token_ids == original.answer([Turn("What is said?", [pcm])])
         return
-    assert said.windows == -(-len(pcm) // rules["window_samples"])
+    assert said.windows == -(-len(pcm) // rules.window_samples)
     first = loaded.generate(pcm, "What is said?", truncate=True, **GREEDY)
-    cut = pcm[: rules["window_samples"]]
+    cut = pcm[: rules.window_samples]
     assert first.token_ids == original.answer([Turn("What is said?", [cut])])
 
 

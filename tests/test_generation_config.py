@@ -91,11 +91,11 @@ def test_a_folders_settings_are_its_defaults(copy: Copy) -> None:
     )
     (copy.folder / "generation_config.json").write_text(json.dumps(wanted))
     made = open_checkpoint(copy.folder)
-    assert made.tokens["stop_strings"] == [wanted.pop("stop_strings")]
-    assert made.tokens["eos"] == [wanted.pop("eos_token_id")]
-    assert wanted.items() <= made.generation.items()
-    assert "max_new_tokens" not in made.generation
-    assert decoding_options.choose(made.generation, {}).suppress_tokens == (7, 9)
+    assert made.facts.tokens.stop_strings == (wanted.pop("stop_strings"),)
+    assert made.facts.tokens.eos == (wanted.pop("eos_token_id"),)
+    assert wanted.items() <= made.facts.generation.items()
+    assert "max_new_tokens" not in made.facts.generation
+    assert decoding_options.choose(made.facts.generation, {}).suppress_tokens == (7, 9)
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ def test_settings_in_config_json_count_only_without_a_generation_config(copy: Co
     config["text_config"] |= {"num_beams": 2, "top_k": 7}
     copy.json("config.json", text_config=config["text_config"], num_beams=3)
     (copy.folder / "generation_config.json").write_text('{"eos_token_id": 2}')
-    assert open_checkpoint(copy.folder).generation["num_beams"] == 1
+    assert open_checkpoint(copy.folder).facts.generation["num_beams"] == 1
     (copy.folder / "generation_config.json").unlink()
-    made = open_checkpoint(copy.folder).generation
+    made = open_checkpoint(copy.folder).facts.generation
     assert (made["num_beams"], made["top_k"]) == (3, 7)
     theirs = GenerationConfig.from_model_config(
         json.loads((copy.folder / "config.json").read_text())
@@ -143,10 +143,10 @@ def test_salmonn_takes_from_its_llm_what_the_original_leaves_to_it(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     copy = Copy(checkpoint, tmp_path)
-    made = open_checkpoint(copy.config).generation
+    made = open_checkpoint(copy.config).facts.generation
     assert made["top_k"] == 50 and made["min_new_tokens"] == 1  # transformers', the original's
     copy.json("llm/generation_config.json", top_k=7, early_stopping=True, temperature=0.3)
-    made = open_checkpoint(copy.config).generation
+    made = open_checkpoint(copy.config).facts.generation
     assert (made["top_k"], made["early_stopping"], made["temperature"]) == (7, True, 1.0)
     copy.json("llm/generation_config.json", guidance_scale=2.0)
     assert "guidance_scale: 2.0, which is not done here" in refused(copy)

@@ -58,11 +58,11 @@ def test_all_parts_files_ports_operators_and_tasks_are_shown(
         assert f"\n{part.name} " in said
     for file in model.files():
         assert f"{file.bytes}  {file.sha256[:12]}  ok" in said
-    for name, prompt in model.prompt["tasks"].items():
+    for name, prompt in model.facts.prompt.tasks.items():
         assert name in said and prompt in said
     span = model.part("mel").spans["samples"]  # pyright: ignore
     assert f"samples {span.least}/{span.usual}/{span.most}" in said
-    layers = model.dimensions["layers"]
+    layers = model.facts.dimensions.layers
     assert f"Attention:{layers}" in said and "24 standard" in said
     assert f"past_key_values.{{0..{layers - 1}}}.key" in said and "inputs_embeds" in said
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import wrappers
 from alm import registry
 from alm.errors import ExportFailed
+from alm.facts import Facts
 from alm.ports import Port, Span
 from exporters import graph, levers, parity, part
 from exporters.bundle import Bundle
@@ -44,18 +45,12 @@ class Small(Wrapper):
 
 
 def checkpoint(of: Wrapper) -> Checkpoint:
-    nothing: dict[str, Any] = {}
     return Checkpoint(
         family="test",
         parts={"small": lambda dialect: of},
         embedding=lambda: torch.zeros(2, 2),
         tokenizer_json="{}",
-        prompt=nothing,
-        tokens=nothing,
-        generation=nothing,
-        audio=nothing,
-        dimensions=nothing,
-        source=nothing,
+        facts=Facts(),
     )
 
 

@@ -17,6 +17,7 @@ from alm.artifacts import manifest
 from alm.artifacts.engine_files import Engine, Maker
 from alm.artifacts.manifest import File, Manifest, Part
 from alm.errors import LONGEST, AlmError, BadArtifacts, MissingFile
+from alm.facts import AudioFacts, DimensionFacts, Facts, PromptFacts, TokenFacts
 from alm.ports import Port, Span
 
 FULL = Manifest(
@@ -40,13 +41,17 @@ FULL = Manifest(
         Part(name="embed", role="table", files=(File("sub/embed.npy", 1, "c" * 64),)),
     ),
     tokenizer=File("tokenizer.json", 3, "d" * 64),
-    prompt={"turn": "{clips}{}", "clip": "<a> ", "placeholder": "<a>", "tasks": {"übe": "练习 🙂"}},
-    tokens={"bos": None, "eos": [2], "stop_strings": ["</s>"]},
-    generation={"max_new_tokens": 5, "top_p": 0.9},
-    audio={"rate": 16000},
-    dimensions={"hidden": 8},
-    source={"config": "c.yaml"},
-    licence={"model": "MIT"},
+    facts=Facts(
+        prompt=PromptFacts(
+            turn="{clips}{}", clip="<a> ", placeholder="<a>", tasks={"übe": "练习 🙂"}
+        ),
+        tokens=TokenFacts(eos=(2,), stop_strings=("</s>",)),
+        generation={"max_new_tokens": 5, "top_p": 0.9},
+        audio=AudioFacts(rate=16000),
+        dimensions=DimensionFacts(hidden=8),
+        source={"config": "c.yaml"},
+        licence={"model": "MIT"},
+    ),
     tools={"torch": "2"},
     created="2026-01-01T00:00:00+00:00",
     engines=(

@@ -110,7 +110,7 @@ def test_a_path_an_array_and_an_array_with_its_rate_are_the_same_clip(
     answers = [core(loaded.generate(source, "describe", **GREEDY)) for source in sources]
     assert all(answer == answers[0] for answer in answers)
     assert answers[0]["audio_seconds"] == 1.5 and answers[0]["windows"] == 1
-    assert answers[0]["audio_tokens"] == loaded.manifest.dimensions["audio_tokens"]
+    assert answers[0]["audio_tokens"] == loaded.manifest.facts.dimensions.audio_tokens
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(44100, 2), (8000, 1), (48000, 3)])

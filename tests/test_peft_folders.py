@@ -98,7 +98,7 @@ def test_an_adapter_on_every_part_is_merged_beside_the_weights_and_alone(
     alone, tuned = adapted(tiny, tmp_path / "adapter", config)
     together = beside(alone, tiny, tmp_path / "together")
     made = open_checkpoint(together)
-    assert made.source["adapter"] == "LoRA"
+    assert made.facts.source["adapter"] == "LoRA"
     assert made.parts["decoder"]("standard").facts["merge_error"] < 1e-3
     same(open_checkpoint(alone), tuned)
     ids = torch.tensor([[5, 6, 7, 8]])

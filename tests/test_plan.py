@@ -115,7 +115,11 @@ def test_tight_is_what_hangs_on_loading_or_on_the_error_bar() -> None:
 def test_beams_are_counted_in_memory_and_told(tmp_path: Path) -> None:
     said = model(LLMS["llama-3b"])
     alone = planned(tmp_path, said, NANO)
-    four = planned(tmp_path, replace(said, generation={"max_new_tokens": 64, "num_beams": 4}), NANO)
+    four = planned(
+        tmp_path,
+        replace(said, facts=replace(said.facts, generation={"max_new_tokens": 64, "num_beams": 4})),
+        NANO,
+    )
     own, other = alone["choices"][0], four["choices"][0]
     assert other["cache_bytes"] == 4 * own["cache_bytes"]
     assert other["tokens_per_second"] == own["tokens_per_second"]
@@ -134,7 +138,7 @@ def test_the_exporter_counts_the_weights_and_no_lever_changes_the_count(
     whole, few = manifest.load(artifacts), manifest.load(tmp_path / "int4")
     decoders = [said.part("decoder") for said in (whole, few)]
     assert decoders[0] and decoders[1] and decoders[1].bytes < decoders[0].bytes
-    counts = [estimate.decoder_weights(each, whole.dimensions) for each in decoders if each]
+    counts = [estimate.decoder_weights(each, whole.facts.dimensions) for each in decoders if each]
     assert counts[0] == counts[1]
     assert 4 * sum(counts[0]) == pytest.approx(decoders[0].bytes, rel=0.1)
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from alm.errors import BadArtifacts, BadPrompt, UnknownName
+from alm.facts import PromptFacts, TokenFacts
 from alm.text.prompt import Prompt, Prompter
 from alm.text.tasks import in_language
 from demo import random_checkpoint
 
 TOKENIZER = random_checkpoint.tokenizer()
-PROMPT: dict[str, Any] = {
-    "turn": "USER: {clips}{}\nASSISTANT:",
-    "clip": "<Speech><SpeechHere></Speech> ",
-    "placeholder": "<SpeechHere>",
-    "end": "</s>\n",
-    "tasks": {"asr": "Write it down.", "describe": "Describe it."},
-    "joined": ["Write it down."],
-}
+PROMPT = PromptFacts(
+    turn="USER: {clips}{}\nASSISTANT:",
+    clip="<Speech><SpeechHere></Speech> ",
+    placeholder="<SpeechHere>",
+    end="</s>\n",
+    tasks={"asr": "Write it down.", "describe": "Describe it."},
+    joined=("Write it down.",),
+)
 NUMBERED = {
     "start": "Be kind.\n",
     "turn": "me: {clips}{}\nyou:",
@@ -31,7 +33,7 @@ NUMBERED = {
 def built(
     query: str, *turn: Any, bos: int | None = 1, verbatim: bool = False, **other: Any
 ) -> Prompt:
-    prompter = Prompter(TOKENIZER, PROMPT | other, {"bos": bos})
+    prompter = Prompter(TOKENIZER, replace(PROMPT, **other), TokenFacts(bos=bos))
     return prompter.build(query, *turn, verbatim=verbatim)
 
 

@@ -112,7 +112,7 @@ def test_silence_is_heard_as_transformers_hears_it(tiny: Tiny, hear: Hear) -> No
 
 
 def test_one_sample_filled_up_to_the_least_is_one_embedding(tiny: Tiny, hear: Hear) -> None:
-    least = open_checkpoint(tiny.folder).audio["least_samples"]
+    least = open_checkpoint(tiny.folder).facts.audio.least_samples
     clip = np.pad(noise(1) + 0.5, (0, least - 1))
     got = hear([clip])
     assert len(got[0]) == 1

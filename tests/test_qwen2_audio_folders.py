@@ -17,6 +17,7 @@ from tiny_hf import RATE, Tiny
 from torch import Tensor
 
 from alm.errors import BadCheckpoint, MissingFile, UnknownName
+from alm.facts import AudioFacts, TokenFacts
 from wrappers import open_checkpoint
 from wrappers.checkpoint.weights.hollow import filled
 
@@ -37,41 +38,40 @@ def copy(brief: Tiny, tmp_path: Path) -> Copy:
 
 def test_the_parts_come_in_the_order_of_a_run_with_their_roles(brief: Tiny) -> None:
     made = open_checkpoint(brief.folder)
-    assert made.family == "qwen2_audio" and made.source["llm"] == "qwen2"
+    assert made.family == "qwen2_audio" and made.facts.source["llm"] == "qwen2"
     assert list(made.roles.items()) == [
         ("mel", "frontend"),
         ("whisper", "encoder"),
         ("projector", "bridge"),
         ("decoder", "decoder"),
     ]
-    assert made.audio == {
-        "rate": RATE,
-        "channel": "mean",
-        "least_samples": 400,
-        "window_samples": 2 * RATE,
-        "long": "each",
-    }
-    assert made.dimensions["audio_tokens"] == 50 and made.dimensions["hidden"] == 48
-    ends = {"bos": None, "eos": [0, 2], "stop_strings": []}
-    assert made.tokens == ends | {"penalize_prompt": True}
-    assert made.generation["max_new_tokens"] == 8
-    assert made.generation["repetition_penalty"] == 1.1
-    assert made.generation["num_beams"] == 1 and not made.generation["do_sample"]
+    assert made.facts.audio == AudioFacts(RATE, "mean", 400, 2 * RATE, "each")
+    assert made.facts.dimensions.audio_tokens == 50 and made.facts.dimensions.hidden == 48
+    assert made.facts.tokens == TokenFacts(
+        eos=(
+            0,
+            2,
+        ),
+        penalize_prompt=True,
+    )
+    assert made.facts.generation["max_new_tokens"] == 8
+    assert made.facts.generation["repetition_penalty"] == 1.1
+    assert made.facts.generation["num_beams"] == 1 and not made.facts.generation["do_sample"]
 
 
 def test_the_published_template_is_said_as_turns(brief: Tiny) -> None:
-    prompt = open_checkpoint(brief.folder).prompt
-    assert prompt["start"] == "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-    assert prompt["turn"] == ("<|im_start|>user\n{clips}{}<|im_end|>\n<|im_start|>assistant\n")
-    assert prompt["clip"] == "Audio {n}: <|audio_bos|><|AUDIO|><|audio_eos|>\n"
-    assert prompt["end"] == "<|im_end|>\n" and prompt["placeholder"] == "<|AUDIO|>"
-    assert set(prompt["joined"]) < set(prompt["tasks"].values())
+    prompt = open_checkpoint(brief.folder).facts.prompt
+    assert prompt.start == "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    assert prompt.turn == ("<|im_start|>user\n{clips}{}<|im_end|>\n<|im_start|>assistant\n")
+    assert prompt.clip == "Audio {n}: <|audio_bos|><|AUDIO|><|audio_eos|>\n"
+    assert prompt.end == "<|im_end|>\n" and prompt.placeholder == "<|AUDIO|>"
+    assert set(prompt.joined) < set(prompt.tasks.values())
 
 
 def test_a_folder_without_a_template_has_that_of_transformers(copy: Copy) -> None:
-    with_template = open_checkpoint(copy.config).prompt
+    with_template = open_checkpoint(copy.config).facts.prompt
     (copy.folder / "chat_template.json").unlink()
-    assert open_checkpoint(copy.config).prompt == with_template
+    assert open_checkpoint(copy.config).facts.prompt == with_template
 
 
 def tensors(folder: Path) -> dict[str, Tensor]:
@@ -140,7 +140,7 @@ def test_an_older_folder_that_leaves_sizes_to_transformers_is_read(copy: Copy) -
     del said["text_config"]["rope_parameters"], said["audio_config"]["activation_function"]
     said["text_config"]["rope_theta"] = 10000
     copy.config.write_text(json.dumps(said))
-    assert open_checkpoint(copy.config).dimensions["layers"] == 2
+    assert open_checkpoint(copy.config).facts.dimensions.layers == 2
 
 
 def test_weights_that_no_part_takes_are_refused_by_name(copy: Copy) -> None:
@@ -175,7 +175,7 @@ def test_settings_are_read_where_newer_processors_write_them(copy: Copy) -> None
     old = copy.folder / "preprocessor_config.json"
     copy.json("processor_config.json", feature_extractor=json.loads(old.read_text()))
     old.unlink()
-    assert open_checkpoint(copy.config).audio["window_samples"] == 2 * RATE
+    assert open_checkpoint(copy.config).facts.audio.window_samples == 2 * RATE
     copy.json("processor_config.json", feature_extractor={"hop_length": 80})
     assert "processor_config.json says hop_length 80 and not 160" in refused(copy)
 
@@ -266,7 +266,7 @@ def test_what_is_wrong_with_the_config_does_not_hide_what_is_wrong_beside_it(cop
 
 def test_a_folder_and_its_config_are_the_same_checkpoint(brief: Tiny) -> None:
     one, other = open_checkpoint(brief.folder), open_checkpoint(brief.folder / "config.json")
-    assert one.source == other.source
+    assert one.facts.source == other.facts.source
 
 
 def test_another_model_is_answered_with_the_families_known(copy: Copy) -> None:
@@ -284,8 +284,8 @@ def test_a_config_that_is_none_is_no_model(copy: Copy, text: str) -> None:
 
 
 def test_a_fingerprint_changes_with_the_weights(copy: Copy) -> None:
-    before = open_checkpoint(copy.config).source["fingerprint"]
+    before = open_checkpoint(copy.config).facts.source["fingerprint"]
     copy.weights("", lambda state: state["audio_tower.conv1.bias"].add_(1))
-    assert open_checkpoint(copy.config).source["fingerprint"] != before
+    assert open_checkpoint(copy.config).facts.source["fingerprint"] != before
     shutil.copy(copy.folder / "tokenizer.json", copy.folder / "more.json")
-    assert open_checkpoint(copy.config).source["fingerprint"] != before
+    assert open_checkpoint(copy.config).facts.source["fingerprint"] != before

@@ -71,7 +71,7 @@ def test_an_empty_prompt_is_answered_with_the_tasks(
 def test_a_prompt_longer_than_the_context_is_refused(
     artifacts: Path, clip: Path, capfd: Capture
 ) -> None:
-    context = manifest.load(artifacts).dimensions["context"]
+    context = manifest.load(artifacts).facts.dimensions.context
     status, said = refused(capfd, "--engine", artifacts, clip, "why? " * context)
     assert status == 1
     assert f"the model's context is {context}" in said

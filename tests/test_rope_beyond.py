@@ -14,6 +14,7 @@ from conftest import run_export
 from torch import Tensor
 
 import alm
+from alm.facts import DimensionFacts
 from alm.generation.model import Model
 from alm.generation.past import History
 from alm.generation.pipeline import woven
@@ -125,13 +126,16 @@ def test_every_turn_equals_the_whole_conversation_given_anew(
 
 def test_a_switch_costs_one_turn_and_growth_every_turn() -> None:
     row = [np.zeros(60, np.int64)]
-    switching, growing = History({"rope_switches_past": 96}), History({"rope_grows_past": 96})
+    switching, growing = (
+        History(DimensionFacts(rope_switches_past=96)),
+        History(DimensionFacts(rope_grows_past=96)),
+    )
     for each in (switching, growing):
         each.add(0, 60, row, [0] * 10)
         assert not each.restarts(70, 90) and each.restarts(70, 120)
         each.add(0, 120, row, [0] * 10)
     assert not switching.restarts(130, 150) and growing.restarts(130, 150)
     assert switching.restarts(0, 20)  # the cache was lost with a turn that failed
-    plain = History({})
+    plain = History(DimensionFacts())
     plain.add(0, 200, row, [0])
     assert not plain.restarts(200, 300) and not plain.row

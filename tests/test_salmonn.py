@@ -13,6 +13,7 @@ from checkpoints import TINY, Copy, as_bin, in_shards, refused, renamed, without
 from safetensors.torch import load_file
 from torch import Tensor
 
+from alm.facts import TokenFacts
 from demo import random_checkpoint
 from demo.random_checkpoint import Recipe, make
 from wrappers import Checkpoint, open_checkpoint
@@ -60,7 +61,7 @@ def same(copy: Copy, wanted: Tensors) -> Checkpoint:
 
 
 def test_a_folder_with_a_config_is_a_checkpoint(tiny: Path) -> None:
-    assert open_checkpoint(tiny.parent).dimensions == open_checkpoint(tiny).dimensions
+    assert open_checkpoint(tiny.parent).facts.dimensions == open_checkpoint(tiny).facts.dimensions
 
 
 def test_the_prefix_of_parallel_training_is_cut_off(copy: Copy, wanted: Tensors) -> None:
@@ -226,7 +227,7 @@ def test_a_pad_row_inside_the_llm_counts_when_its_config_counts_it(copy: Copy) -
     copy.weights("llm", grow)
     assert "model.embed_tokens.weight is [321, 64] and not [320, 64]" in refused(copy)
     made = open_checkpoint(copy.json("llm/config.json", vocab_size=321).config)
-    assert made.dimensions["vocab"] == 321 and len(made.embedding()) == 321
+    assert made.facts.dimensions.vocab == 321 and len(made.embedding()) == 321
 
 
 # --- weights that are missing or do not fit
@@ -301,14 +302,14 @@ def test_with_and_without_beats_are_not_confused(copy: Copy) -> None:
 
 def test_ends_are_taken_from_the_generation_config_or_the_llms(copy: Copy) -> None:
     (copy.folder / "llm" / "generation_config.json").unlink(missing_ok=True)
-    assert open_checkpoint(copy.config).tokens == {"bos": 1, "eos": [2], "stop_strings": ["</s>"]}
+    assert open_checkpoint(copy.config).facts.tokens == TokenFacts(1, (2,), ("</s>",))
     copy.json("llm/config.json", eos_token_id=[2, 7])
-    assert open_checkpoint(copy.config).tokens["eos"] == [2, 7]
+    assert open_checkpoint(copy.config).facts.tokens.eos == (2, 7)
     copy.json("llm/generation_config.json", eos_token_id=[5, 6])
-    assert open_checkpoint(copy.config).tokens["eos"] == [5, 6]
+    assert open_checkpoint(copy.config).facts.tokens.eos == (5, 6)
     copy.json("llm/generation_config.json", eos_token_id=4)
     copy.settings(end_sym="")
-    assert open_checkpoint(copy.config).tokens == {"bos": 1, "eos": [4], "stop_strings": []}
+    assert open_checkpoint(copy.config).facts.tokens == TokenFacts(1, (4,))
 
 
 def test_an_llm_that_does_not_say_its_end_is_refused(copy: Copy) -> None:
@@ -319,16 +320,18 @@ def test_an_llm_that_does_not_say_its_end_is_refused(copy: Copy) -> None:
 
 def test_a_tokenizer_without_bos_leaves_it_to_the_llms_config(copy: Copy) -> None:
     copy.json("llm/tokenizer_config.json", bos_token=None)
-    assert open_checkpoint(copy.json("llm/config.json", bos_token_id=9).config).tokens["bos"] == 9
+    assert (
+        open_checkpoint(copy.json("llm/config.json", bos_token_id=9).config).facts.tokens.bos == 9
+    )
     copy.json("llm/config.json", bos_token_id=None)
-    assert open_checkpoint(copy.config).tokens["bos"] is None
+    assert open_checkpoint(copy.config).facts.tokens.bos is None
 
 
 def test_prompts_of_the_checkpoint_join_the_originals(copy: Copy) -> None:
     own = {"asr": "<Speech><SpeechHere></Speech> Write it down.", "QA": "{}", "odd": 3}
     (copy.folder / "prompts.json").write_text(json.dumps(own))
-    prompt = open_checkpoint(copy.settings(test_prompt_path="prompts.json").config).prompt
-    assert prompt["tasks"]["asr"] == prompt["tasks"]["transcribe"] == "Write it down."
-    assert "Write it down." in prompt["joined"] and "QA" not in prompt["tasks"]
-    assert prompt["turn"] == "USER: {clips}{}\nASSISTANT:"
-    assert prompt["clip"] == "<Speech><SpeechHere></Speech> " and prompt["end"] == "</s>"
+    prompt = open_checkpoint(copy.settings(test_prompt_path="prompts.json").config).facts.prompt
+    assert prompt.tasks["asr"] == prompt.tasks["transcribe"] == "Write it down."
+    assert "Write it down." in prompt.joined and "QA" not in prompt.tasks
+    assert prompt.turn == "USER: {clips}{}\nASSISTANT:"
+    assert prompt.clip == "<Speech><SpeechHere></Speech> " and prompt.end == "</s>"

@@ -11,6 +11,7 @@ from tiny_hf import TEMPLATE, chatml
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from alm.facts import TokenFacts
 from alm.text.prompt import Prompter
 from wrappers import open_checkpoint
 from wrappers.checkpoint.text.chat_template import Template
@@ -35,7 +36,7 @@ CONTENT_STRIPPED = (
 def test_a_question_has_the_tokens_that_transformers_gives_it(
     source: str, clips: int, query: str
 ) -> None:
-    ours = Prompter(chatml(), {"tasks": {}} | Template(source, {}, "here").prompt(AUDIO), {})
+    ours = Prompter(chatml(), Template(source, {}, "here").prompt(AUDIO), TokenFacts())
     theirs = PreTrainedTokenizerFast(tokenizer_object=chatml(), chat_template=source)
     audio: dict[str, Any] = {"type": "audio", "audio": "a.wav", "audio_url": "a.wav"}
     content = [audio] * clips + [{"type": "text", "text": query}]
@@ -48,10 +49,10 @@ def test_a_question_has_the_tokens_that_transformers_gives_it(
 
 
 @pytest.mark.parametrize(
-    ("source", "trim"), [(TEMPLATE, None), (PARTS_STRIPPED, "parts"), (CONTENT_STRIPPED, "content")]
+    ("source", "trim"), [(TEMPLATE, ""), (PARTS_STRIPPED, "parts"), (CONTENT_STRIPPED, "content")]
 )
-def test_what_a_template_strips_is_found(source: str, trim: str | None) -> None:
-    assert Template(source, {}, "here").prompt(AUDIO).get("trim") == trim
+def test_what_a_template_strips_is_found(source: str, trim: str) -> None:
+    assert Template(source, {}, "here").prompt(AUDIO).trim == trim
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_voxtrals_questions_hold_no_control_tokens_of_the_user(
 def voxtral(tmp_path_factory: pytest.TempPathFactory) -> Prompter:
     folder: Path = tmp_path_factory.mktemp("voxtral")
     made = open_checkpoint(tiny_hf.voxtral(folder, seconds=4).folder)
-    return Prompter(Tokenizer.from_str(made.tokenizer_json), made.prompt, made.tokens)
+    return Prompter(Tokenizer.from_str(made.tokenizer_json), made.facts.prompt, made.facts.tokens)
 
 
 def test_a_task_of_voxtral_keeps_its_control_token(voxtral: Prompter) -> None:
@@ -90,7 +91,9 @@ def test_a_task_of_voxtral_keeps_its_control_token(voxtral: Prompter) -> None:
 
 def test_a_salmonns_words_are_stripped_as_its_command_line_does(checkpoint: Path) -> None:
     made = open_checkpoint(checkpoint)
-    build = Prompter(Tokenizer.from_str(made.tokenizer_json), made.prompt, made.tokens).build
+    build = Prompter(
+        Tokenizer.from_str(made.tokenizer_json), made.facts.prompt, made.facts.tokens
+    ).build
     assert build(" What is it? \n") == build("What is it?")
     assert build("What  is it?") != build("What is it?")
 
@@ -104,7 +107,7 @@ def test_a_task_with_a_language_names_it_in_every_family(checkpoint: Path, tmp_p
         tiny_hf.qwen2_audio(tmp_path / "qwen2_audio", seconds=4).folder,
     ]
     for folder in folders:
-        tasks = open_checkpoint(folder).prompt["tasks"]
+        tasks = open_checkpoint(folder).facts.prompt.tasks
         assert "translate" not in tasks and any(name.startswith("translate_") for name in tasks)
         for name, text in tasks.items():
             if name in ("translate_en", "translate_de", "translate_zh", "translate_ja"):

@@ -20,6 +20,7 @@ from torch import Tensor
 from traced_parts import answered, graphs
 
 from alm.errors import BadCheckpoint
+from alm.facts import AudioFacts, TokenFacts
 from alm.session import Session
 from wrappers import open_checkpoint
 from wrappers.checkpoint.weights.hollow import filled
@@ -185,35 +186,28 @@ def test_the_graphs_hear_and_answer_as_transformers_does(
 def test_the_manifest_says_that_long_clips_are_joined(tiny: Tiny) -> None:
     made = open_checkpoint(tiny.folder)
     assert list(made.roles) == ["mel", "whisper", "projector", "decoder"]
-    assert made.audio == {
-        "rate": RATE,
-        "channel": "mean",
-        "least_samples": 1,
-        "window_samples": 30 * RATE,
-        "long": "joined",
-    }
-    assert made.dimensions["audio_tokens"] == 375
-    ends = {"bos": None, "eos": [2], "stop_strings": []}
-    assert made.tokens == ends | {"penalize_prompt": True}
+    assert made.facts.audio == AudioFacts(RATE, "mean", 1, 30 * RATE, "joined")
+    assert made.facts.dimensions.audio_tokens == 375
+    assert made.facts.tokens == TokenFacts(eos=(2,), penalize_prompt=True)
 
 
 def test_prompts_are_those_of_mistral(tiny: Tiny) -> None:
     """The ids are what mistral-common 1.13 writes, whose own ids these tokens have here."""
     made = open_checkpoint(tiny.folder)
-    tokenizer, prompt = Tokenizer.from_str(made.tokenizer_json), made.prompt
+    tokenizer, prompt = Tokenizer.from_str(made.tokenizer_json), made.facts.prompt
 
     def ids(text: str) -> list[int]:
         return tokenizer.encode(text, add_special_tokens=False).ids
 
     def written(turn: str, words: str) -> list[int]:
-        return ids(prompt["start"] + turn.replace("{clips}", prompt["clip"]).replace("{}", words))
+        return ids(prompt.start + turn.replace("{clips}", prompt.clip).replace("{}", words))
 
     question = ids("What is that?")
-    assert written(prompt["turn"], "What is that?") == [1, 3, 25, 24, *question, 4]
+    assert written(prompt.turn, "What is that?") == [1, 3, 25, 24, *question, 4]
     for task, said in {"transcribe": [], "transcribe_en": ids("lang:en")}.items():
-        asked = written(prompt["turns"][task], prompt["tasks"][task])
+        asked = written(prompt.turns[task], prompt.tasks[task])
         assert asked == [1, 3, 25, 24, 4, *said, 34]
-    assert ids(prompt["end"]) == [2]
+    assert ids(prompt.end) == [2]
 
 
 def test_a_ready_tokenizer_is_taken_as_it_is(copy: Copy) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from alm.errors import AlmError, BadCheckpoint, MissingFile, UnknownName
+from alm.facts import Facts
 from alm.parsing import is_panic, printable
 from alm.ports import Port, Span
 from alm.registry import names, pick
@@ -72,13 +73,7 @@ class Checkpoint:
     parts: dict[str, Callable[[str], Wrapper]]  # part name -> load(dialect)
     embedding: Callable[[], Tensor]  # [vocab, hidden], scaled as the model does
     tokenizer_json: str
-    prompt: dict[str, Any]
-    tokens: dict[str, Any]
-    generation: dict[str, Any]
-    audio: dict[str, Any]
-    dimensions: dict[str, Any]
-    source: dict[str, Any]
-    licence: dict[str, Any] = field(default_factory=dict)
+    facts: Facts
     notes: tuple[str, ...] = ()
 
     @property

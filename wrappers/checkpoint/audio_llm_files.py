@@ -10,6 +10,7 @@ from tokenizers import AddedToken, Tokenizer
 from torch import Tensor
 
 from alm.errors import BadCheckpoint
+from alm.facts import TokenFacts
 from wrappers.checkpoint.adapters import contract
 from wrappers.checkpoint.adapters.contract import Adapter
 from wrappers.checkpoint.named_folders import Folders
@@ -106,7 +107,7 @@ class AudioFiles(Folders):
         return max(0, max(ids) + 1 - self.spec.vocab)
 
     @cached_property
-    def tokens(self) -> dict[str, Any]:
+    def tokens(self) -> TokenFacts:
         """Where an answer ends: at the tokenizer's own end, as the original says to `generate`."""
         folder, end = self.path("llama_path"), self.spec.config.eos_token_id
         named = tokenizer_files.special_id(folder, self.tokenizer, "eos_token")
@@ -116,7 +117,7 @@ class AudioFiles(Folders):
             raise BadCheckpoint(f"{folder} does not say eos_token_id")
         file, plain = generation_fields.in_folder(folder)
         stops = generation_fields.stop_strings(plain, file)
-        return {"bos": None, "eos": ends, "stop_strings": stops}
+        return TokenFacts(None, tuple(ends), tuple(stops))
 
 
 def _flat(held: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

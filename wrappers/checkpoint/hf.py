@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
+from alm.facts import AudioFacts, Facts, PromptFacts
 from wrappers import Checkpoint, Wrapper
 from wrappers.bridges.projector import Projector
 from wrappers.checkpoint import llm_files
@@ -43,7 +43,7 @@ class Folder(Files):
         """The front end."""
         raise NotImplementedError
 
-    def prompt(self, tokenizer: Tokenizer) -> dict[str, Any]:
+    def prompt(self, tokenizer: Tokenizer) -> PromptFacts:
         """What the manifest says of prompts."""
         raise NotImplementedError
 
@@ -149,23 +149,19 @@ class Folder(Files):
             },
             embedding=self.embedding,
             tokenizer_json=text,
-            prompt=prompt,
-            tokens=self.tokens(tokenizer, prompt["start"]),
-            generation=self.generation(),
-            audio={
-                "rate": RATE,
-                "channel": "mean",
-                "least_samples": least_samples,
-                "window_samples": self.window_samples,
-                "long": long,
-            },
-            dimensions=llm_files.dimensions(spec) | {"audio_tokens": audio_tokens()},
-            source={
-                "config": self.file.name,
-                "llm": spec.config.model_type,
-                "adapter": self.adapter.kind.name if self.adapter else "none",
-                "fingerprint": self.fingerprint(),
-            },
+            facts=Facts(
+                prompt=prompt,
+                tokens=self.tokens(tokenizer, prompt.start),
+                generation=self.generation(),
+                audio=AudioFacts(RATE, "mean", least_samples, self.window_samples, long),
+                dimensions=llm_files.dimensions(spec, audio_tokens=audio_tokens()),
+                source={
+                    "config": self.file.name,
+                    "llm": spec.config.model_type,
+                    "adapter": self.adapter.kind.name if self.adapter else "none",
+                    "fingerprint": self.fingerprint(),
+                },
+            ),
             notes=self._notes(),
         )
 

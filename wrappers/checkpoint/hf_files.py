@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig
 
 from alm.errors import BadCheckpoint, UnknownName
+from alm.facts import TokenFacts
 from wrappers import pick_role
 from wrappers.checkpoint import limits
 from wrappers.checkpoint.adapters import peft_folder
@@ -194,7 +195,7 @@ class Files:
             options, where=file, vocab=self.spec.vocab, max_new_tokens=LONGEST
         )
 
-    def tokens(self, tokenizer: Tokenizer, start: str) -> dict[str, Any]:
+    def tokens(self, tokenizer: Tokenizer, start: str) -> TokenFacts:
         """BOS, where the tokenizer puts one in front that `start` does not hold yet, and EOS.
 
         Raises:
@@ -213,7 +214,7 @@ class Files:
         bos = front[0] if front and front != opened and front[0] not in ends else None
         # transformers is given these prompts as ids, and penalizes what it is given.
         stops = generation_fields.stop_strings(plain, file)
-        return {"bos": bos, "eos": ends, "stop_strings": stops, "penalize_prompt": True}
+        return TokenFacts(bos, tuple(ends), tuple(stops), penalize_prompt=True)
 
     def fingerprint(self) -> str:
         """Tells this checkpoint from another: names, sizes, and both ends of every file."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from alm.errors import BadCheckpoint, UnknownName
+from alm.facts import DimensionFacts
 from wrappers import pick_role
 from wrappers.checkpoint import limits
 from wrappers.checkpoint.adapters import merging
@@ -141,15 +142,17 @@ def scaled(table: Tensor, spec: Spec) -> Tensor:
     return table if spec.embedding_scale == 1.0 else table.float() * spec.embedding_scale
 
 
-def dimensions(spec: Spec) -> dict[str, int]:
-    """What the manifest says of the LLM's sizes."""
-    return {
-        "hidden": spec.hidden,
-        "vocab": spec.vocab,
-        "layers": spec.layers,
-        "heads": spec.heads,
-        "kv_heads": spec.kv_heads,
-        "head_dim": spec.head_dim,
-        "context": spec.context,
+def dimensions(spec: Spec, *, audio_tokens: int, table: int | None = None) -> DimensionFacts:
+    """The LLM's sizes; `table` where the embedding table has more rows than its vocabulary."""
+    return DimensionFacts(
+        hidden=spec.hidden,
+        vocab=spec.vocab,
+        table=table,
+        layers=spec.layers,
+        heads=spec.heads,
+        kv_heads=spec.kv_heads,
+        head_dim=spec.head_dim,
+        context=spec.context,
+        audio_tokens=audio_tokens,
         **rope.dimensions(spec.config),
-    }
+    )

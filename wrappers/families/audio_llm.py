@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from alm.errors import BadCheckpoint, MissingFile
+from alm.facts import AudioFacts, Facts, PromptFacts
 from wrappers import Checkpoint, Wrapper
 from wrappers.bridges.projector import Projector
 from wrappers.checkpoint import llm_files
@@ -99,18 +100,17 @@ class AudioLlm(AudioFiles):
 
     # --- words
 
-    def _prompt(self) -> dict[str, Any]:
+    def _prompt(self) -> PromptFacts:
         """The audio comes first, and the text behind it as the tokenizer gives it alone."""
         before, after = around(self.tokenizer)
-        return {
-            "start": "",
-            "turn": f"{{clips}}{before}{{}}{after}",
-            "clip": OPEN + PLACEHOLDER + CLOSE,
-            "placeholder": PLACEHOLDER,
-            "end": self.tokenizer.id_to_token(self.tokens["eos"][0]) or "",
-            "tasks": TASKS,
-            "joined": [TASKS["transcribe"]],
-        }
+        return PromptFacts(
+            turn=f"{{clips}}{before}{{}}{after}",
+            clip=OPEN + PLACEHOLDER + CLOSE,
+            placeholder=PLACEHOLDER,
+            end=self.tokenizer.id_to_token(self.tokens.eos[0]) or "",
+            tasks=TASKS,
+            joined=(TASKS["transcribe"],),
+        )
 
     def _generation(self) -> dict[str, Any]:
         """What the original gives to `generate`; for the rest its LLM's folder is asked."""
@@ -194,28 +194,24 @@ class AudioLlm(AudioFiles):
             parts=parts,
             embedding=self.embedding,
             tokenizer_json=self.tokenizer.to_str(),
-            prompt=self._prompt(),
-            tokens=self.tokens,
-            generation=self._generation(),
-            audio={
-                "rate": RATE,
-                "channel": "mean",
-                "least_samples": LEAST_SAMPLES,
-                "window_samples": self.window_samples,
-                "long": "each",
-            },
-            dimensions={
-                **llm_files.dimensions(spec),
-                "table": spec.vocab + self.added,
-                "audio_tokens": int(self.whisper_config["max_source_positions"]),
-            },
-            source={
-                "config": self.file.name,
-                "llm": spec.config.model_type,
-                "adapter": self.adapter.kind.name if self.adapter else "none",
-                "fingerprint": self.fingerprint,
-            },
-            licence=self.section("licence"),
+            facts=Facts(
+                prompt=self._prompt(),
+                tokens=self.tokens,
+                generation=self._generation(),
+                audio=AudioFacts(RATE, "mean", LEAST_SAMPLES, self.window_samples, "each"),
+                dimensions=llm_files.dimensions(
+                    spec,
+                    audio_tokens=int(self.whisper_config["max_source_positions"]),
+                    table=spec.vocab + self.added,
+                ),
+                source={
+                    "config": self.file.name,
+                    "llm": spec.config.model_type,
+                    "adapter": self.adapter.kind.name if self.adapter else "none",
+                    "fingerprint": self.fingerprint,
+                },
+                licence=self.section("licence"),
+            ),
             notes=self._notes(),
         )
 

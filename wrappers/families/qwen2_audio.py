@@ -6,12 +6,13 @@ numbered where its chat template numbers them.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
 from alm.errors import BadCheckpoint
+from alm.facts import PromptFacts
 from wrappers import Checkpoint, Wrapper
 from wrappers.bridges.projector import Projector
 from wrappers.checkpoint.hf import Folder
@@ -89,11 +90,11 @@ class Qwen2Audio(Folder):
         widths = [int(self.whisper_config["d_model"]), self.spec.hidden]
         return Projector(widths, frames=self.frames // 2)
 
-    def prompt(self, tokenizer: Tokenizer) -> dict[str, Any]:
+    def prompt(self, tokenizer: Tokenizer) -> PromptFacts:
         placeholder = self.placeholder(tokenizer, self.config.audio_token_index)
         default = CHATML.replace("PLACEHOLDER", placeholder)
         template = chat_template.template(self.path, placeholder, default)
         if template is None:
             raise BadCheckpoint(f"{self.path} holds no chat template")
-        said = template.prompt(placeholder)
-        return said | {"tasks": TASKS, "joined": sorted(TASKS[name] for name in JOINED)}
+        joined = tuple(sorted(TASKS[name] for name in JOINED))
+        return replace(template.prompt(placeholder), tasks=TASKS, joined=joined)

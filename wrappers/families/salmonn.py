@@ -7,6 +7,7 @@ folder and the `.pth` of what was trained.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
+from alm.facts import AudioFacts, Facts, PromptFacts, TokenFacts
 from wrappers import Checkpoint, Wrapper
 from wrappers.bridges.qformer import QFormer
 from wrappers.checkpoint import llm_files, salmonn_keys
@@ -195,44 +197,38 @@ class Salmonn(Files):
             parts |= {"fbank": self.fbank, "beats": self.beats}
         parts |= {"qformer": self.qformer, "decoder": self.decoder}
         prompt = self._prompt()
-        whole, queries = prompt["turn"].replace("{clips}", prompt["clip"]), prompt["tasks"].values()
+        whole, queries = prompt.turn.replace("{clips}", prompt.clip), prompt.tasks.values()
         halves = [
             half for q in queries for half in whole.replace("{}", q).split(prompts.PLACEHOLDER)
         ]
         tokenizer = tokenizer_files.tokenizer_json(self.path("llama_path"), halves)
         known = Tokenizer.from_str(tokenizer)
         tokens = self._tokens(known)
-        prompt["end"] = prompt["end"] or known.id_to_token(tokens["eos"][0]) or ""
+        end = prompt.end or known.id_to_token(tokens.eos[0]) or ""
         spec, shape = self.spec, self.qformer_shape
         return Checkpoint(
             family="salmonn",
             parts=parts,
             embedding=self.embedding,
             tokenizer_json=tokenizer,
-            prompt=prompt,
-            tokens=tokens,
-            generation=self._generation(),
-            audio={
-                "rate": RATE,
-                "channel": "first",
-                "least_samples": LEAST_SAMPLES,
-                "window_samples": self.window_samples,
-            },
-            dimensions={
-                **llm_files.dimensions(spec),
-                "audio_tokens": shape.tokens,
-            },
-            source={
-                "config": self.file.name,
-                "llm": spec.config.model_type,
-                "adapter": self.adapter.kind.name if self.adapter else "none",
-                "fingerprint": self.fingerprint,
-            },
-            licence=self.section("licence"),
+            facts=Facts(
+                prompt=replace(prompt, end=end),
+                tokens=tokens,
+                generation=self._generation(),
+                audio=AudioFacts(RATE, "first", LEAST_SAMPLES, self.window_samples),
+                dimensions=llm_files.dimensions(spec, audio_tokens=shape.tokens),
+                source={
+                    "config": self.file.name,
+                    "llm": spec.config.model_type,
+                    "adapter": self.adapter.kind.name if self.adapter else "none",
+                    "fingerprint": self.fingerprint,
+                },
+                licence=self.section("licence"),
+            ),
             notes=self._notes(),
         )
 
-    def _prompt(self) -> dict[str, Any]:
+    def _prompt(self) -> PromptFacts:
         own = self.settings.get("test_prompt_path")
         outer = str(self.settings.get("prompt_template") or "{}")
         if outer.count("{}") != 1 or prompts.PLACEHOLDER in outer:
@@ -243,7 +239,7 @@ class Salmonn(Files):
         own = read_json(self.path("test_prompt_path")) if own else {}
         return prompts.prompt(outer, own, str(self.settings.get("end_sym") or ""))
 
-    def _tokens(self, tokenizer: Tokenizer) -> dict[str, Any]:
+    def _tokens(self, tokenizer: Tokenizer) -> TokenFacts:
         folder, config = self.path("llama_path"), self.spec.config
         bos = tokenizer_files.special_id(folder, tokenizer, "bos_token")
         file, plain = generation_fields.in_folder(folder)
@@ -254,11 +250,8 @@ class Salmonn(Files):
             raise BadCheckpoint(f"{folder} does not say eos_token_id")
         stops = [self.settings.get("end_sym"), self.section("generate").get("end_sym")]
         stops = [str(end) for end in stops if end] + generation_fields.stop_strings(plain, file)
-        return {
-            "bos": config.bos_token_id if bos is None else bos,
-            "eos": ends,
-            "stop_strings": list(dict.fromkeys(stops)),
-        }
+        bos = config.bos_token_id if bos is None else bos
+        return TokenFacts(bos, tuple(ends), tuple(dict.fromkeys(stops)))
 
     def _generation(self) -> dict[str, Any]:
         """What the original gives to `generate`; for the rest its LLM's folder is asked.

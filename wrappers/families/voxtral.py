@@ -8,11 +8,11 @@ template; what mistral-common writes is written here.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
 from alm.errors import BadCheckpoint
+from alm.facts import PromptFacts
 from wrappers import Checkpoint, Wrapper
 from wrappers.bridges.projector import Projector
 from wrappers.checkpoint.hf import Folder
@@ -99,7 +99,7 @@ class Voxtral(Folder):
             activation=self.config.projector_hidden_act,
         )
 
-    def prompt(self, tokenizer: Tokenizer) -> dict[str, Any]:
+    def prompt(self, tokenizer: Tokenizer) -> PromptFacts:
         placeholder = self.placeholder(tokenizer, self.config.audio_token_id)
         needed = (BOS, EOS, BEGIN, END, BEGIN_AUDIO, TRANSCRIBE)
         missing = [
@@ -111,14 +111,13 @@ class Voxtral(Folder):
             raise BadCheckpoint(f"the tokenizer in {self.path} lacks {', '.join(missing)}")
         modes = {"transcribe": TRANSCRIBE}
         modes |= {f"transcribe_{code}": f"lang:{code}{TRANSCRIBE}" for code in LANGUAGES}
-        return {
-            "start": BOS,
-            "turn": f"{BEGIN}{{clips}}{{}}{END}",
-            "turns": dict.fromkeys(modes, PLAIN),
-            "clip": BEGIN_AUDIO + placeholder,
-            "placeholder": placeholder,
-            "end": EOS,
-            "literal": True,  # mistral-common encodes a user's words apart: no control tokens
-            "tasks": modes | QUESTIONS,
-            "joined": [],  # a long clip is one prompt
-        }
+        return PromptFacts(
+            start=BOS,
+            turn=f"{BEGIN}{{clips}}{{}}{END}",
+            turns=dict.fromkeys(modes, PLAIN),
+            clip=BEGIN_AUDIO + placeholder,
+            placeholder=placeholder,
+            end=EOS,
+            literal=True,  # mistral-common encodes a user's words apart: no control tokens
+            tasks=modes | QUESTIONS,
+        )

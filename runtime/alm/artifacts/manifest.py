@@ -8,16 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from alm import facts
 from alm.artifacts import engine_files
 from alm.artifacts.engine_files import Engine as Engine
-from alm.artifacts.manifest_fields import (
-    MOST_AXIS,
-    check_decoder,
-    check_fields,
-    check_port,
-    check_run_fields,
-)
+from alm.artifacts.port_checks import MOST_AXIS, check_decoder, check_port
 from alm.errors import BadArtifacts, MissingFile, UnknownName
+from alm.facts import Facts
 from alm.host import atomic, containment
 from alm.parsing import File as File
 from alm.parsing import Misshapen, count, file, is_a, need, parse, printable
@@ -63,13 +59,7 @@ class Manifest:
     family: str
     parts: tuple[Part, ...]
     tokenizer: File | None
-    prompt: dict[str, Any]
-    tokens: dict[str, Any]
-    generation: dict[str, Any]
-    audio: dict[str, Any]
-    dimensions: dict[str, Any]
-    source: dict[str, Any] = field(default_factory=dict)
-    licence: dict[str, Any] = field(default_factory=dict)
+    facts: Facts
     tools: dict[str, str] = field(default_factory=dict)
     created: str = ""
     engines: tuple[Engine, ...] = ()  # what `alm build` made of the graphs
@@ -85,7 +75,9 @@ class Manifest:
         Raises:
             Misshapen: the manifest has none.
         """
-        return dict(need(self.prompt, "tasks", dict, where="the manifest's 'prompt'"))
+        if (lacks := "'tasks' of 'prompt'") in self.facts.missing:
+            raise Misshapen(f"the manifest lacks {lacks}")
+        return self.facts.prompt.tasks
 
     def named(self, name: str) -> Part:
         """The part of that name.
@@ -117,10 +109,8 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain data."""
         plain: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION}
-        for name in ("created", "family", "source", "licence", "tools", "dimensions", "audio"):
-            plain[name] = getattr(self, name)
-        for name in ("prompt", "tokens", "generation"):
-            plain[name] = getattr(self, name)
+        plain |= {"created": self.created, "family": self.family, "tools": self.tools}
+        plain |= self.facts.to_json()
         plain["tokenizer"] = vars(self.tokenizer) if self.tokenizer else None
         plain["parts"] = [_part_to_json(part) for part in self.parts]
         if self.engines:
@@ -187,7 +177,7 @@ def load(folder: Path) -> Manifest:
 def check_run(said: Manifest, folder: Path) -> None:
     """Refuse, with BadArtifacts, a manifest that lacks what a run needs besides its parts."""
     try:
-        check_run_fields(said.prompt, said.tokens, said.audio, said.dimensions)
+        said.facts.check_run()
         for part in said.with_role("decoder"):
             check_decoder(part.inputs, part.outputs, f"part {part.name:.80}")
     except Misshapen as error:
@@ -217,18 +207,11 @@ def _from_json(plain: Any, path: Path) -> Manifest:
     if "tokenizer" not in plain:
         raise Misshapen("it lacks 'tokenizer'")
     tools = need(plain, "tools", dict, {})
-    check_fields(plain)
     return Manifest(
         family=need(plain, "family", str),
         parts=parts,
         tokenizer=None if plain["tokenizer"] is None else file(plain["tokenizer"], "tokenizer"),
-        prompt=need(plain, "prompt", dict),
-        tokens=need(plain, "tokens", dict),
-        generation=need(plain, "generation", dict),
-        audio=need(plain, "audio", dict),
-        dimensions=need(plain, "dimensions", dict),
-        source=need(plain, "source", dict, {}),
-        licence=need(plain, "licence", dict, {}),
+        facts=facts.from_json(plain),
         tools={name: need(tools, name, str) for name in tools},
         created=need(plain, "created", str, ""),
         engines=tuple(

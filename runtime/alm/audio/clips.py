@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from alm.audio import reader
 from alm.errors import BadAudio
+from alm.facts import AudioFacts
 from alm.timings import Stages
 
 # A window of its own makes a model say something, be there anything to hear or not. So none is made
@@ -26,15 +27,15 @@ EACH, JOINED = "each", "joined"  # of a long clip: its windows are answered apar
 class Rules:
     """What the manifest's `audio` says of clips."""
 
-    def __init__(self, said: Mapping[str, Any]) -> None:
-        self.rate, self.channel = int(said["rate"]), said["channel"]
-        self.least, self.window = int(said["least_samples"]), int(said["window_samples"])
-        self.joined = said.get("long", EACH) == JOINED
+    def __init__(self, audio: AudioFacts) -> None:
+        self.audio, self.rate = audio, audio.rate
+        self.least, self.window = audio.least_samples, audio.window_samples
+        self.joined = audio.long == JOINED
 
     def read(self, source: Any, max_seconds: float, stages: Stages) -> reader.Clip:
         """The clip at the model's rate; see `audio.read`."""
         return reader.read(
-            source, self.rate, self.channel, max_seconds=max_seconds, told=stages.add
+            source, self.rate, self.audio.channel, max_seconds=max_seconds, told=stages.add
         )
 
     def windows(

@@ -131,7 +131,7 @@ class _Bench:
 
     def contexts(self) -> list[dict[str, Any]]:
         """Steps of the decoder at each context that the model has room for."""
-        most = int(self.parts.manifest.dimensions["context"])
+        most = self.parts.manifest.facts.dimensions.context
         wanted = [c for c in self.plan.contexts if c <= most]
         if len(wanted) < len(self.plan.contexts):
             self.notes.append(f"contexts beyond the model's {most} tokens were left out")

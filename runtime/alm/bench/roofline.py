@@ -32,14 +32,14 @@ def roofline(
         milliseconds that each would take alone, which of them is the bound, what was measured,
         and the bound's share of that.
     """
-    rules = parts.manifest.audio
-    longest = rules["window_samples"] / rules["rate"]
+    rules = parts.manifest.facts.audio
+    longest = rules.window_samples / rules.rate
     alone = [clip for clip in clips if clip["windows"] == 1 and clip["seconds"] <= longest]
     if not alone:
         notes.append("every clip is longer than the model's window: there is no roofline")
         return []
     clip = max(alone, key=lambda clip: clip["seconds"])
-    samples = max(int(clip["seconds"] * rules["rate"]), int(rules["least_samples"]))
+    samples = max(int(clip["seconds"] * rules.rate), rules.least_samples)
     pcm = LOUD * np.random.default_rng(0).standard_normal(samples)
     tensors = parts.pipeline.forward(batch([pcm.astype(np.float32)]))
 

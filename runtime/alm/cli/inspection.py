@@ -170,7 +170,7 @@ def _print(
         table(
             "tasks",
             "task|prompt",
-            ((str(n), str(t)) for n, t in said.prompt.get("tasks", {}).items()),
+            ((str(n), str(t)) for n, t in said.facts.prompt.tasks.items()),
         )
 
 
@@ -180,8 +180,9 @@ def _header(folder: Path, said: Manifest) -> Iterator[tuple[str, str]]:
     yield "format", f"{manifest.FORMAT} {manifest.FORMAT_VERSION}"
     yield "created", said.created or "?"
     yield "size", terminal.size(sum(file.bytes for file in said.files()))
+    facts = said.facts.to_json() | {"tools": said.tools}
     for name in ("source", "licence", "dimensions", "audio", "generation", "tools"):
-        if values := getattr(said, name):
+        if values := facts[name]:
             yield name, ", ".join(f"{key}={value}" for key, value in values.items())
 
 

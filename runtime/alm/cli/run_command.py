@@ -161,13 +161,15 @@ def answer(
     # Words that contradict each other are refused before a model of gigabytes is loaded.
     told = manifest.load(engine)
     manifest.check_run(told, engine)
-    keywords.choose(told.generation, options)
+    keywords.choose(told.facts.generation, options)
     processor.check_threads(threads)
-    reader.check_options(told.audio["rate"], "first", max_audio_seconds)
+    reader.check_options(told.facts.audio.rate, "first", max_audio_seconds)
     speak_utf8()
     asked = [clips]
     if not chat:
-        prompt, asked = request.meant(clips, prompt, told.prompt["tasks"], each, language, verbatim)
+        prompt, asked = request.meant(
+            clips, prompt, told.facts.prompt.tasks, each, language, verbatim
+        )
     if not request.there(asked):
         return exit_status.FAILED
     if build_first:

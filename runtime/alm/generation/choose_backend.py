@@ -59,15 +59,15 @@ class Fastest:
 
     def _try(self, provider: str) -> float:
         """Seconds for a usual answer; infinite where the engine cannot do it."""
-        said, options = self.manifest.dimensions, EngineOptions(provider, self.threads)
-        room = int(said["context"]) - ANSWER
-        prompt = max(1, min(int(said.get("audio_tokens", 0)) + PROMPT, room))
+        said, options = self.manifest.facts.dimensions, EngineOptions(provider, self.threads)
+        room = said.context - ANSWER
+        prompt = max(1, min((said.audio_tokens or 0) + PROMPT, room))
         part = self.manifest.with_role("decoder")[0]
         try:
             for other in self.manifest.with_role("frontend", "encoder", "bridge"):
                 open_part(self.folder, other, options)
             decoder = Decoder(open_part(self.folder, part, options), part, _NoTable())
-            return seconds(decoder, prompt, int(said["hidden"]))
+            return seconds(decoder, prompt, said.hidden)
         except AlmError:
             return float("inf")
 

@@ -45,7 +45,8 @@ class Parts:
         assert tokenizer is not None
         content = verify.content(folder, tokenizer, detokenizer.MOST_BYTES)
         self.tokenizer = detokenizer.load_tokenizer(folder / tokenizer.name, content)
-        self.prompter = Prompter(self.tokenizer, self.manifest.prompt, self.manifest.tokens)
+        facts = self.manifest.facts
+        self.prompter = Prompter(self.tokenizer, facts.prompt, facts.tokens)
         options = EngineOptions(self.provider, threads)
         graphs = [part for part in self.manifest.parts if part.role != "table"]
         with ThreadPoolExecutor(2) as pool:
@@ -84,11 +85,11 @@ class Parts:
         check_table(self.table, said)
         front = [part for part in said.parts if part.role not in ("table", "decoder")]
         self.pipeline = Pipeline(front, sessions, at_once)
-        self.rules = Rules(said.audio)
+        self.rules = Rules(said.facts.audio)
         self.ear = Ear(self.pipeline, audio_cache, self.rules.window if self.rules.joined else 0)
         self.decoder_session, self.decoder_part = sessions[decoder.name], decoder
-        self.eos = frozenset(int(i) for i in said.tokens["eos"])
-        self.stops = detokenizer.Stops(self.tokenizer, said.tokens.get("stop_strings", ()))
+        self.eos = frozenset(said.facts.tokens.eos)
+        self.stops = detokenizer.Stops(self.tokenizer, said.facts.tokens.stop_strings)
 
     def decoder(self) -> Decoder:
         """The decoder with a KV cache of its own, which holds nothing before `start`."""
@@ -100,7 +101,7 @@ class Parts:
         Raises:
             BadOption: see `keywords.choose`.
         """
-        return keywords.choose(self.manifest.generation, said)
+        return keywords.choose(self.manifest.facts.generation, said)
 
     def endless(self) -> Parts:
         """The same, but only a length ends an answer, so that runs can be compared."""

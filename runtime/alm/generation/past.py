@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from alm.decoding import steps
+from alm.facts import DimensionFacts
 from alm.generation.parts import Parts
 from alm.generation.pipeline import Decoder, assemble
 
@@ -37,7 +37,7 @@ class Past:
         self._held = 0  # positions in the cache
         self._ids: list[int] = []  # of those positions
         self._unfed: list[int] = []  # ids of the last answer that are not in the cache
-        self._history = History(parts.manifest.dimensions)
+        self._history = History(parts.manifest.facts.dimensions)
 
     @property
     def ids(self) -> list[int]:
@@ -102,9 +102,8 @@ class History:
     therefore computed again from its start.
     """
 
-    def __init__(self, dimensions: Mapping[str, Any]) -> None:
-        self.grows: int | None = dimensions.get("rope_grows_past")
-        self.switches: int | None = dimensions.get("rope_switches_past")
+    def __init__(self, dimensions: DimensionFacts) -> None:
+        self.grows, self.switches = dimensions.rope_grows_past, dimensions.rope_switches_past
         self.row: list[np.ndarray] = []  # ids [n] and embeddings [n, hidden] of what was said
         self._first = 0  # positions of the call that began the cache
 

@@ -252,7 +252,7 @@ def woven(ids: Sequence[Sequence[int]], clips: Sequence[np.ndarray]) -> list[np.
 
 def check_table(table: Table, manifest: Manifest) -> None:
     """The table is as the manifest says: it may have rows for tokens that are never said."""
-    said = manifest.dimensions
-    want = (said.get("table", said["vocab"]), said["hidden"])
+    said = manifest.facts.dimensions
+    want = (said.table or said.vocab, said.hidden)
     if table.shape != want:
         raise BadArtifacts(f"the embedding table is {list(table.shape)}, not {list(want)}")

@@ -186,7 +186,7 @@ class Turn:
         Raises:
             BadPrompt: it leaves no room for an answer.
         """
-        context, options = int(self.parts.manifest.dimensions["context"]), self.options
+        context, options = self.parts.manifest.facts.dimensions.context, self.options
         room = context - prompt
         if room < 1:
             raise BadPrompt(

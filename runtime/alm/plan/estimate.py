@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from alm.artifacts.manifest import Manifest, Part
 from alm.bench.roofline import cache_bytes
 from alm.errors import BadArtifacts
+from alm.facts import DimensionFacts
 from alm.onnxfile import flops
 from alm.ports import CACHE_IN, Port
 
@@ -57,13 +57,13 @@ def weights(part: Part) -> int:
     return count
 
 
-def decoder_weights(part: Part, dimensions: Mapping[str, Any]) -> tuple[int, int]:
+def decoder_weights(part: Part, dimensions: DimensionFacts) -> tuple[int, int]:
     """Weights of a decoder's layers, and of its head.
 
     Raises:
         BadArtifacts: they are not said, or are fewer than the head alone has.
     """
-    hidden, vocab = (dimensions[name] for name in ("hidden", "vocab"))
+    hidden, vocab = dimensions.hidden, dimensions.vocab
     head = hidden * vocab
     layers = weights(part) - head
     if layers <= 0:
@@ -95,9 +95,9 @@ def cache_dtype(decoder: Part) -> str:
 
 def sizes(said: Manifest, seconds: float) -> dict[str, int]:
     """The dynamic axes of the parts before the decoder for a clip, at most a window of it."""
-    rules = said.audio
-    window = int(rules["window_samples"])
-    samples = min(max(round(seconds * rules["rate"]), rules["least_samples"]), window)
+    rules = said.facts.audio
+    window = rules.window_samples
+    samples = min(max(round(seconds * rules.rate), rules.least_samples), window)
     found = {"batch": 1}
     for part in said.parts:
         if part.role != "decoder":
@@ -148,16 +148,16 @@ def prompt_tokens(said: Manifest, seconds: float) -> tuple[int, int]:
 
     No tokenizer is opened: a token of English has about four letters.
     """
-    audio = said.dimensions.get("audio_tokens")
-    if not isinstance(audio, int):
+    audio = said.facts.dimensions.audio_tokens
+    if audio is None:
         ports = (part.outputs.get("audio_embeds") for part in said.parts)
         made = sizes(said, seconds)
         audio = max(
             (_shape(port, made)[1] for port in ports if port and len(port.axes) > 2), default=0
         )
-    prompt, tasks = said.prompt, said.prompt["tasks"]
+    prompt, tasks = said.facts.prompt, said.facts.prompt.tasks
     longest = max(tasks.values(), key=len, default="")
-    words = prompt.get("start", "") + prompt["turn"] + prompt["clip"] + tasks.get(TASK, longest)
-    for place in (prompt["placeholder"], "{clips}", "{}", "{n}"):
+    words = prompt.start + prompt.turn + prompt.clip + tasks.get(TASK, longest)
+    for place in (prompt.placeholder, "{clips}", "{}", "{n}"):
         words = words.replace(place, "")
     return audio, audio + 1 + -(-len(words) // LETTERS)

@@ -65,16 +65,16 @@ class Planned:
         self.decoder: Part = decoders[0]
         before = [part for part in said.parts if part.role not in ("decoder", "table")]
         self.heard: list[Heard] = [estimate.heard(part) for part in before]
-        self.layers, self.head = estimate.decoder_weights(self.decoder, said.dimensions)
-        self.window = said.audio["window_samples"] / said.audio["rate"]  # seconds
+        self.layers, self.head = estimate.decoder_weights(self.decoder, said.facts.dimensions)
+        self.window = said.facts.audio.window_samples / said.facts.audio.rate  # seconds
         self.audio_tokens, self.prompt_tokens = estimate.prompt_tokens(said, max(seconds))
-        most = int(said.dimensions["context"])
+        most = said.facts.dimensions.context
         if context > most:
             raise BadOption(f"--context {context} is beyond the model's {most}")
         self.context = context or min(self.prompt_tokens + self._default("max_new_tokens"), most)
 
     def _default(self, name: str) -> int:
-        value = self.said.generation.get(name)
+        value = self.said.facts.generation.get(name)
         return value if isinstance(value, int) and value > 0 else 1
 
     def about(self) -> dict[str, Any]:

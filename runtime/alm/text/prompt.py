@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from alm.errors import BadArtifacts, BadPrompt
+from alm.facts import PromptFacts, TokenFacts
 from alm.text.tasks import checked, task
 
 MARK = "<audio>"  # in a user's words: here stands the next clip
@@ -43,23 +43,17 @@ class Prompter:
     from the turn and such a spelling stays text, as mistral-common has it.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, prompt: Mapping[str, Any], tokens: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt: PromptFacts, tokens: TokenFacts) -> None:
         self.tokenizer = tokenizer
-        self.start: str = prompt.get("start", "")
-        self.end: str = prompt.get("end", "")
-        self.turn: str = prompt["turn"]
-        self.turns: dict[str, str] = prompt.get("turns", {})
-        self.clip: str = prompt["clip"]
-        self.placeholder: str = prompt["placeholder"]
-        self.tasks: dict[str, str] = prompt["tasks"]
-        self.joined = frozenset(each.strip() for each in prompt.get("joined", ()))
-        self.literal: bool = prompt.get("literal", False)
-        self.trim: str = prompt.get("trim", AS_IS)
-        self.bos = tokens.get("bos")
+        self.start, self.end = prompt.start, prompt.end
+        self.turn, self.turns = prompt.turn, prompt.turns
+        self.clip, self.placeholder = prompt.clip, prompt.placeholder
+        self.tasks = prompt.tasks
+        self.joined = frozenset(words.strip() for words in prompt.joined)
+        self.literal, self.trim = prompt.literal, prompt.trim
+        self.bos = tokens.bos
         # transformers' `generate` was given ids, so that penalties and n-grams see the prompt.
-        self.by_ids: bool = tokens.get("penalize_prompt", False)
+        self.by_ids = tokens.penalize_prompt
         for turn in (self.turn, *self.turns.values()):
             if turn.count(CLIPS) != 1 or turn.count(WORDS) != 1:
                 raise BadArtifacts(

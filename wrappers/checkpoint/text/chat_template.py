@@ -10,12 +10,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from alm.errors import BadCheckpoint
-from alm.text.prompt import AS_IS, TRIMS, trimmed
+from alm.facts import PromptFacts
+from alm.text.prompt import TRIMS, trimmed
 from wrappers.checkpoint.plain_files import read_json
 from wrappers.checkpoint.text import jinja
 
@@ -61,8 +62,8 @@ class Template:
     variables: Mapping[str, str]
     where: str
 
-    def prompt(self, placeholder: str) -> dict[str, str]:
-        """`start`, `turn`, `clip`, `end` and, if need be, `trim` of a manifest's prompt, proved.
+    def prompt(self, placeholder: str) -> PromptFacts:
+        """`start`, `turn`, `clip`, `end` and, if need be, `trim` of the model's prompt, proved.
 
         Raises:
             BadCheckpoint: the template cannot be rendered, or not be said like that; the message
@@ -78,7 +79,7 @@ class Template:
         wanted = self._rendered(asked, form)
         wrong: list[tuple[int, str]] = []  # how many conversations were equal, and the first not
         for trim in TRIMS:
-            tried = said | ({"trim": trim} if trim != AS_IS else {})
+            tried = replace(said, trim=trim)
             got = [written(tried, conversation) for conversation in asked]
             odd = [i for i, pair in enumerate(zip(got, wanted, strict=True)) if pair[0] != pair[1]]
             if not odd:
@@ -99,7 +100,7 @@ class Template:
             reason = said[0].get("error", reason)
         raise BadCheckpoint(f"{self.where}: its chat template takes no clip: {reason}")
 
-    def _factored(self, form: dict[str, str], placeholder: str) -> dict[str, str]:
+    def _factored(self, form: dict[str, str], placeholder: str) -> PromptFacts:
         one, two, bare, talk = self._rendered(
             [
                 ((None, FIRST),),
@@ -121,18 +122,18 @@ class Template:
         head = between[len(end) :]
         first = self._around(one, FIRST)[0].removeprefix(opening)
         second = self._around(two, FIRST)[0].removeprefix(opening + first)
-        said = {
-            "start": opening[: len(opening) - len(head)],
-            "turn": f"{head}{CLIPS}{WORDS}{tail}",
-            "clip": _numbered(first, second),
-            "placeholder": placeholder,
-            "end": end,
-        }
-        texts = (said["start"], head, tail, first, end)
+        said = PromptFacts(
+            start=opening[: len(opening) - len(head)],
+            turn=f"{head}{CLIPS}{WORDS}{tail}",
+            clip=_numbered(first, second),
+            placeholder=placeholder,
+            end=end,
+        )
+        texts = (said.start, head, tail, first, end)
         if odd := [text for text in texts if any(p in text for p in (CLIPS, WORDS, NUMBER))]:
             raise self._refusal(f"{odd[0]!r:.80} holds a place of our own")
-        if said["clip"].count(placeholder) != 1:
-            raise self._refusal(f"a clip is {said['clip']!r:.80}, without one {placeholder}")
+        if said.clip.count(placeholder) != 1:
+            raise self._refusal(f"a clip is {said.clip!r:.80}, without one {placeholder}")
         return said
 
     def _closing(self, form: dict[str, str]) -> str:
@@ -212,16 +213,16 @@ def template(folder: Path, placeholder: str, default: str = "") -> Template | No
     return Template(default, variables, str(folder)) if default else None
 
 
-def written(said: Mapping[str, str], conversation: Conversation) -> str:
+def written(said: PromptFacts, conversation: Conversation) -> str:
     """The conversation as the manifest's prompt says it, every answer being ANSWER."""
-    text, number = said["start"], 0
+    text, number = said.start, 0
     for i, turn in enumerate(conversation):
         words = ""
-        for piece in trimmed(turn, said.get("trim", AS_IS)):
+        for piece in trimmed(turn, said.trim):
             number += piece is None
-            words += said["clip"].replace(NUMBER, str(number)) if piece is None else piece
-        text += ANSWER + said["end"] if i else ""
-        text += said["turn"].replace(CLIPS, "").replace(WORDS, words)
+            words += said.clip.replace(NUMBER, str(number)) if piece is None else piece
+        text += ANSWER + said.end if i else ""
+        text += said.turn.replace(CLIPS, "").replace(WORDS, words)
     return text
 
 

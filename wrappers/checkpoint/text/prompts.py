@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from alm.facts import PromptFacts
+from alm.text.prompt import WHOLE
+
 PLACEHOLDER = "<SpeechHere>"
 AUDIO = f"<Speech>{PLACEHOLDER}</Speech>"
 # Spellings are the original's, errors included: the models were trained and tested with them.
@@ -53,8 +56,8 @@ SHORT_NAMES = {
 JOINED_TASKS = ("asr", "asr_zh", "asr_de", "phone_recognition", "lyrics_recognition")
 
 
-def prompt(outer: str, own: Mapping[str, Any], end: str) -> dict[str, Any]:
-    """What the manifest says of prompts.
+def prompt(outer: str, own: Mapping[str, Any], end: str) -> PromptFacts:
+    """How a checkpoint of SALMONN is asked.
 
     Args:
         outer: the config's template, with one {} for the audio and the question.
@@ -64,12 +67,12 @@ def prompt(outer: str, own: Mapping[str, Any], end: str) -> dict[str, Any]:
     said = {k: v.replace(AUDIO, "").strip() for k, v in own.items() if isinstance(v, str)}
     tasks = SALMONN_TASKS | {k: v for k, v in said.items() if "{}" not in v}
     named = {short: tasks[full] for short, full in SHORT_NAMES.items()}
-    return {
-        "turn": outer.replace("{}", "{clips}{}"),
-        "clip": f"{AUDIO} ",
-        "placeholder": PLACEHOLDER,
-        "end": end,
-        "trim": "words",  # the original's command line strips what is typed
-        "tasks": named | tasks,
-        "joined": sorted({tasks[name] for name in JOINED_TASKS}),
-    }
+    return PromptFacts(
+        turn=outer.replace("{}", "{clips}{}"),
+        clip=f"{AUDIO} ",
+        placeholder=PLACEHOLDER,
+        end=end,
+        trim=WHOLE,  # the original's command line strips what is typed
+        tasks=named | tasks,
+        joined=tuple(sorted({tasks[name] for name in JOINED_TASKS})),
+    )

@@ -1,0 +1,56 @@
+"""What the ports of a manifest's parts may be: kinds and bounds, checked when it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from alm.onnxfile.summary import BITS, DTYPES, TYPES
+from alm.parsing import Misshapen, is_a
+from alm.ports import CACHE_IN, CACHE_OUT, Port
+
+# Sizes are bounded before anything of that size is allocated.
+MOST_AXIS = 2**40  # of a port, or of a span
+MOST_AXES = 16
+MOST_PORT = 2**34  # bytes of a port whose dynamic axes are 1: a cache of one row and layer
+KINDS = frozenset(DTYPES[1:]) | frozenset(TYPES.values())
+
+CACHE_AXES = ({"past"}, {"capacity"})
+CACHE_KINDS = ("float32", "float16", "int8", "uint8", "float64")
+
+
+def check_decoder(inputs: Mapping[str, Port], outputs: Mapping[str, Port], where: str) -> None:
+    """Refuse, with Misshapen, a decoder that cannot be fed: its cache's axes have other names."""
+    for name, sides in (("inputs_embeds", inputs), ("logits", outputs)):
+        if name not in sides:
+            raise Misshapen(f"{where} lacks {name!r}")
+    for name, port in inputs.items():
+        if not name.startswith(CACHE_IN):
+            continue
+        said, named = f"'axes' of {name:.80} of {where} are {list(port.axes)!r:.80}", set(port.axes)
+        if port.axes[:1] not in (("batch",), (1,)) or len(port.axes) < 2:
+            raise Misshapen(f"{said}, and the first must be 'batch' or 1")
+        if named - {"batch"} - {a for a in named if isinstance(a, int)} not in CACHE_AXES:
+            raise Misshapen(f"{said}, and besides there must be one of 'past' and 'capacity'")
+        if CACHE_OUT + name[len(CACHE_IN) :] not in outputs:
+            raise Misshapen(
+                f"{where} gives no {CACHE_OUT + name[len(CACHE_IN) :]:.80} for {name:.80}"
+            )
+        kinds = ("int64",) if name == f"{CACHE_IN}positions" else CACHE_KINDS
+        if port.dtype not in kinds:
+            raise Misshapen(f"'dtype' of {name:.80} of {where} is {port.dtype!r}, no cache's")
+
+
+def check_port(dtype: str, axes: tuple[Any, ...], where: str) -> None:
+    """Refuse, with Misshapen, a port of a type that there is not, or of a size that nobody has."""
+    if dtype not in KINDS:
+        raise Misshapen(f"'dtype' of {where} is {dtype!r:.80}, which is no type of tensors")
+    if not all(is_a(a, str) or (is_a(a, int) and 0 <= a <= MOST_AXIS) for a in axes):
+        raise Misshapen(f"'axes' of {where} are {axes!r:.80}, not numbers and names")
+    if len(axes) > MOST_AXES:
+        raise Misshapen(f"'axes' of {where} are {len(axes)}, {MOST_AXES} at most")
+    size = BITS.get(dtype, 8)
+    for axis in axes:
+        size *= axis if isinstance(axis, int) else 1
+        if size > 8 * MOST_PORT:
+            raise Misshapen(f"'axes' of {where} are {axes!r:.80}, more than {MOST_PORT} bytes")

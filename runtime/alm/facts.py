@@ -1,0 +1,250 @@
+"""What a model is, besides its parts: stated by its family, held by checkpoint and manifest.
+
+A fact is one field here: its type, its bounds and its meaning are read from the declaration when a
+manifest is parsed, when it is written, and when docs/manifest.md is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, Literal, TypeVar
+
+from alm.parsing import MOST_INT, Misshapen, all_of, count, need
+
+# Sizes are bounded before anything of that size is allocated.
+MOST_RATE = 768_000  # hertz; the highest of any converter
+MOST_SAMPLES = 2**26  # of a window: 70 minutes at 16 kHz, 256 MiB of float32
+MOST_HIDDEN = 2**18  # columns; the largest models have 2**14
+MOST_VOCAB = 2**24
+MOST_CONTEXT = 2**24  # positions
+MOST_ENTRIES = 4096  # of a list
+
+SectionT = TypeVar("SectionT")
+
+
+def fact(
+    meaning: str,
+    default: Any = MISSING,
+    *,
+    least: int = 0,
+    most: int = MOST_INT,
+    words: tuple[str, ...] = (),
+    needed: bool = False,
+    always: bool = False,
+) -> Any:
+    """A field of a section.
+
+    Args:
+        meaning: a line of docs/manifest.md.
+        default: what holds where the manifest does not state it; of a dict, an empty one.
+        least, most: bounds of a whole number, or of each in a list.
+        words: the only strings that are taken, besides "".
+        needed: no model runs without it, though a part alone can be looked at.
+        always: written even where it is the default.
+    """
+    said = dict(meaning=meaning, least=least, most=most, words=words, needed=needed, always=always)
+    if default is MISSING:
+        return field(default_factory=dict, metadata=said)
+    return field(default=default, metadata=said)
+
+
+@dataclass(frozen=True)
+class PromptFacts:
+    """How a turn of a user is put into words: `alm.text.prompt` fills the templates in."""
+
+    start: str = fact("text that opens a conversation, before its first turn", "")
+    turn: str = fact("a turn: one `{clips}` and one `{}` for the user's words", "", needed=True)
+    turns: dict[str, str] = fact("turns of tasks that have one of their own")
+    clip: str = fact("what stands around a clip's embeddings; `{n}` is its number", "", needed=True)
+    placeholder: str = fact("the text in `clip` that the embeddings replace", "", needed=True)
+    end: str = fact("text that closes an answer when another turn follows", "")
+    trim: str = fact(
+        "the white space that the original strips of a user's words: of all of them (`words`), of "
+        "each text between clips (`parts`) or of the turn's content (`content`)",
+        "",
+        words=("words", "parts", "content"),
+    )
+    literal: bool = fact("control tokens that a user spells stay text", False)
+    tasks: dict[str, str] = fact(
+        "name of a task -> the words that it stands for", needed=True, always=True
+    )
+    joined: tuple[str, ...] = fact(
+        "words whose answers to consecutive windows of one recording read on when joined", ()
+    )
+
+
+@dataclass(frozen=True)
+class TokenFacts:
+    """Tokens that begin and end text."""
+
+    bos: int | None = fact("token in front of a conversation", None, most=MOST_VOCAB)
+    eos: tuple[int, ...] = fact(
+        "tokens that end an answer", (), most=MOST_VOCAB - 1, needed=True, always=True
+    )
+    stop_strings: tuple[str, ...] = fact("text that ends an answer and is no part of it", ())
+    penalize_prompt: bool = fact(
+        "the original's `generate` was given ids: penalties and n-grams see the prompt", False
+    )
+
+
+@dataclass(frozen=True)
+class AudioFacts:
+    """What sound the first part takes."""
+
+    rate: int = fact("samples a second", 0, least=1, most=MOST_RATE, needed=True)
+    channel: Literal["first", "mean"] = fact(
+        "what is heard of stereo", "first", words=("first", "mean"), needed=True, always=True
+    )
+    least_samples: int = fact(
+        "shorter clips are padded with silence to it", 0, least=1, most=MOST_SAMPLES, needed=True
+    )
+    window_samples: int = fact(
+        "the longest piece that is heard at once", 0, least=1, most=MOST_SAMPLES, needed=True
+    )
+    long: str = fact(
+        "how more windows than one are heard: each for itself (`each`), or joined in one prompt "
+        "(`joined`)",
+        "",
+        words=("each", "joined"),
+    )
+
+
+@dataclass(frozen=True)
+class DimensionFacts:
+    """Sizes of the LLM."""
+
+    hidden: int = fact("width of an embedding", 0, least=1, most=MOST_HIDDEN, needed=True)
+    vocab: int = fact("tokens that it can choose", 0, least=1, most=MOST_VOCAB, needed=True)
+    table: int | None = fact(
+        "rows of the embedding table, where they are more than `vocab`", None, least=1,
+        most=MOST_VOCAB,
+    )  # fmt: skip
+    layers: int = fact("layers of the decoder", 0, most=10_000)
+    heads: int = fact("attention heads of the queries", 0, most=100_000)
+    kv_heads: int = fact("attention heads of keys and values", 0, most=100_000)
+    head_dim: int = fact("width of a head", 0, most=100_000)
+    context: int = fact(
+        "positions that it was trained for", 0, least=1, most=MOST_CONTEXT, needed=True
+    )
+    audio_tokens: int | None = fact("embeddings of a whole window", None, most=MOST_CONTEXT)
+    rope_grows_past: int | None = fact(
+        "positions past which each length has rotary frequencies of its own (`dynamic`)", None,
+        most=MOST_CONTEXT,
+    )  # fmt: skip
+    rope_switches_past: int | None = fact(
+        "positions past which other rotary frequencies hold for good (`longrope`)", None,
+        most=MOST_CONTEXT,
+    )  # fmt: skip
+
+
+SECTIONS: dict[str, type[Any]] = {
+    "dimensions": DimensionFacts,
+    "audio": AudioFacts,
+    "prompt": PromptFacts,
+    "tokens": TokenFacts,
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The whole of it.
+
+    `generation` holds the defaults of `alm.decoding.options.Options`; `source` and `licence` are
+    for people. `missing` names needed facts that a loaded manifest does not state.
+    """
+
+    prompt: PromptFacts = PromptFacts()
+    tokens: TokenFacts = TokenFacts()
+    audio: AudioFacts = AudioFacts()
+    dimensions: DimensionFacts = DimensionFacts()
+    generation: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
+    licence: dict[str, Any] = field(default_factory=dict)
+    missing: tuple[str, ...] = field(default=(), compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The facts as plain data: what `from_json` takes."""
+        plain: dict[str, Any] = {"source": self.source, "licence": self.licence}
+        plain |= {name: _plain(getattr(self, name)) for name in SECTIONS}
+        return plain | {"generation": self.generation}
+
+    def check_run(self) -> None:
+        """Refuse, with Misshapen, facts with which no model can run."""
+        if self.missing:
+            raise Misshapen(f"it lacks {', '.join(self.missing)}")
+        table, vocab = self.dimensions.table, self.dimensions.vocab
+        if table is not None and table < vocab:
+            raise Misshapen(f"'table' of 'dimensions' is {table}, and 'vocab' is {vocab}")
+
+
+def from_json(plain: Mapping[str, Any]) -> Facts:
+    """The facts of a manifest's JSON; needed ones may be absent, see `Facts.check_run`.
+
+    Raises:
+        Misshapen: a section is absent; a fact is unknown, of another kind or out of bounds.
+    """
+    missing: list[str] = []
+    read = {name: _section(kind, plain, name, missing) for name, kind in SECTIONS.items()}
+    return Facts(
+        **read,
+        generation=need(plain, "generation", dict),
+        source=need(plain, "source", dict, {}),
+        licence=need(plain, "licence", dict, {}),
+        missing=tuple(missing),
+    )
+
+
+def _section(
+    kind: type[SectionT], plain: Mapping[str, Any], name: str, missing: list[str]
+) -> SectionT:
+    stated, where = need(plain, name, dict), f"{name!r}"
+    known = {fact.name: fact for fact in fields(kind)}  # pyright: ignore[reportArgumentType]
+    if unknown := [key for key in stated if key not in known]:
+        raise Misshapen(
+            f"{where} states {unknown[0]!r:.80}, which this alm-edge does not know; "
+            "upgrade with: pip install -U alm-edge"
+        )
+    missing += [
+        f"{n!r} of {where}" for n, f in known.items() if f.metadata["needed"] and n not in stated
+    ]
+    return kind(**{n: _value(known[n], stated, n, where) for n in stated})
+
+
+def _value(known: Field[Any], stated: dict[str, Any], name: str, where: str) -> Any:
+    """One fact, checked as its declaration says; `known.type` is the annotation's text."""
+    least, most, words = (known.metadata[key] for key in ("least", "most", "words"))
+    kind, value = str(known.type), stated[name]
+    if kind.startswith("int"):
+        if value is None and "None" in kind:
+            return None
+        return count(stated, name, least, where=where, most=most)
+    if kind == "bool":
+        if not isinstance(value, bool):
+            raise Misshapen(f"{name!r} of {where} is {value!r:.80}, neither true nor false")
+        return value
+    if kind == "str" or kind.startswith("Literal"):
+        need(stated, name, str, where=where)
+        if words and value not in (words if known.default in words else ("", *words)):
+            raise Misshapen(f"{name!r} of {where} is {value!r:.80}, not one of {', '.join(words)}")
+        return value
+    if kind == "dict[str, str]":
+        all_of(list(need(stated, name, dict, where=where).values()), str, name)
+        return value
+    entry = int if kind == "tuple[int, ...]" else str
+    all_of(need(stated, name, list, where=where), entry, name)
+    if len(value) > MOST_ENTRIES:
+        raise Misshapen(f"{name!r} of {where} has more than {MOST_ENTRIES} entries")
+    if entry is int and not all(least <= number <= most for number in value):
+        raise Misshapen(f"{name!r} of {where} is out of range: {value!r:.80}")
+    return tuple(value)
+
+
+def _plain(section: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for known in fields(section):
+        value = getattr(section, known.name)
+        default = {} if known.default is MISSING else known.default
+        if value != default or known.metadata["always"]:
+            plain[known.name] = list(value) if isinstance(value, tuple) else value
+    return plain
