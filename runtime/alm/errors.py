@@ -24,8 +24,9 @@ class AlmError(Exception):
     usage = False  # True: the command line was wrong, exit status 2
 
     def __str__(self) -> str:
-        """The sentence; a longer one (it may quote a file of anyone's) loses its middle."""
+        """The sentence on one line; a longer one (it may quote anyone's file) loses its middle."""
         text = super().__str__()
+        text = " ".join(text.split("\n")) if "\n" in text else text
         if len(text) <= LONGEST:
             return text
         return f"{text[: LONGEST - ENDING - 5]} ... {text[-ENDING:]}"

@@ -387,7 +387,9 @@ class Pickles(Checkpoint):
             elif way == 2 and hasattr(old, "ndim"):
                 tensors[name] = old.T.contiguous() if old.ndim == 2 else old[..., None]
             elif way == 3 and hasattr(old, "double"):
-                tensors[name] = dice.choice([old.double(), old.half(), old.long(), old[:1]])
+                tensors[name] = dice.choice(
+                    [old.double(), old.half(), old.long(), old.flatten()[:1]]
+                )
             elif way == 4:
                 plain = dice.choice([tensors, [tensors], {"state_dict": tensors}, {"model": plain}])
             else:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 import torch
+import yaml
 from commands import alm_run, refused
 
 from alm.artifacts import manifest, verify
 from alm.cli import alm_commands, exit_status
 from alm.errors import LONGEST, BadArtifacts, BadCheckpoint, BadOption, MissingFile
 from alm.host import processor
+from alm.parsing import CONTROL
 from alm.session import EngineOptions
 from alm.text import detokenizer
 from wrappers import open_checkpoint
@@ -99,6 +103,52 @@ def test_a_tensor_name_that_is_no_text_is_one_sentence(
     assert alm_run("--engine", own, clip, "transcribe", "--provider", "cpu") == 1
     said = capfd.readouterr()
     assert said.out == "" and said.err.count("\n") == 1 and "is not UTF-8" in said.err
+
+
+def change_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / manifest.NAME
+    plain = json.loads(path.read_text("utf-8"))
+    change(plain)
+    path.write_text(json.dumps(plain), "utf-8")
+
+
+def test_a_dynamic_axis_without_a_name_has_no_span(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change_manifest(own, lambda m: m["parts"][0]["inputs"]["pcm"]["axes"].__setitem__(1, ""))
+    assert exit_status.run(alm_commands.app, ["build", str(own), "--dry-run"]) == 1
+    assert "has no span of ''" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("least", ["5", {"a": 1}, [1]])
+def test_a_default_of_another_kind_is_refused_by_name_beside_an_option(
+    least: object, own: Path, clip: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    change_manifest(own, lambda m: m["generation"].update(min_new_tokens=least))
+    assert alm_run("--engine", own, clip, "transcribe", "--max-new-tokens", "2") != 0
+    said = capfd.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and "min_new_tokens must be" in said.err
+
+
+def test_no_control_character_of_a_manifest_reaches_the_terminal(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = "a\x7f\x9b\u202e"
+    change_manifest(own, lambda m: m["licence"].update({odd: odd}))
+    words = ["inspect", str(own), "--no-verify", "--json"]
+    assert exit_status.run(alm_commands.app, words) == 0
+    text = capsys.readouterr().out
+    assert not CONTROL.search(text.replace("\n", "")) and json.loads(text)["licence"][odd] == odd
+
+
+def test_a_path_with_a_line_break_makes_no_second_line(checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint.parent, tmp_path / "model")
+    plain = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+    plain["model"]["ckpt"] = "USER: {}\nASSISTANT:"
+    (folder / "config.yaml").write_text(yaml.safe_dump(plain), "utf-8")
+    with pytest.raises(MissingFile) as caught:
+        open_checkpoint(folder / "config.yaml")
+    assert "USER: {} ASSISTANT:" in str(caught.value)
 
 
 @pytest.mark.parametrize("inside", ["graph", "subgraph", "function"])

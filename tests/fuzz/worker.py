@@ -37,7 +37,11 @@ def main(kind: str, sources: str, folder: str, seconds: str, seed: str, inputs: 
     start, count, found = time.monotonic(), 0, 0
     seen: set[str] = set()
     while count < int(inputs) and time.monotonic() - start < float(seconds):
-        content = fuzzer.make(Random(f"{seed} {count}"))
+        try:
+            content = fuzzer.make(Random(f"{seed} {count}"))
+        except (RecursionError, RuntimeError):  # too deep to copy; torch cannot change a tensor
+            count += 1
+            continue
         (scratch / "input").write_bytes(content)
         faulthandler.dump_traceback_later(MOST_SECONDS, exit=True)
         began = time.monotonic()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from alm.cli.terminal import say
+from alm.cli.terminal import json_text, say
 from alm.errors import AlmError, BadPrompt, MissingFile
 from alm.generation.conversation import Conversation
 
@@ -49,7 +48,7 @@ def converse(chat: Conversation, clips: list[str], as_json: bool) -> None:
 
 def _turn(chat: Conversation, prompt: str, clips: list[str], as_json: bool) -> None:
     said = chat.ask(prompt, *clips, on_text=None if as_json else say)
-    print(json.dumps(said.to_json(), ensure_ascii=False) if as_json else "", flush=True)
+    print(json_text(said.to_json()) if as_json else "", flush=True)
     for note in () if as_json else said.notes:
         print(f"note: {note}", file=sys.stderr)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from alm.cli.terminal import json_text
 from alm.errors import BadOption, MissingFile
 
 
@@ -47,7 +47,7 @@ def give(found: Any, as_json: bool, out: Path | None, table: Callable[[], None])
     Raises:
         BadOption: `out` cannot be written.
     """
-    text = json.dumps(found, ensure_ascii=False, indent=1)
+    text = json_text(found, indent=1)
     if out:
         write(out, text + "\n")
     print(text) if as_json else table()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from alm.cli.exit_status import FAILED
-from alm.cli.terminal import STDIN, audio_file, say
+from alm.cli.terminal import STDIN, audio_file, json_text, say
 from alm.errors import AlmError, BadOption, MissingFile
 from alm.text.prompt import MARK
 from alm.text.tasks import checked, in_language, task
@@ -109,7 +108,7 @@ def _answer(
     if as_json:
         names = [shown(clip) for clip in clips]
         which = {"file": names[0]} if len(names) == 1 else {"files": names}
-        print(json.dumps(which | said.to_json(), ensure_ascii=False), flush=True)
+        print(json_text(which | said.to_json()), flush=True)
         return
     if several and not said.text:
         push("")
@@ -137,7 +136,7 @@ def _report(clip: str, sentence: str, as_json: bool) -> None:
     print(f"error: {about}{' '.join(sentence.split())}", file=sys.stderr)
     if as_json:
         failed = {"file": shown(clip), "error": shown(sentence)}
-        print(json.dumps(failed, ensure_ascii=False), flush=True)
+        print(json_text(failed), flush=True)
 
 
 def _check(clip: str) -> None:

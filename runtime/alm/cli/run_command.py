@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from alm.cli import exit_status
-from alm.cli.terminal import STDIN, speak_utf8, tell
+from alm.cli.terminal import STDIN, json_text, speak_utf8, tell
 from alm.errors import BadOption
 from alm.parsing import printable
 from alm.version import __version__
@@ -221,8 +221,6 @@ def _split(words: list[str], chat: bool, engine: Path) -> tuple[list[str], str]:
 
 
 def _print_tasks(engine: Path, as_json: bool) -> None:
-    import json
-
     from alm.artifacts import manifest
 
     told = manifest.load(engine)
@@ -230,7 +228,7 @@ def _print_tasks(engine: Path, as_json: bool) -> None:
     tasks = told.tasks
     speak_utf8()
     if as_json:
-        print(json.dumps(tasks, ensure_ascii=False))
+        print(json_text(tasks))
         return
     widest = max(map(len, tasks), default=0)
     for name, prompt in tasks.items():

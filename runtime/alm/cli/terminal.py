@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alm.errors import BadAudio, MissingFile
-from alm.parsing import printable
+from alm.parsing import CONTROL, printable
 
 STDIN = "-"  # a clip's name
 
@@ -24,6 +25,14 @@ def size(count: int) -> str:
         if count >= least:
             return f"{count / least:.1f} {unit}"
     return f"{count} B"
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """`value` as JSON that a terminal may show: its control characters are escaped, see CONTROL."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return CONTROL.sub(
+        lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text
+    )
 
 
 def printer() -> Callable[[str, str, Iterable[Sequence[str]]], None]:

@@ -174,8 +174,9 @@ def choose(defaults: Mapping[str, Any], said: Mapping[str, Any]) -> Options:
     if "max_new_tokens" in said:
         chosen.pop("max_length", None)
         most = Options(max_new_tokens=said["max_new_tokens"]).max_new_tokens
-        if "min_new_tokens" in default and "min_new_tokens" not in said:
-            chosen["min_new_tokens"] = min(default["min_new_tokens"], most)
+        least = default.get("min_new_tokens")
+        if isinstance(least, int) and "min_new_tokens" not in said:  # others are refused below
+            chosen["min_new_tokens"] = min(least, most)
     if "min_length" in said and "min_new_tokens" not in said:
         chosen.pop("min_new_tokens", None)
     return Options(**chosen)

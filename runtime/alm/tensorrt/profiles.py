@@ -76,7 +76,7 @@ def _made(
         return ()
     made: list[Profile] = []
     for of in spans:
-        if lacking := _lacking(moving, of):
+        if (lacking := _lacking(moving, of)) is not None:
             raise BadArtifacts(
                 f"the manifest's part {part.name:.80} has no span of {lacking!r:.80}"
             )
@@ -87,10 +87,10 @@ def _made(
     return tuple(made)
 
 
-def _lacking(ports: Mapping[str, Port], spans: Mapping[str, Span]) -> str:
-    """A dynamic axis of which nobody says how long it may be; "" when there is none."""
+def _lacking(ports: Mapping[str, Port], spans: Mapping[str, Span]) -> str | None:
+    """A dynamic axis of which nobody says how long it may be; None when there is none."""
     named = (axis for port in ports.values() for axis in port.axes if isinstance(axis, str))
-    return next((axis for axis in named if axis not in spans), "")
+    return next((axis for axis in named if axis not in spans), None)
 
 
 def fits(shapes: Mapping[str, Sequence[int]], profile: Profile) -> str:
