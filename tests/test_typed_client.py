@@ -80,7 +80,7 @@ def test_the_right_client_runs(
     artifacts: Path, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     typed_client.main(str(artifacts), str(clip))
-    assert capsys.readouterr().out.startswith("True\n")
+    assert capsys.readouterr().out.startswith("BadPrompt False\n")
 
 
 def test_the_package_gives_these_names_and_no_others() -> None:

@@ -52,7 +52,7 @@ def main(folder: str, clip: str) -> None:
         model.generate(clip, "", num_beams=beams)
     except alm.BadPrompt as error:
         wrong: alm.AlmError = error
-        print(wrong.usage)
+        print(type(wrong).__name__, wrong.usage)
     print(one(model, clip), several(model, [clip, clip]), talked(model, clip))
     print(*streamed(model, Path(clip).read_bytes()))
 
