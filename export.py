@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from alm import registry, targets
+from alm import targets
 from alm.artifacts.engine_files import fingerprint
 from alm.artifacts.manifest import Manifest
 from alm.cli import exit_status, inspection
@@ -71,10 +71,11 @@ def export(
     from exporters import part as parts
     from exporters.bundle import Bundle, tools
     from exporters.report import Report
-    from wrappers import dialects, open_checkpoint
+    from wrappers import dialect as dialects
+    from wrappers import open_checkpoint
 
     goal = targets.find(target)
-    registry.pick(dialects, dialect or goal.DIALECT)
+    dialects.find(dialect or goal.DIALECT)
     report = Report()
     checkpoint = open_checkpoint(_demo(report) if model == "demo" else _path(model))
     known = [*checkpoint.parts, parts.TABLE]

@@ -40,12 +40,14 @@ def build(part: str, layers: int, dialect: str) -> Any:
     """A part with random weights."""
     from wrappers import randomised
     from wrappers.bridges import qformer
+    from wrappers.dialect import bound
     from wrappers.encoders import beats, whisper
 
-    if part == "whisper":
-        return randomised(whisper.build(WHISPER | {"encoder_layers": layers}, dialect))
-    if part == "beats":
-        return randomised(beats.Beats(BEATS | {"encoder_layers": layers}, dialect=dialect))
+    with bound(dialect):
+        if part == "whisper":
+            return randomised(whisper.build(WHISPER | {"encoder_layers": layers}))
+        if part == "beats":
+            return randomised(beats.Beats(BEATS | {"encoder_layers": layers}))
     return randomised(qformer.QFormer(qformer.Shape(**BRIDGE, **WINDOWS)))
 
 

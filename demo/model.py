@@ -106,7 +106,7 @@ class Hearing(nn.Module):
                 out=LLM_WIDTH,
             )
         )
-        self.decoder = Decoder(spec(llama(vocab)), "decomposed")
+        self.decoder = Decoder(spec(llama(vocab)))
         self.word_head = nn.Linear(WIDTH, len(phrases.WORDS) + 2)  # none, and an onset
         self.sound_head = nn.Linear(AUDIO_WIDTH, len(phrases.SOUNDS) + 1)
         self.register_buffer("ideal_words", _table(len(phrases.WORDS) + 1))  # the last: none

@@ -21,9 +21,7 @@ class Reference:
 
     def __init__(self, path: Path) -> None:
         found = open_checkpoint(path)
-        self.parts: dict[str, Any] = {
-            name: filled(load("decomposed")) for name, load in found.parts.items()
-        }
+        self.parts: dict[str, Any] = {name: filled(load()) for name, load in found.parts.items()}
         self.table = found.embedding().float()
         self.tokenizer = Tokenizer.from_str(found.tokenizer_json)
         self.prompter = Prompter(self.tokenizer, found.facts.prompt, found.facts.tokens)

@@ -83,9 +83,9 @@ def _table(checkpoint: Checkpoint, settings: Settings, bundle: Bundle) -> Part:
 
 
 def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle, say: Say) -> Part:
-    load, precision = checkpoint.parts[name], settings.precision[name]
+    precision = settings.precision[name]
     say("loading")
-    part = load(settings.dialect).eval()
+    part = checkpoint.part(name, settings.dialect).eval()
     pulled = precisions.pull(precision)
     pulled.prepare(part, lambda: _embeds(checkpoint))
     inputs = graph.fixed(part.inputs, settings.dynamic_batch)

@@ -52,9 +52,7 @@ def wrapped(kind: str, config: Any) -> tuple[Any, Decoder, Tensors]:
     truth = getattr(transformers, f"{kind}ForCausalLM")(llm_config).eval().requires_grad_(False)
     for each in truth.parameters():
         each.normal_(0, 0.3 if each.ndim > 1 else 0.5)
-    decoder = Decoder(
-        wrappers.pick_role("llm", llm_config.model_type).spec(llm_config), "decomposed"
-    ).eval()
+    decoder = Decoder(wrappers.pick_role("llm", llm_config.model_type).spec(llm_config)).eval()
     base = {k: v.clone() for k, v in truth.state_dict().items() if "embed_tokens" not in k}
     decoder.load_state_dict(base)
     tuned = in_peft(truth, config)
@@ -81,7 +79,7 @@ def merge(decoder: Decoder, tensors: Tensors, config: Any) -> tuple[Decoder, flo
     weights = Weights("the decoder")
     weights.add_tensors(decoder.state_dict())
     for_faults, for_merge, for_truth, after = (
-        hollow(lambda: Decoder(decoder.spec, "decomposed")) for _ in range(4)
+        hollow(lambda: Decoder(decoder.spec)) for _ in range(4)
     )
     if wrong := adapter_faults.faults(for_faults, adapter):
         raise BadCheckpoint("; ".join(wrong))
@@ -283,18 +281,18 @@ def test_alpha_scales_the_adapter(tiny: Path, tmp_path: Path) -> None:
     made = Copy(tiny, tmp_path)
     weights = []
     for alpha in (16, 32):
-        part: Any = Salmonn(made.settings(lora_alpha=alpha).config).decoder("decomposed")
+        part: Any = Salmonn(made.settings(lora_alpha=alpha).config).decoder()
         weights.append(weight(part, "model.layers.0.self_attn.q_proj.weight"))
     base = Salmonn(tiny).llm_weights["model.layers.0.self_attn.q_proj.weight"]
     torch.testing.assert_close(weights[1] - base, 2 * (weights[0] - base))
 
 
 def test_the_merge_is_a_fact_of_the_decoder(tiny: Path) -> None:
-    facts = Salmonn(tiny).decoder("standard").facts
+    facts = Salmonn(tiny).decoder().facts
     assert 0 <= facts["merge_error"] < 1e-3
 
 
 def test_without_an_adapter_there_is_no_such_fact(tiny: Path, tmp_path: Path) -> None:
     copy = Copy(tiny, tmp_path).settings(lora=False).trained(without("lora_"))
-    assert Salmonn(copy.config).decoder("standard").facts == {}
+    assert Salmonn(copy.config).decoder().facts == {}
     assert wrappers.open_checkpoint(copy.config).facts.source["adapter"] == "none"

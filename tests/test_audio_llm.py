@@ -56,7 +56,7 @@ class Graphs:
     """Parts in a dialect, as graphs with a dynamic batch."""
 
     def __init__(self, made: Checkpoint, names: list[str], dialect: str, folder: Path) -> None:
-        self.parts: dict[str, Wrapper] = {name: made.parts[name](dialect) for name in names}
+        self.parts: dict[str, Wrapper] = {name: made.part(name, dialect) for name in names}
         self.sessions: dict[str, Session] = {}
         for name, part in self.parts.items():
             path = folder / f"{name}.onnx"
@@ -152,7 +152,7 @@ def test_the_decoder_is_the_originals_with_its_lora(
 def test_lora_weighs_sixteen_over_its_rank(rank: int, tmp_path: Path) -> None:
     config = tiny_audio_llm.make(tmp_path / "model", rank, tie_word_embeddings=False)
     truth, own = Original(config.parent), open_checkpoint(config)
-    found = filled(own.parts["decoder"]("decomposed")).state_dict()
+    found = filled(own.part("decoder", "decomposed")).state_dict()
     wanted = truth.llm.state_dict() | {"lm_head.weight": truth.head}
     assert own.facts.source["adapter"] == "LoRA"
     for name, tensor in found.items():
@@ -162,7 +162,7 @@ def test_lora_weighs_sixteen_over_its_rank(rank: int, tmp_path: Path) -> None:
 def test_without_lora_layers_the_llm_is_as_it_is(tmp_path: Path) -> None:
     own = open_checkpoint(tiny_audio_llm.make(tmp_path / "model", 0))
     state = load_file(tmp_path / "model" / "llm" / "model.safetensors")
-    found = filled(own.parts["decoder"]("decomposed")).state_dict()
+    found = filled(own.part("decoder", "decomposed")).state_dict()
     name = "model.layers.1.mlp.up_proj.weight"
     assert torch.equal(found[name], state[name]) and own.facts.source["adapter"] == "none"
 
@@ -197,7 +197,7 @@ def test_transformers_draws_their_rows_around_the_same(made: Checkpoint, truth: 
 
 
 def test_no_answer_holds_them(made: Checkpoint) -> None:
-    decoder = made.parts["decoder"]("ort")
+    decoder = made.part("decoder", "ort")
     assert decoder.outputs["logits"].axes[-1] == made.facts.dimensions.vocab == 320
 
 

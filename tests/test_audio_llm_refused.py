@@ -90,7 +90,7 @@ def test_a_config_that_is_damaged_is_refused_with_its_line(copy: Tiny) -> None:
 def tensors(config: Path) -> dict[str, Tensor]:
     """All weights of what was trained and of what it was trained on."""
     made = open_checkpoint(config)
-    parts = {n: filled(made.parts[n]("ort")) for n in ("whisper", "projector", "decoder")}
+    parts = {n: filled(made.part(n, "ort")) for n in ("whisper", "projector", "decoder")}
     return {f"{n}.{k}": v for n, part in parts.items() for k, v in part.state_dict().items()}
 
 

@@ -10,6 +10,7 @@ import transformers
 from torch import Tensor
 
 import wrappers
+from wrappers.dialect import bound
 from wrappers.layers.decoder import Decoder
 
 SMALL: dict[str, Any] = dict(
@@ -99,7 +100,8 @@ def make(name: str) -> tuple[Any, Any]:
 
 
 def ours(truth: Any, config: Any, dialect: str) -> Decoder:
-    decoder = Decoder(wrappers.pick_role("llm", config.model_type).spec(config), dialect).eval()
+    with bound(dialect):
+        decoder = Decoder(wrappers.pick_role("llm", config.model_type).spec(config)).eval()
     state = {k: v for k, v in truth.state_dict().items() if k != "model.embed_tokens.weight"}
     decoder.load_state_dict(state)
     return decoder

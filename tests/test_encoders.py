@@ -21,6 +21,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from alm.errors import BadCheckpoint
 from wrappers.checkpoint.weights.fit import fill
+from wrappers.dialect import bound
 from wrappers.encoders import whisper
 from wrappers.encoders.beats import Beats, load_beats
 from wrappers.layers.beats_layers import buckets
@@ -376,7 +377,8 @@ def test_a_cfg_that_beats_cannot_follow_is_refused(change: dict[str, Any], compl
 
 @pytest.mark.parametrize("dialect", FUSED)
 def test_the_whisper_graph_computes_what_the_module_does(dialect: str, tmp_path: Path) -> None:
-    encoder = whisper.build(TINY_WHISPER, dialect)
+    with bound(dialect):
+        encoder = whisper.build(TINY_WHISPER)
     graph = traced(encoder, (noise(2, 20, 60),), tmp_path, encoder.opset)
     assert not graph.nodes.keys() & (DATA_DEPENDENT | {"Shape"})
     assert {name: graph.nodes[name] for name in ATTENTIONS if name in graph.nodes} == {
@@ -387,11 +389,11 @@ def test_the_whisper_graph_computes_what_the_module_does(dialect: str, tmp_path:
         np.testing.assert_allclose(graph.run(log_mel)[0], encoder(log_mel).numpy(), atol=1e-4)
 
 
-def pooled(dialect: str = "decomposed", **change: Any) -> whisper.Whisper:
+def pooled(**change: Any) -> whisper.Whisper:
     """A Whisper that leaves padding out and averages pairs, with the weights of a plain one."""
     torch.manual_seed(0)
     plain = WhisperEncoder(WhisperConfig(**(TINY_WHISPER | change)))
-    encoder = whisper.build(TINY_WHISPER | change, dialect, pooled=True)
+    encoder = whisper.build(TINY_WHISPER | change, pooled=True)
     assert fill(encoder, plain.state_dict(), "whisper") == []
     return encoder
 
@@ -432,7 +434,8 @@ def test_an_odd_last_frame_is_left_out_of_the_pairs() -> None:
 def test_the_graph_of_a_pooled_whisper_computes_what_the_module_does(
     dialect: str, tmp_path: Path
 ) -> None:
-    encoder = pooled(dialect)
+    with bound(dialect):
+        encoder = pooled()
     graph = traced(encoder, (noise(2, 20, 60), torch.tensor([9_600, 500])), tmp_path, encoder.opset)
     assert not graph.nodes.keys() & DATA_DEPENDENT
     assert graph.nodes[FUSED[dialect]] == TINY_WHISPER["encoder_layers"]
@@ -450,7 +453,8 @@ def test_the_beats_graph_computes_what_the_module_does(
     dialect: str, variant: str, tmp_path: Path
 ) -> None:
     cfg = TINY_BEATS | VARIANTS[variant]
-    beats = load_beats(beats_state(cfg), cfg, dialect=dialect)
+    with bound(dialect):
+        beats = load_beats(beats_state(cfg), cfg)
     graph = traced(beats, (noise(2, 100, 128), torch.tensor([100, 70])), tmp_path, beats.opset)
     assert not graph.nodes.keys() & (DATA_DEPENDENT | {"ReduceL2", "GatherND"})
     assert graph.nodes[FUSED[dialect]] == cfg["encoder_layers"]
@@ -465,10 +469,8 @@ def test_the_beats_graph_computes_what_the_module_does(
     assert counts.tolist() == [32, 0] and (audio[1] == 0).all() and np.isfinite(audio).all()
 
 
-def test_a_dialect_that_says_nothing_of_encoders_is_written_for_all_engines(
-    tmp_path: Path,
-) -> None:
-    encoder = whisper.build(TINY_WHISPER, "some other")
+def test_where_no_dialect_is_bound_attention_is_written_for_all_engines(tmp_path: Path) -> None:
+    encoder = whisper.build(TINY_WHISPER)
     graph = traced(encoder, (noise(2, 20, 60),), tmp_path, encoder.opset)
     assert encoder.opset <= 20 and graph.nodes["Softmax"] == TINY_WHISPER["encoder_layers"]
 

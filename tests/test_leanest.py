@@ -20,6 +20,7 @@ from alm.ports import Port, Span
 from exporters import graph, levers, parity, part
 from exporters.bundle import Bundle
 from wrappers import Checkpoint, Wrapper
+from wrappers.dialect import bound
 from wrappers.layers.decoder import Decoder
 
 LEVERS = registry.names(levers)
@@ -47,7 +48,7 @@ class Small(Wrapper):
 def checkpoint(of: Wrapper) -> Checkpoint:
     return Checkpoint(
         family="test",
-        parts={"small": lambda dialect: of},
+        parts={"small": lambda: of},
         embedding=lambda: torch.zeros(2, 2),
         tokenizer_json="{}",
         facts=Facts(),
@@ -133,7 +134,8 @@ def test_a_lever_makes_a_part_no_larger_and_says_its_loss(
 ) -> None:
     if name == "decoder":
         spec = wrappers.pick_role("llm", "llama").tiny()
-        small: Wrapper = wrappers.randomised(Decoder(spec, "ort"))
+        with bound("ort"):
+            small: Wrapper = wrappers.randomised(Decoder(spec))
     else:
         small = wrappers.pick_role(wrappers.role_of(name), name).tiny()
     pulled = registry.pick(levers, lever, "lever").Lever()

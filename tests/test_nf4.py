@@ -20,6 +20,7 @@ from demo.random_checkpoint import make
 from wrappers import open_checkpoint
 from wrappers.checkpoint.weights import nf4
 from wrappers.checkpoint.weights.tensors import Weights
+from wrappers.dialect import bound
 from wrappers.families.salmonn import Salmonn
 
 GOLDEN = Path(__file__).with_name("data") / "nf4.safetensors"
@@ -197,7 +198,8 @@ def test_an_llm_in_nf4_says_what_its_dequantized_weights_and_the_lora_say(
     adapter = {k.removeprefix("llama_model."): v for k, v in trained.items() if "lora_" in k}
     assert adapter and tuned.load_state_dict(adapter, strict=False).unexpected_keys == []
     wanted = tuned(inputs_embeds=embeds).logits[:, -1:]
-    got = logits(Salmonn(config).decoder(dialect), embeds)
+    with bound(dialect):
+        got = logits(Salmonn(config).decoder(), embeds)
     size = wanted.abs().max()
     assert (before - rounded).abs().max() > 0.02 * size  # 4 bits matter
     assert (rounded - wanted).abs().max() > 0.05 * size  # and so does the adapter

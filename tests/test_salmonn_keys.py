@@ -34,7 +34,7 @@ def copy(tiny: Path, tmp_path: Path) -> Copy:
 def delta(copy: Copy) -> torch.Tensor:
     """What the adapter adds to the first query projection."""
     checkpoint = Salmonn(copy.config)
-    return weight(checkpoint.decoder("decomposed"), QUERY) - checkpoint.llm_weights[QUERY]
+    return weight(checkpoint.decoder(), QUERY) - checkpoint.llm_weights[QUERY]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_lora_on_whisper_is_merged_as_peft_applies_it(copy: Copy) -> None:
     copy.trained(lambda model: model.update({f"speech_encoder.{n}": t for n, t in state.items()}))
     assert "does not say `whisper_lora_alpha`" in refused(copy)
     copy.settings(whisper_lora=True, whisper_lora_alpha=12)
-    part = open_checkpoint(copy.config).parts["whisper"]("decomposed")
+    part = open_checkpoint(copy.config).part("whisper", "decomposed")
     mel = torch.randn(1, config.num_mel_bins, 2 * config.max_source_positions)
     wanted = tuned(mel).last_hidden_state
     torch.testing.assert_close(part(mel), wanted, rtol=1e-4, atol=1e-4)

@@ -198,7 +198,7 @@ CONFIGS: dict[str, tuple[type[AlmError], str, Said]] = {
     ),
     "an LLM nobody knows": (
         BadCheckpoint,
-        "llm/config.json says model_type: unknown llm 'mamba'; there is: gemma2, llama, qwen2",
+        "llm/config.json says model_type: unknown llm 'mamba'; there is: gemma2, llama, ",
         lambda c: c.json("llm/config.json", model_type="mamba"),
     ),
     "an LLM that is quantised": (

@@ -12,7 +12,7 @@ from alm import registry, targets
 from alm.errors import UnknownName
 from alm.tensorrt import operators
 from exporters import levers, precisions
-from wrappers import dialects
+from wrappers import dialect, dialects
 
 ROLES = {"frontend", "encoder", "bridge", "decoder", "table"}
 EVERY = targets.names()
@@ -49,8 +49,8 @@ def test_no_automatic_precision_is_one_that_the_target_refuses(goal: ModuleType)
 
 def test_a_targets_dialect_is_of_an_opset_that_it_reads(goal: ModuleType) -> None:
     least, most = goal.LIMITS.opsets
-    opset = registry.pick(dialects, goal.DIALECT).OPSET
-    assert least <= opset <= most
+    written = dialect.find(goal.DIALECT)
+    assert least <= written.OPSET <= most and least <= written.ENCODER_OPSET <= most
     assert least <= wrappers.Wrapper.opset <= most
 
 

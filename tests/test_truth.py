@@ -275,6 +275,6 @@ def test_the_audio_matters(pair: tuple[Original, Model]) -> None:
 def test_a_gemma_trained_with_newer_transformers_hears_unscaled(tmp_path: Path) -> None:
     recipe = Recipe(window_seconds=4, audio_width=0, llm="Gemma2", adapter="")
     copy = Copy(make(tmp_path / "model", recipe), tmp_path)
-    scaled = Salmonn(copy.config).qformer("standard").state_dict()["speech_llama_proj.weight"]
-    plain = Salmonn(copy.settings(scaled_audio=False).config).qformer("standard").state_dict()
+    scaled = Salmonn(copy.config).qformer().state_dict()["speech_llama_proj.weight"]
+    plain = Salmonn(copy.settings(scaled_audio=False).config).qformer().state_dict()
     assert torch.equal(scaled, 8 * plain["speech_llama_proj.weight"])

@@ -44,9 +44,9 @@ def brief(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 @pytest.fixture(scope="module")
 def hear(tiny: Tiny) -> Hear:
     """Our parts in torch: clips [samples] of as many windows each -> embeddings [n, hidden]."""
-    loaded = open_checkpoint(tiny.folder).parts
+    loaded = open_checkpoint(tiny.folder)
     mel, whisper, projector = (
-        filled(loaded[name]("ort")) for name in ("mel", "whisper", "projector")
+        filled(loaded.part(name, "ort")) for name in ("mel", "whisper", "projector")
     )
 
     def heard_by_ours(clips: list[np.ndarray]) -> list[Tensor]:
@@ -151,8 +151,8 @@ def test_embeddings_are_counted_by_windows_and_are_never_none() -> None:
 @pytest.fixture(scope="module")
 def alike_in_all(brief: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Session]:
     """Graphs of the parts that no dialect changes."""
-    loaded = open_checkpoint(brief.folder).parts
-    made = {name: loaded[name]("standard") for name in ("mel", "projector")}
+    loaded = open_checkpoint(brief.folder)
+    made = {name: loaded.part(name, "standard") for name in ("mel", "projector")}
     return graphs(made, tmp_path_factory.mktemp("graphs"))
 
 
@@ -160,8 +160,8 @@ def alike_in_all(brief: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def test_the_graphs_hear_and_answer_as_transformers_does(
     brief: Tiny, alike_in_all: dict[str, Session], dialect: str, tmp_path: Path
 ) -> None:
-    loaded = open_checkpoint(brief.folder).parts
-    made = {name: loaded[name](dialect) for name in ("whisper", "decoder")}
+    loaded = open_checkpoint(brief.folder)
+    made = {name: loaded.part(name, dialect) for name in ("whisper", "decoder")}
     run = alike_in_all | graphs(made, tmp_path)
     for clips in ([noise(1)], [noise(9 * RATE), noise(12 * RATE, 1)]):
         pcm, lengths = batch(clips)
@@ -218,11 +218,11 @@ def test_a_ready_tokenizer_is_taken_as_it_is(copy: Copy) -> None:
 
 
 def test_names_of_transformers_5_are_read_like_the_published_ones(copy: Copy) -> None:
-    before = filled(open_checkpoint(copy.config).parts["projector"]("ort")).state_dict()
+    before = filled(open_checkpoint(copy.config).part("projector", "ort")).state_dict()
     copy.weights("", renamed(lambda name: f"model.{name}".replace(".model.", ".", 1)))
     copy.weights("", renamed(lambda name: name.replace("model.language_model.lm_head", "lm_head")))
     made = open_checkpoint(copy.config)
-    after = filled(made.parts["projector"]("ort")).state_dict()
+    after = filled(made.part("projector", "ort")).state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert made.notes == ()
 

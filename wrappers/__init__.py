@@ -22,6 +22,7 @@ from alm.facts import Facts
 from alm.parsing import is_panic, printable
 from alm.ports import Port, Span
 from alm.registry import names, pick
+from wrappers import dialect
 from wrappers.checkpoint.plain_files import exists, unreadable
 
 PARTS = {"frontend": "frontends", "encoder": "encoders", "bridge": "bridges"}  # role -> folder
@@ -66,15 +67,20 @@ class Checkpoint:
     """A model taken apart: how to load each part, and all that the manifest says of the whole.
 
     `parts` is in the order of a run; each value loads that part alone, so that one part can be
-    exported without the memory of the others. A dialect names the form of the decoder's attention.
+    exported without the memory of the others. `part` loads it in a dialect.
     """
 
     family: str
-    parts: dict[str, Callable[[str], Wrapper]]  # part name -> load(dialect)
+    parts: dict[str, Callable[[], Wrapper]]  # part name -> load(), in the dialect that is bound
     embedding: Callable[[], Tensor]  # [vocab, hidden], scaled as the model does
     tokenizer_json: str
     facts: Facts
     notes: tuple[str, ...] = ()
+
+    def part(self, name: str, dialect_name: str) -> Wrapper:
+        """A part, loaded; its attention is written in this dialect."""
+        with dialect.bound(dialect_name):
+            return self.parts[name]()
 
     @property
     def roles(self) -> dict[str, str]:

@@ -307,7 +307,7 @@ class Checkpoint:
             if self.count % 2:
                 opened.embedding()
             names = list(opened.parts)
-            opened.parts[names[self.count % len(names)]]("standard")
+            opened.part(names[self.count % len(names)], "standard")
         finally:
             path.write_bytes(self.whole[name.decode()])
 

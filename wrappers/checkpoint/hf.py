@@ -39,7 +39,7 @@ class Folder(Files):
         """The projector that the config describes, without weights."""
         raise NotImplementedError
 
-    def mel(self, dialect: str) -> Wrapper:
+    def mel(self) -> Wrapper:
         """The front end."""
         raise NotImplementedError
 
@@ -47,11 +47,11 @@ class Folder(Files):
         """What the manifest says of prompts."""
         raise NotImplementedError
 
-    def whisper(self, dialect: str) -> Wrapper:
-        part = hollow(lambda: whisper.build(self.whisper_config, dialect, pooled=self.pooled))
+    def whisper(self) -> Wrapper:
+        part = hollow(lambda: whisper.build(self.whisper_config, pooled=self.pooled))
         return attach(part, self.adapted.under(TOWER))
 
-    def projector(self, dialect: str) -> Wrapper:
+    def projector(self) -> Wrapper:
         ours = Weights(self.weights.where)
         theirs = self.adapted.under(BRIDGE)
         part = hollow(self.build_projector)
@@ -62,8 +62,8 @@ class Folder(Files):
                     ours.add(f"{layer}.{kind}", theirs.shapes[f"{name}.{kind}"], read)
         return attach(part, ours)
 
-    def decoder(self, dialect: str) -> Wrapper:
-        part = attach(hollow(lambda: Decoder(self.spec, dialect)), self.adapted.under(LLM))
+    def decoder(self) -> Wrapper:
+        part = attach(hollow(lambda: Decoder(self.spec)), self.adapted.under(LLM))
         if self.adapter:
             weights = self.weights.under(LLM)
             own = self.adapter.under(LLM)

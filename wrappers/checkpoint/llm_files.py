@@ -67,13 +67,13 @@ def named(stored: Weights) -> Weights:
 def on_meta(spec: Spec) -> Decoder:
     """The decoder without memory, for names and shapes."""
     with torch.device("meta"):
-        return Decoder(spec, "decomposed")
+        return Decoder(spec)
 
 
 def with_table(spec: Spec) -> Decoder:
     """The decoder with its embedding table, as checkpoints and adapters know it; no memory."""
     with torch.device("meta"):
-        part = Decoder(spec, "decomposed")
+        part = Decoder(spec)
         part.model.embed_tokens = torch.nn.Embedding(spec.vocab, spec.hidden)
     return part
 
@@ -111,13 +111,13 @@ def adapted(spec: Spec, weights: Weights, adapter: Adapter | None) -> Weights:
     return merging.merged(with_table(spec), weights, adapter) if adapter else weights
 
 
-def decoder(spec: Spec, weights: Weights, dialect: str, adapter: Adapter | None) -> Decoder:
+def decoder(spec: Spec, weights: Weights, adapter: Adapter | None) -> Decoder:
     """The decoder, its head tied where the spec says so and the adapter, if any, merged in.
 
     Raises:
         BadCheckpoint: the adapter does not fit, or merging it changes more than rounding does.
     """
-    part = attach(hollow(lambda: Decoder(spec, dialect)), adapted(spec, weights, adapter))
+    part = attach(hollow(lambda: Decoder(spec)), adapted(spec, weights, adapter))
     if adapter:
         part.merge_error = merge_error(part, spec, with_head(spec, weights), adapter)
     return part
@@ -132,8 +132,7 @@ def merge_error(part: Decoder, spec: Spec, weights: Weights, adapter: Adapter) -
     own = adapter.under("", but=TABLE.removesuffix(".weight"))
     if not own.sites:
         return None
-    name = part.dialect.__name__.rpartition(".")[2]
-    before = merging.unmerged(hollow(lambda: Decoder(spec, name)), weights, own)
+    before = merging.unmerged(hollow(lambda: Decoder(spec)), weights, own)
     return merging.merge_error(before, part)
 
 

@@ -113,9 +113,9 @@ class Folders(Config):
         """The LLM's own weights under transformers' names."""
         return llm_files.named(self.llm_folder)
 
-    def mel(self, dialect: str) -> Wrapper:
+    def mel(self) -> Wrapper:
         return mel.Mel(int(self.whisper_config["num_mel_bins"]), self.window_samples)
 
-    def whisper(self, dialect: str) -> Wrapper:
-        part = hollow(lambda: whisper.build(self.whisper_config, dialect))
+    def whisper(self) -> Wrapper:
+        part = hollow(lambda: whisper.build(self.whisper_config))
         return attach(part, self.whisper_weights)

@@ -1,1 +1,1 @@
-"""The forms in which a decoder's attention is written into a graph, one file each."""
+"""The forms in which attention is written into a graph, one file each (see `dialect.py`)."""

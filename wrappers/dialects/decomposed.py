@@ -9,12 +9,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-OPSET = 20
+from wrappers.layers import attention
+
+OPSET = ENCODER_OPSET = 20
 CACHE_AXIS = "past"  # the cache that goes in holds this many keys, the one that comes out `total`
 HEAD_MULTIPLE = 1  # of the numbers in a head
 CHUNK_ROWS = 0  # at once, when several tokens meet a past; 0: any number
 INTEGER_CACHE = False
 TRACKS_POSITIONS = True
+
+grouped_query = None
+encoder_padding, encoder_attend = attention.padding, attention.attend
 
 NOWHERE = 2**30  # the position of padding: after every query, so nobody attends to it
 

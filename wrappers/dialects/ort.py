@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from wrappers.dialects import decomposed, standard
+from wrappers.layers import attention
 
 if TYPE_CHECKING:
     from wrappers.layers.decoder import Attention
 
-OPSET = 21
+OPSET, ENCODER_OPSET = 21, 20
 CACHE_AXIS = "capacity"
 HEAD_MULTIPLE = 8  # others are refused; heads are filled up with zeros, which change no product
 INTEGER_CACHE = True
@@ -28,6 +29,7 @@ CHUNK_ROWS = 1  # the operator refuses several rows at once when several tokens 
 
 rotate = decomposed.rotate
 extend = standard.extend
+extend_positions = decomposed.extend_positions
 attend = decomposed.attend
 
 
@@ -92,6 +94,38 @@ def grouped_query(
     if spare:
         y = y.unflatten(-1, (spec.heads, -1))[..., : spec.head_dim].flatten(2)
     return y, key, value
+
+
+def encoder_padding(real: Tensor) -> Tensor:
+    """What `encoder_attend` takes to leave keys out: when exported, int32 [batch, keys]."""
+    if not torch.compiler.is_exporting():
+        return attention.padding(real)
+    return real.to(torch.int32)
+
+
+def encoder_attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    heads: int,
+    bias: Tensor | None = None,
+    padded: Tensor | None = None,
+) -> Tensor:
+    """com.microsoft MultiHeadAttention, which never holds all scores where there is no bias.
+
+    Shapes are those of `attention.attend`, padded as `encoder_padding` gives it.
+    """
+    if not torch.compiler.is_exporting():
+        return attention.attend(q, k, v, heads, bias, padded)
+    attributes = {"scale": attention.scale(q, heads), "mask_filter_value": attention.NEVER}
+    return torch.onnx.ops.symbolic(
+        "com.microsoft::MultiHeadAttention",
+        (q, k, v, None, padded, bias),
+        {"num_heads": heads, **attributes},
+        dtype=q.dtype,
+        shape=q.shape,
+        version=1,
+    )
 
 
 def _widened(x: Tensor, head_dim: int, spare: int) -> Tensor:

@@ -11,13 +11,18 @@ import torch
 from torch import Tensor
 
 from wrappers.dialects import decomposed
+from wrappers.layers import attention
 
-OPSET = 24
+OPSET = ENCODER_OPSET = 24
 CACHE_AXIS = "capacity"
 HEAD_MULTIPLE = 8  # TensorRT builds no float16 Attention of others; the rest is zeros
 CHUNK_ROWS = 0  # at once, when several tokens meet a past; 0: any number
 INTEGER_CACHE = False
 TRACKS_POSITIONS = False
+
+grouped_query = None
+extend_positions = decomposed.extend_positions
+encoder_padding = decomposed.encoder_padding
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -77,3 +82,31 @@ def attend(
     if softcap or not torch.compiler.is_exporting():
         return decomposed.attend(q, k, v, allowed, scale, softcap)
     return torch.onnx.ops.attention(q * scale, k, v, allowed, scale=1.0)[0]
+
+
+def encoder_attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    heads: int,
+    bias: Tensor | None = None,
+    padded: Tensor | None = None,
+) -> Tensor:
+    """Attention-23, for ONNX Runtime >= 1.24 and TensorRT >= 10.14; shapes as `attention.attend`.
+
+    With four dimensions and the scale folded into q, as TensorRT wants it, and without
+    softmax_precision, which it refuses.
+    """
+    if not torch.compiler.is_exporting():
+        return attention.attend(q, k, v, heads, bias, padded)
+    mask = bias
+    if padded is not None:  # one query's mask is not spread over the others by every engine
+        mask = padded.expand(-1, 1, q.shape[1], -1) if bias is None else bias + padded
+    dim = q.shape[2] // heads
+    scaled = q * attention.scale(q, heads)
+    q, k, v = (attention.split(x, heads).transpose(1, 2) for x in (scaled, k, v))
+    spare = -dim % HEAD_MULTIPLE
+    if spare:
+        q, k, v = (torch.nn.functional.pad(x, (0, spare)) for x in (q, k, v))
+    y = torch.onnx.ops.attention(q, k, v, mask, scale=1.0)[0]
+    return attention.joined(y[..., :dim] if spare else y)

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
 from alm.ports import Port, Span
-from wrappers import Wrapper, randomised
+from wrappers import Wrapper, dialect, randomised
 from wrappers.checkpoint import limits
 from wrappers.checkpoint.weights.fit import fill
 from wrappers.checkpoint.weights.hollow import hollow
-from wrappers.layers.attention import opset
 from wrappers.layers.beats_layers import Encoder
 
 MELS = 128
@@ -50,19 +49,13 @@ class Beats(Wrapper):
     Args:
         cfg: the checkpoint's `cfg`.
         most_frames: the longest clip, in frames of 10 ms.
-        dialect: the form in which attention is written into a graph.
     """
 
     role = "encoder"
 
-    def __init__(
-        self,
-        cfg: Mapping[str, Any],
-        most_frames: int = MOST_FRAMES,
-        dialect: str = "decomposed",
-    ) -> None:
+    def __init__(self, cfg: Mapping[str, Any], most_frames: int = MOST_FRAMES) -> None:
         super().__init__()
-        self.opset = opset(dialect)
+        self.opset = dialect.current().ENCODER_OPSET
         known = {**DEFAULTS, **cfg}
         limits.check({name: known[name] for name in DEFAULTS}, "BEATs' cfg")
         embed, width, patch = (
@@ -74,7 +67,7 @@ class Beats(Wrapper):
         self.patch_embedding = nn.Conv2d(1, embed, patch, stride=patch, bias=known["conv_bias"])
         self.layer_norm = nn.LayerNorm(embed)
         self.post_extract_proj = nn.Identity() if embed == width else nn.Linear(embed, width)
-        self.encoder = Encoder(known, most_frames // patch, self.patches, dialect)
+        self.encoder = Encoder(known, most_frames // patch, self.patches)
         self.inputs = {
             "fbank": Port("float32", ("batch", "frames", MELS)),
             "fbank_lengths": Port("int64", ("batch",), counts="frames"),
@@ -101,14 +94,13 @@ def load_beats(
     cfg: Mapping[str, Any],
     where: str = "BEATs",
     most_frames: int = MOST_FRAMES,
-    dialect: str = "decomposed",
 ) -> Beats:
     """BEATs with the weights of a checkpoint's `model`; `where` is the file they came from.
 
     Raises:
         BadCheckpoint: weights are missing, misshapen or unknown, or the cfg is not supported.
     """
-    beats = hollow(lambda: Beats(cfg, most_frames, dialect))
+    beats = hollow(lambda: Beats(cfg, most_frames))
     unused = fill(beats, as_ours(state), where)
     # The original has gates that it does not use where there are no relative positions to gate.
     strange = [name for name in unused if not name.startswith("predictor.") and "grep_" not in name]

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
 from alm.ports import Port, Span
-from wrappers import Wrapper, randomised
+from wrappers import Wrapper, dialect, randomised
 from wrappers.checkpoint import limits
 from wrappers.frontends.mel import HOP, RATE
-from wrappers.layers.attention import attend, opset, padding
 
 LEAST_POOLED = 2 * HOP + 1  # samples of the shortest clip that is a row of pairs of frames
 
@@ -47,7 +46,6 @@ class Whisper(Wrapper):
 
     Args:
         config: Whisper's config.json. `scale_embedding` concerns the decoder alone.
-        dialect: the form in which attention is written into a graph.
         pooled: as Qwen2-Audio has it: no frame attends to the padding behind a clip's
             `pcm_lengths` samples, every two frames become their mean before the last norm, and
             `audio_embeds_lengths` says how many rows of these are the clip's.
@@ -55,22 +53,19 @@ class Whisper(Wrapper):
 
     role = "encoder"
 
-    def __init__(
-        self, config: Mapping[str, Any], dialect: str = "decomposed", *, pooled: bool = False
-    ) -> None:
+    def __init__(self, config: Mapping[str, Any], *, pooled: bool = False) -> None:
         super().__init__()
-        self.opset = opset(dialect)
+        self.dialect = dialect.current()
+        self.opset = self.dialect.ENCODER_OPSET
         all_known = known(config, "Whisper's config")
         mels, frames, width = (
             all_known[key] for key in ("num_mel_bins", "max_source_positions", "d_model")
         )
-        self.dialect, self.frames = dialect, frames
+        self.frames = frames
         self.conv1 = nn.Conv1d(mels, width, kernel_size=3, padding=1)
         self.conv2 = nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1)
         self.embed_positions = nn.Embedding(frames, width)
-        self.layers = nn.ModuleList(
-            Layer(all_known, dialect) for _ in range(all_known["encoder_layers"])
-        )
+        self.layers = nn.ModuleList(Layer(all_known) for _ in range(all_known["encoder_layers"]))
         self.layer_norm = nn.LayerNorm(width)
         # Positions are learned for the whole window, so nothing but the batch is dynamic.
         self.inputs = {"log_mel": Port("float32", ("batch", mels, 2 * frames))}
@@ -99,7 +94,7 @@ class Whisper(Wrapper):
             return self.layer_norm(x)
         heard = heard_frames(pcm_lengths)
         real = torch.arange(self.frames) < heard[:, None]
-        padded = padding(real.float(), self.dialect)
+        padded = self.dialect.encoder_padding(real.float())
         for layer in self.layers:
             x = layer(x, padded)
         rows = self.frames // 2
@@ -119,10 +114,10 @@ def heard_frames(pcm_lengths: Tensor) -> Tensor:
 class Layer(nn.Module):
     """A pre-norm transformer layer."""
 
-    def __init__(self, known: Mapping[str, Any], dialect: str) -> None:
+    def __init__(self, known: Mapping[str, Any]) -> None:
         super().__init__()
         width, hidden = known["d_model"], known["encoder_ffn_dim"]
-        self.self_attn = Attention(width, known["encoder_attention_heads"], dialect)
+        self.self_attn = Attention(width, known["encoder_attention_heads"])
         self.self_attn_layer_norm = nn.LayerNorm(width)
         self.activation = _activation(known["activation_function"])
         self.fc1 = nn.Linear(width, hidden)
@@ -137,27 +132,25 @@ class Layer(nn.Module):
 class Attention(nn.Module):
     """Every frame attends to every frame, silence not left out, unless `padded` leaves some out."""
 
-    def __init__(self, width: int, heads: int, dialect: str) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         if width % heads:
             raise BadCheckpoint(f"Whisper's d_model {width} is not divisible by its {heads} heads")
-        self.heads, self.dialect = heads, dialect
+        self.heads, self.dialect = heads, dialect.current()
         self.k_proj = nn.Linear(width, width, bias=False)
         self.v_proj = nn.Linear(width, width)
         self.q_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, padded: Tensor | None = None) -> Tensor:
-        """[batch, frames, width] and what `_attend.padding` gives -> [batch, frames, width]."""
+        """[batch, frames, width] and what `encoder_padding` gives -> [batch, frames, width]."""
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        return self.out_proj(attend(q, k, v, self.heads, self.dialect, padded=padded))
+        return self.out_proj(self.dialect.encoder_attend(q, k, v, self.heads, padded=padded))
 
 
-def build(
-    config: Mapping[str, Any], dialect: str = "decomposed", *, pooled: bool = False
-) -> Whisper:
+def build(config: Mapping[str, Any], *, pooled: bool = False) -> Whisper:
     """The encoder that Whisper's config.json describes, its weights still to be filled in."""
-    return Whisper(config, dialect, pooled=pooled).eval().requires_grad_(False)
+    return Whisper(config, pooled=pooled).eval().requires_grad_(False)
 
 
 def known(config: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -73,15 +73,15 @@ def load(path: Path) -> Checkpoint:
 class AudioLlm(AudioFiles):
     """The checkpoint taken apart."""
 
-    def projector(self, dialect: str) -> Wrapper:
+    def projector(self) -> Wrapper:
         return attach(self._bridge(), self.trained.under("projector."))
 
     def _bridge(self) -> Projector:
         frames = int(self.whisper_config["max_source_positions"])
         return hollow(lambda: Projector(self.widths, frames=frames, norm=True))
 
-    def decoder(self, dialect: str) -> Wrapper:
-        return llm_files.decoder(self.spec, self.llm_weights, dialect, self.adapter)
+    def decoder(self) -> Wrapper:
+        return llm_files.decoder(self.spec, self.llm_weights, self.adapter)
 
     def embedding(self) -> Tensor:
         """The table [vocab + added, hidden] as the LLM uses it.
@@ -182,7 +182,7 @@ class AudioLlm(AudioFiles):
     def checkpoint(self) -> Checkpoint:
         self._check_keys()
         self.check()
-        parts: dict[str, Callable[[str], Wrapper]] = {
+        parts: dict[str, Callable[[], Wrapper]] = {
             "mel": self.mel,
             "whisper": self.whisper,
             "projector": self.projector,

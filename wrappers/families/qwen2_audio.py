@@ -83,7 +83,7 @@ class Qwen2Audio(Folder):
     pooled = True
     bridge = {"layers.0": "linear"}
 
-    def mel(self, dialect: str) -> Wrapper:
+    def mel(self) -> Wrapper:
         return mel.Mel(int(self.whisper_config["num_mel_bins"]), self.window_samples)
 
     def build_projector(self) -> Projector:

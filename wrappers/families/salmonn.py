@@ -74,10 +74,10 @@ def load(path: Path) -> Checkpoint:
 class Salmonn(Files):
     """The checkpoint taken apart."""
 
-    def fbank(self, dialect: str) -> Wrapper:
+    def fbank(self) -> Wrapper:
         return fbank.Fbank(most_samples=max(self.window_samples, LEAST_SAMPLES))
 
-    def beats(self, dialect: str) -> Wrapper:
+    def beats(self) -> Wrapper:
         assert self.beats_file is not None
         changed = self.trained.under("beats.").take()
         most = 1 + (self.window_samples - 400) // 160
@@ -86,10 +86,9 @@ class Salmonn(Files):
             self.beats_file["cfg"],
             where=str(self.path("beats_path")),
             most_frames=most,
-            dialect=dialect,
         )
 
-    def qformer(self, dialect: str) -> Wrapper:
+    def qformer(self) -> Wrapper:
         part = hollow(lambda: QFormer(self.qformer_shape))
         trained = self.trained
         state = trained.take(n for n in part.state_dict() if n in trained)
@@ -98,8 +97,8 @@ class Salmonn(Files):
         fill(part, state, trained.where)
         return part
 
-    def decoder(self, dialect: str) -> Wrapper:
-        return llm_files.decoder(self.spec, self.llm_weights, dialect, self.adapter)
+    def decoder(self) -> Wrapper:
+        return llm_files.decoder(self.spec, self.llm_weights, self.adapter)
 
     def embedding(self) -> Tensor:
         """The table [vocab, hidden] as the LLM uses it, without the [PAD] row."""
@@ -130,7 +129,7 @@ class Salmonn(Files):
         wrong += misfits + faults(bridge, found, self.trained.where)
         wrong += llm_files.faults(self.spec, self.llm_weights)
         if self.beats_file:
-            wrong += self._said_by(lambda: self.beats("decomposed"))
+            wrong += self._said_by(self.beats)
         wrong += self._said_by(lambda: self.adapter) + self._said_by(lambda: self.whisper_adapter)
         wrong += self._unknown(bridge, speech)
         if not wrong and self.adapter:
@@ -192,7 +191,7 @@ class Salmonn(Files):
     def checkpoint(self) -> Checkpoint:
         salmonn_keys.check(self.file, self.config, self.section("model"))
         self.check()
-        parts: dict[str, Callable[[str], Wrapper]] = {"mel": self.mel, "whisper": self.whisper}
+        parts: dict[str, Callable[[], Wrapper]] = {"mel": self.mel, "whisper": self.whisper}
         if self.beats_file:
             parts |= {"fbank": self.fbank, "beats": self.beats}
         parts |= {"qformer": self.qformer, "decoder": self.decoder}

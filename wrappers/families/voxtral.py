@@ -66,7 +66,7 @@ class Voxtral(Folder):
     family = "voxtral"
     bridge = {"layers.0": "linear_1", "layers.2": "linear_2"}
 
-    def mel(self, dialect: str) -> Wrapper:
+    def mel(self) -> Wrapper:
         mels = int(self.whisper_config["num_mel_bins"])
         return mel.Mel(mels, self.window_samples, rows=self.rows)
 

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
-from wrappers.layers.attention import attend, padding, split
+from wrappers import dialect
+from wrappers.layers.attention import split
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
@@ -19,9 +20,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.
 class Encoder(nn.Module):
     """Positions, then layers; weights have the names of the original's TransformerEncoder."""
 
-    def __init__(
-        self, known: Mapping[str, Any], most_moments: int, patches: int, dialect: str
-    ) -> None:
+    def __init__(self, known: Mapping[str, Any], most_moments: int, patches: int) -> None:
         super().__init__()
         if known["deep_norm"] and known["layer_norm_first"]:
             raise BadCheckpoint("BEATs' deep_norm and layer_norm_first exclude each other")
@@ -36,8 +35,8 @@ class Encoder(nn.Module):
         )
         self.layer_norm = nn.LayerNorm(width)
         self.norm_first = known["layer_norm_first"]
-        self.dialect = dialect
-        self.layers = nn.ModuleList(Layer(known, dialect) for _ in range(known["encoder_layers"]))
+        self.dialect = dialect.current()
+        self.layers = nn.ModuleList(Layer(known) for _ in range(known["encoder_layers"]))
         relative = known["relative_position_embedding"]
         self.relative_attention_bias = (
             RelativeBias(known, most_moments, patches) if relative else None
@@ -51,7 +50,7 @@ class Encoder(nn.Module):
         near = self.pos_conv(x.transpose(1, 2))[:, :, :tokens]  # an even kernel gives one too many
         x = x + F.gelu(near).transpose(1, 2)
         x = x if self.norm_first else self.layer_norm(x)
-        padded = padding(real, self.dialect)
+        padded = self.dialect.encoder_padding(real)
         relative = self.relative_attention_bias
         bias = None if relative is None else relative(tokens)
         for layer in self.layers:
@@ -110,13 +109,13 @@ def buckets(distances: Tensor, count: int, furthest: int) -> Tensor:
 class Layer(nn.Module):
     """A transformer layer: post-norm with DeepNorm's residual, or pre-norm."""
 
-    def __init__(self, known: Mapping[str, Any], dialect: str) -> None:
+    def __init__(self, known: Mapping[str, Any]) -> None:
         super().__init__()
         width, hidden = known["encoder_embed_dim"], known["encoder_ffn_embed_dim"]
         self.norm_first = known["layer_norm_first"]
         # DeepNorm (arXiv 2203.00555): the residual weighs (2 * layers)^(1/4).
         self.alpha = (2.0 * known["encoder_layers"]) ** 0.25 if known["deep_norm"] else 1.0
-        self.self_attn = Attention(known, dialect)
+        self.self_attn = Attention(known)
         self.self_attn_layer_norm = nn.LayerNorm(width)
         self.activation = _activation(known["activation_fn"])
         self.fc1 = nn.Linear(width, hidden)
@@ -137,9 +136,9 @@ class Layer(nn.Module):
 class Attention(nn.Module):
     """Attention whose relative bias each query gates (WavLM, arXiv 2110.13900, section 3.1)."""
 
-    def __init__(self, known: Mapping[str, Any], dialect: str) -> None:
+    def __init__(self, known: Mapping[str, Any]) -> None:
         super().__init__()
-        self.dialect = dialect
+        self.dialect = dialect.current()
         width, self.heads = known["encoder_embed_dim"], known["encoder_attention_heads"]
         if width % self.heads:
             raise BadCheckpoint(f"BEATs' width {width} is not divisible by its {self.heads} heads")
@@ -158,7 +157,7 @@ class Attention(nn.Module):
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         if bias is not None and self.gated:
             bias = self.gate(q) * bias
-        return self.out_proj(attend(q, k, v, self.heads, self.dialect, bias, padded))
+        return self.out_proj(self.dialect.encoder_attend(q, k, v, self.heads, bias, padded))
 
     def gate(self, q: Tensor) -> Tensor:
         """How much of its positions each query wants: [batch, heads, tokens, 1]."""

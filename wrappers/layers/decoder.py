@@ -5,15 +5,13 @@ Tensors are named as in the checkpoints.
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from alm import registry
 from alm.ports import CACHE_IN, CACHE_OUT, Port, Span
-from wrappers import Wrapper, dialects
+from wrappers import Wrapper, dialect
 from wrappers.layers.rope import Rope
 from wrappers.layers.spec import ACTIVATIONS, Spec
 
@@ -21,12 +19,12 @@ HEADROOM = 2.0  # of an integer cache, over the largest value met in calibration
 
 
 class Norm(nn.Module):
-    """Root-mean-square norm in float32, written in the dialect."""
+    """Root-mean-square norm in float32, written in the dialect that is bound."""
 
-    def __init__(self, width: int, eps: float, offset: float, dialect: ModuleType) -> None:
+    def __init__(self, width: int, eps: float, offset: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
-        self.eps, self.offset, self.dialect = eps, offset, dialect
+        self.eps, self.offset, self.dialect = eps, offset, dialect.current()
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight + self.offset if self.offset else self.weight
@@ -36,9 +34,9 @@ class Norm(nn.Module):
 class Attention(nn.Module):
     """Grouped-query attention over the cache."""
 
-    def __init__(self, spec: Spec, window: int, dialect: ModuleType) -> None:
+    def __init__(self, spec: Spec, window: int) -> None:
         super().__init__()
-        self.spec, self.window, self.dialect = spec, window, dialect
+        self.spec, self.window, self.dialect = spec, window, dialect.current()
         self.cache_dtype = self.compute_dtype = torch.float32
         self.scales: dict[str, Tensor] = {}  # of a cache of integers, by kind: [kv_heads * wide]
         wide, narrow = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
@@ -57,7 +55,7 @@ class Attention(nn.Module):
         past_value: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x [batch, seq, hidden]; distance [batch, 1, seq, keys] from key to query in positions."""
-        fused = getattr(self.dialect, "grouped_query", None)
+        fused = self.dialect.grouped_query
         if fused and torch.compiler.is_exporting():
             y, key, value = fused(self, x, rope, past_lengths, past_key, past_value)
             return self.o_proj(y), key, value
@@ -102,14 +100,14 @@ class MLP(nn.Module):
 class Layer(nn.Module):
     """Attention and MLP on a residual stream."""
 
-    def __init__(self, spec: Spec, window: int, dialect: ModuleType) -> None:
+    def __init__(self, spec: Spec, window: int) -> None:
         super().__init__()
 
         def norm() -> Norm:
-            return Norm(spec.hidden, spec.eps, spec.norm_offset, dialect)
+            return Norm(spec.hidden, spec.eps, spec.norm_offset)
 
         self.sandwich = spec.sandwich
-        self.self_attn = Attention(spec, window, dialect)
+        self.self_attn = Attention(spec, window)
         self.mlp = MLP(spec)
         self.input_layernorm = norm()
         self.post_attention_layernorm = norm()
@@ -130,11 +128,11 @@ class Layer(nn.Module):
 class Body(nn.Module):
     """What checkpoints call `model`, without the embedding, which is a part of its own."""
 
-    def __init__(self, spec: Spec, dialect: ModuleType) -> None:
+    def __init__(self, spec: Spec) -> None:
         super().__init__()
         windows = spec.windows or (0,) * spec.layers
-        self.layers = nn.ModuleList(Layer(spec, window, dialect) for window in windows)
-        self.norm = Norm(spec.hidden, spec.eps, spec.norm_offset, dialect)
+        self.layers = nn.ModuleList(Layer(spec, window) for window in windows)
+        self.norm = Norm(spec.hidden, spec.eps, spec.norm_offset)
 
 
 class Decoder(Wrapper):
@@ -147,11 +145,11 @@ class Decoder(Wrapper):
 
     role = "decoder"
 
-    def __init__(self, spec: Spec, dialect: str) -> None:
+    def __init__(self, spec: Spec) -> None:
         super().__init__()
         self.spec = spec
-        self.dialect = registry.pick(dialects, dialect)
-        self.model = Body(spec, self.dialect)
+        self.dialect = dialect.current()
+        self.model = Body(spec)
         self.lm_head = nn.Linear(spec.hidden, spec.vocab, bias=False)
         self.rope = Rope(spec.config, spec.head_dim)
         self.opset = self.dialect.OPSET
