@@ -62,6 +62,7 @@ def grouped_query(
     spec, seq = layer.spec, x.shape[1]
     wide, narrow = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
     q, k, v = _packed(layer, x).split([wide, narrow, narrow], -1)
+    q, k = layer.before_rope(q, k)
     q, k = _turned(q, spec.heads, rope), _turned(k, spec.kv_heads, rope)
     total = past_lengths + seq
     attributes: dict[str, Any] = {

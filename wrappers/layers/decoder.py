@@ -45,6 +45,13 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(spec.hidden, narrow, bias=spec.qkv_bias)
         self.o_proj = nn.Linear(wide, spec.hidden, bias=spec.output_bias)
 
+    def before_rope(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys [batch, seq, heads * head_dim] as rope meets them: an LLM's file norms.
+
+        Every dialect calls it, the one that packs the three products as well.
+        """
+        return q, k
+
     def forward(
         self,
         x: Tensor,
@@ -64,8 +71,9 @@ class Attention(nn.Module):
         def heads(y: Tensor) -> Tensor:
             return y.reshape(batch, seq, -1, self.spec.head_dim).transpose(1, 2)
 
-        q = self.dialect.rotate(heads(self.q_proj(x)), *rope)
-        k = self.dialect.rotate(heads(self.k_proj(x)), *rope)
+        q, k = self.before_rope(self.q_proj(x), self.k_proj(x))
+        q = self.dialect.rotate(heads(q), *rope)
+        k = self.dialect.rotate(heads(k), *rope)
         v = heads(self.v_proj(x))
         spare = past_key.shape[-1] - self.spec.head_dim  # where a dialect wants wider heads
         if spare:
@@ -107,7 +115,7 @@ class Layer(nn.Module):
             return Norm(spec.hidden, spec.eps, spec.norm_offset)
 
         self.sandwich = spec.sandwich
-        self.self_attn = Attention(spec, window)
+        self.self_attn = (spec.attention or Attention)(spec, window)
         self.mlp = MLP(spec)
         self.input_layernorm = norm()
         self.post_attention_layernorm = norm()
@@ -131,7 +139,8 @@ class Body(nn.Module):
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         windows = spec.windows or (0,) * spec.layers
-        self.layers = nn.ModuleList(Layer(spec, window) for window in windows)
+        layer = spec.layer or Layer
+        self.layers = nn.ModuleList(layer(spec, window) for window in windows)
         self.norm = Norm(spec.hidden, spec.eps, spec.norm_offset)
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from alm.errors import BadCheckpoint
 from wrappers.checkpoint import limits
 from wrappers.layers.rope import context
+
+if TYPE_CHECKING:
+    from wrappers.layers.decoder import Attention, Layer
 
 ACTIVATIONS = {
     "silu": nn.functional.silu,
@@ -45,6 +48,8 @@ class Spec:
     softcap: float = 0.0  # of the scores; 0: none
     logit_softcap: float = 0.0
     windows: tuple[int, ...] = field(default=())  # per layer, how far back it sees; 0: all
+    attention: type[Attention] | None = None  # an LLM file's own, over the shared one
+    layer: type[Layer] | None = None
 
     @classmethod
     def of(cls, config: Any, **more: Any) -> Spec:
