@@ -79,6 +79,19 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "Qwen2",
         dict(use_sliding_window=True, sliding_window=5, max_window_layers=1),
     ),
+    "qwen3": ("Qwen3", dict(head_dim=12)),
+    "qwen3 with biases and a window": (
+        "Qwen3",
+        dict(
+            head_dim=8,
+            attention_bias=True,
+            use_sliding_window=True,
+            sliding_window=5,
+            max_window_layers=1,
+        ),
+    ),
+    "mistral": ("Mistral", dict(sliding_window=5)),
+    "mistral without a window": ("Mistral", dict(sliding_window=None, head_dim=12)),
     "gemma2": (
         "Gemma2",
         dict(head_dim=8, sliding_window=6, query_pre_attn_scalar=12, tie_word_embeddings=True),
