@@ -13,15 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Protocol, cast
 
 from torch import Tensor
 
 from alm import registry
 from wrappers import dialects
-
-if TYPE_CHECKING:
-    from wrappers.layers.decoder import Attention
 
 DEFAULT = "decomposed"  # where none is bound: any engine reads it, and shapes are alike in all
 
@@ -44,8 +41,11 @@ class Dialect(Protocol):
     INTEGER_CACHE: bool  # whether the cache may be int8
     TRACKS_POSITIONS: bool  # whether the cache also holds where each key stands
 
-    grouped_query: Callable[[Attention, Tensor, Any, Tensor, Tensor, Tensor], Heads] | None
-    """All of attention but its output projection, when exported; None: the functions below."""
+    grouped_query: Callable[..., Heads] | None
+    """All of a `decoder.Attention` but its output projection, when it is exported.
+
+    None: the functions below. It is called as the attention is, which comes first.
+    """
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor: ...
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor: ...

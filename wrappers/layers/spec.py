@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from alm.errors import BadCheckpoint
 from wrappers.checkpoint import limits
 from wrappers.layers.rope import context
-
-if TYPE_CHECKING:
-    from wrappers.layers.decoder import Attention, Layer
 
 ACTIVATIONS = {
     "silu": nn.functional.silu,
@@ -48,8 +45,9 @@ class Spec:
     softcap: float = 0.0  # of the scores; 0: none
     logit_softcap: float = 0.0
     windows: tuple[int, ...] = field(default=())  # per layer, how far back it sees; 0: all
-    attention: type[Attention] | None = None  # an LLM file's own, over the shared one
-    layer: type[Layer] | None = None
+    # Classes of an LLM file's own, over those of the same names in `decoder`.
+    attention: type[nn.Module] | None = None
+    layer: type[nn.Module] | None = None
 
     @classmethod
     def of(cls, config: Any, **more: Any) -> Spec:
