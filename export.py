@@ -14,15 +14,17 @@ import typer
 from alm import targets
 from alm.artifacts.engine_files import fingerprint
 from alm.artifacts.manifest import Manifest
-from alm.cli import exit_status, inspection
-from alm.cli.run_command import PLAIN
+from alm.cli import exit_status, inspection, run_command
 from alm.errors import BadArtifacts, BadOption, MissingFile, UnknownName
+from alm.precision import PLAIN, PLAINEST, Levers, closest_first
 
 ROOT = Path(__file__).parent
+LEVERS = sorted(p.stem for p in (ROOT / "exporters" / "levers").glob("[!_]*.py"))  # for the help
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # Qwen/Qwen2-Audio-7B-Instruct
 
-app = typer.Typer(**PLAIN, add_completion=False)  # `python export.py` is no command of a shell's
+# `python export.py` is no command of a shell's.
+app = typer.Typer(**run_command.PLAIN, add_completion=False)
 
 
 @app.command()
@@ -44,7 +46,8 @@ def export(
     precision: Annotated[
         str,
         typer.Option(
-            help="fp32, auto or levers, for all or by part: int8 or decoder=int4+kv8,mel=fp32."
+            help=f"{PLAIN}, auto or levers, for all or by part: A or decoder=A+B,mel={PLAIN}. "
+            f"Levers: {', '.join(LEVERS)}."
         ),
     ] = "",
     target: Annotated[str, typer.Option(help="Where it will run.")] = "cpu",
@@ -69,6 +72,7 @@ def export(
         raise typer.Exit(inspection.show(out, netron=netron))
     # The workshop is heavy: help, inspection and wrong words do without it.
     from exporters import part as parts
+    from exporters import precisions
     from exporters.bundle import Bundle, tools
     from exporters.report import Report
     from wrappers import dialect as dialects
@@ -82,7 +86,7 @@ def export(
     chosen = _chosen(part, known)
     settings = parts.Settings(
         dialect=dialect or goal.DIALECT,
-        precision=_precisions(precision or goal.PRECISION, checkpoint, goal),
+        precision=_precisions(precision, checkpoint, goal),
         dynamic_batch=dynamic_batch,
         **({} if simplify else {"simplify": None}),
     )
@@ -101,6 +105,7 @@ def export(
             tokenizer=bundle.file(bundle.folder / "tokenizer.json"),
             facts=checkpoint.facts,
             tools=tools(),
+            levers=precisions.declared(),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
         bundle.publish(_joined(bundle.old, manifest, known, report))
@@ -161,32 +166,49 @@ def _chosen(said: list[str], known: list[str]) -> list[str]:
 
 
 def _precisions(said: str, checkpoint: Any, goal: Any) -> dict[str, str]:
-    """Part -> precision, from `fp16` or `decoder=int4,whisper=fp32` or both."""
+    """Part -> precision, from `A` or `decoder=A+B,whisper=C` or both; "" is the target's own.
+
+    Raises:
+        UnknownName: no such part or lever.
+        BadOption: a lever whose graphs the target's engine does not run.
+    """
     from exporters import part, precisions
 
     roles = {name: checkpoint.roles.get(name, "") for name in checkpoint.parts}
     roles[part.TABLE] = "table"
     chosen = dict.fromkeys(roles, precisions.PLAIN)
-    for word in said.split(","):
+    levers = precisions.declared()
+    usual = targets.find_lever(goal, "decoder", levers, goal.PRECISION) or precisions.PLAIN
+    for word in (said or usual).split(","):
         name, _, value = word.strip().rpartition("=")
         if name and name not in roles:
             raise UnknownName(f"unknown part {name!r}; there is: {', '.join(roles)}")
         for each in [name] if name else roles:
-            chosen[each] = goal.AUTO[roles[each]] if value == precisions.AUTO else value
+            auto = value == precisions.AUTO
+            chosen[each] = targets.automatic(goal, roles[each], levers) if auto else value
     for name, value in chosen.items():
-        wanted = precisions.pull(value).engines
-        if wanted - set(goal.ENGINES):
-            raise BadOption(
-                f"precision {value} of part {name} runs in {', '.join(wanted)} alone, and the "
-                f"target is not that; take fp16 or bf16, or --target cpu"
-            )
-        foreign = [n for n in value.split("+") if goal.PRECISIONS and n not in goal.PRECISIONS]
-        if foreign:
-            raise BadOption(
-                f"precision {foreign[0]} of part {name} is not for this target; "
-                f"it takes {', '.join(goal.PRECISIONS)}"
-            )
+        _refuse_foreign(name, value, roles[name], levers, goal)
     return chosen
+
+
+def _refuse_foreign(part: str, precision: str, role: str, levers: Levers, goal: Any) -> None:
+    """Refuse, with BadOption, a precision whose graphs the target's engine does not run."""
+    from exporters import precisions
+
+    def runs(name: str) -> bool:
+        alone = precisions.pull(name).engines <= set(goal.ENGINES)
+        return alone and targets.reads(goal, levers.get(name, {}).get(role, PLAINEST))
+
+    if all(map(runs, precision.split("+"))):
+        return
+    engines = ", ".join(sorted(precisions.pull(precision).engines - set(goal.ENGINES)))
+    why = "has operators that the target lacks"
+    if engines:
+        why = f"runs in {engines} alone, and the target is not that"
+    known = ", ".join(filter(runs, closest_first(levers, role)))
+    raise BadOption(
+        f"precision {precision} of part {part} {why}; take {known}, or another --target"
+    )
 
 
 def _joined(old: Manifest | None, new: Manifest, known: list[str], report: Any) -> Manifest:

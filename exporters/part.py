@@ -17,6 +17,7 @@ from alm.artifacts.manifest import Part
 from alm.errors import ExportFailed
 from alm.onnxfile import summary
 from alm.ports import Port
+from alm.precision import Codes, Storage
 from exporters import embedding_table, graph, parity, precisions, simplify
 from exporters.bundle import Bundle
 from wrappers import Checkpoint
@@ -69,15 +70,18 @@ def _table(checkpoint: Checkpoint, settings: Settings, bundle: Bundle) -> Part:
     precision = settings.precision[TABLE]
     path = bundle.folder / f"{TABLE}.npy"
     pulled = precisions.pull(precision)
-    dtype, files, measured = embedding_table.write(checkpoint.embedding(), path, pulled.table)
+    codes, bound = pulled.table, pulled.bound("table")
+    asked = codes.dtype if codes else ""
+    dtype, files, measured = embedding_table.write(checkpoint.embedding(), path, asked)
     return Part(
         name=TABLE,
         role="table",
         files=tuple(bundle.file(file) for file in files),
         precision=precision,
+        storage=Storage(codes or Codes(dtype), bound=bound),
         measured={
             "stored": dtype,
-            "parity": _judged(TABLE, precision, measured, pulled.bound("table")),
+            "parity": _judged(TABLE, precision, measured, bound),
         },
     )
 
@@ -110,6 +114,7 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
         outputs=outputs,
         spans=part.spans,
         precision=precision,
+        storage=pulled.storage(part.role),
         opset=part.opset,
         dialect=settings.dialect if part.role == "decoder" else "",
         chunk_rows=part.chunk_rows,

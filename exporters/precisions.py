@@ -9,11 +9,11 @@ import onnx_ir as ir
 
 from alm import registry
 from alm.errors import UnknownName
+from alm.precision import PLAIN, PLAINEST, Codes, Levers, Storage, joined
 from exporters import levers
 from exporters.levers import Embeds
 from wrappers import Wrapper
 
-PLAIN = "fp32"
 AUTO = "auto"
 
 
@@ -23,22 +23,28 @@ class Pulled:
 
     levers: tuple[Any, ...]
 
-    @property
-    def table(self) -> str:
-        """How the embedding table is stored; "" for as exactly as it came."""
-        return next((lever.TABLE for lever in self.levers if lever.TABLE), "")
+    def storage(self, role: str) -> Storage:
+        """What all together make of a part of this role."""
+        return joined(lever.STORAGE.get(role, PLAINEST) for lever in self.levers)
 
     def bound(self, role: str) -> float:
         """The most that all together may cost a part, as `parity.Parity.rms`.
 
         0 where none of them changes parts of this role, which must be exact.
         """
-        return sum(lever.BOUND.get(role, 0.0) for lever in self.levers)
+        return self.storage(role).bound
+
+    @property
+    def table(self) -> Codes | None:
+        """How the embedding table is stored; None for as exactly as it came."""
+        every = (lever.STORAGE.get("table", PLAINEST).layers for lever in self.levers)
+        return next((codes for codes in every if codes != PLAINEST.layers), None)
 
     @property
     def engines(self) -> set[str]:
-        """The engines that alone run what comes out; empty for any."""
-        return {lever.ENGINE for lever in self.levers} - {""}
+        """The engines that alone run what comes out for some role; empty for any."""
+        every = (each for lever in self.levers for each in lever.STORAGE.values())
+        return {engine for each in every for engine in each.engines}
 
     def prepare(self, part: Wrapper, embeds: Embeds) -> None:
         """Before the part is traced."""
@@ -55,6 +61,12 @@ class Pulled:
 def known() -> list[str]:
     """fp32, auto, and every lever."""
     return [PLAIN, AUTO, *registry.names(levers)]
+
+
+def declared() -> Levers:
+    """What every lever says that it stores and needs, by its name and by role: for the manifest."""
+    names = registry.names(levers)
+    return {name: registry.pick(levers, name, "precision").Lever.STORAGE for name in names}
 
 
 def pull(precision: str) -> Pulled:

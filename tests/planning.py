@@ -9,10 +9,11 @@ from alm import devices
 from alm.artifacts.manifest import File, Manifest, Part
 from alm.cli import alm_commands, exit_status
 from alm.facts import AudioFacts, DimensionFacts, Facts, PromptFacts, TokenFacts
+from alm.plan.estimate import Stored
 from alm.plan.planner import Choice, Planned
 from alm.plan.predict import predict
 from alm.ports import Port
-from alm.target import Stored
+from exporters import precisions
 
 # How the decoders of published figures are taken to be stored: 4 bits with 36 more a block of 256,
 # `lm_head` in float16; and for MLC, 4 bits throughout.
@@ -62,7 +63,15 @@ LLMS = {
 def part(name: str, role: str, size: int, **more: Any) -> Part:
     """In float16."""
     files = (File(f"{name}.onnx", size, "0" * 64),)
-    return Part(name, role, files, precision="fp16", measured={"weights": size // 2}, **more)
+    return Part(
+        name,
+        role,
+        files,
+        precision="fp16",
+        storage=precisions.pull("fp16").storage(role),
+        measured={"weights": size // 2},
+        **more,
+    )
 
 
 def image_encoder() -> tuple[Part, Part]:
@@ -123,6 +132,7 @@ def model(llm: Llm, tokens: int = 61, *front: Part) -> Manifest:
                 audio_tokens=tokens - 2,
             ),
         ),
+        levers=precisions.declared(),
     )
 
 

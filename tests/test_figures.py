@@ -165,6 +165,7 @@ def test_every_lever_has_its_bound_in_the_page() -> None:
             if head[:2] == ["lever", "bound"]]  # fmt: skip
     for name in registry.names(levers):
         (row,) = [row for row in rows if f"`{name}`" in row[0]]
-        bounds = registry.pick(levers, name, "lever").Lever().BOUND
+        storage = registry.pick(levers, name, "lever").Lever.STORAGE
+        bounds = {role: each.bound for role, each in storage.items()}
         said = {float(number) for number in re.findall(r"[\d.]+", row[1])}
         assert said == set(bounds.values()), name

@@ -17,6 +17,7 @@ from alm import registry
 from alm.errors import ExportFailed
 from alm.facts import Facts
 from alm.ports import Port, Span
+from alm.precision import PLAINEST
 from exporters import graph, levers, parity, part
 from exporters.bundle import Bundle
 from wrappers import Checkpoint, Wrapper
@@ -145,13 +146,14 @@ def test_a_lever_makes_a_part_no_larger_and_says_its_loss(
     small.keep_state_in("float32")
     leaner = pulled.rewrite(traced.clone(), small.role)
     # Blocks of 128 hold the tiny parts' 32 inputs: padding alone is larger than their bytes.
-    if name != "decoder" or lever in ("fp16", "bf16", "kv8"):
+    in_blocks = pulled.STORAGE.get(small.role, PLAINEST).layers.block
+    if not in_blocks:
         assert graph.weight_bytes(leaner) <= graph.weight_bytes(traced)
     graph.save(leaner, tmp_path / "leaner.onnx", small.role)
     truth = parity.Truth(small, True, scales)
     measured = parity.measure(tmp_path / "leaner.onnx", truth, inputs)
-    untouched = small.role == "frontend" or (lever == "kv8" and name != "decoder")
-    assert measured.verdict(pulled.BOUND.get(small.role, 0.0)) == (
+    untouched = small.role not in pulled.STORAGE
+    assert measured.verdict(pulled.STORAGE.get(small.role, PLAINEST).bound) == (
         "exact" if untouched else "within bound"
     )
     assert pulled.LEAVES_ALONE

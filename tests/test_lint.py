@@ -21,6 +21,7 @@ from alm.lint.rule import Case
 from alm.onnxfile import graph_nodes
 from alm.ports import Span
 from alm.tensorrt.graph import fitted
+from exporters import precisions
 
 DEMO = Path(export.__file__).parent / "demo" / "checkpoint" / "config.yaml"
 
@@ -34,7 +35,8 @@ def findings(
     path = folder / "part.onnx"
     onnx.save(model, path)
     part = Part("part", "encoder", (File(path.name, 0, ""),), spans=spans or {})
-    case = Case(part, path, graph_nodes.read(path), target, targets.find(target))
+    read, goal = graph_nodes.read(path), targets.find(target)
+    case = Case(part, path, read, target, goal, precisions.declared())
     return list(lint.examine(case))
 
 

@@ -13,13 +13,26 @@ from typing import Any
 
 import pytest
 
-from alm.artifacts import manifest
+from alm.artifacts import manifest, older_levers
 from alm.artifacts.engine_files import Engine, Maker
 from alm.artifacts.manifest import File, Manifest, Part
 from alm.errors import LONGEST, AlmError, BadArtifacts, MissingFile
 from alm.facts import AudioFacts, DimensionFacts, Facts, PromptFacts, TokenFacts
 from alm.ports import Port, Span
+from alm.precision import PLAINEST, Codes, Storage
+from exporters import precisions
 
+STORAGE = Storage(
+    layers=Codes("uint4", 32, "float32", zero_point=True),
+    head=Codes("int8", scale="float16"),
+    as_head=("down_proj",),
+    computes=("float16",),
+    cache="float16",
+    operators=("com.microsoft::MatMulNBits",),
+    opset=21,
+    engines=("onnxruntime",),
+    bound=0.25,
+)
 FULL = Manifest(
     family="any",
     parts=(
@@ -31,6 +44,7 @@ FULL = Manifest(
             outputs={"n": Port("int64", ("batch",), "samples"), "x": Port("float16", (1, 0))},
             spans={"samples": Span(1, 20, 300)},
             precision="fp16",
+            storage=STORAGE,
             opset=21,
             dialect="standard",
             nodes=7,
@@ -54,6 +68,7 @@ FULL = Manifest(
     ),
     tools={"torch": "2"},
     created="2026-01-01T00:00:00+00:00",
+    levers={"some4": {"decoder": STORAGE, "table": Storage(bound=0.5)}},
     engines=(
         Engine(
             part="ear",
@@ -99,7 +114,7 @@ def test_what_is_saved_is_what_is_loaded(said: Manifest, tmp_path: Path) -> None
 
 
 def test_every_field_of_the_round_trip_has_a_value_of_its_own() -> None:
-    for thing in (FULL, FULL.parts[0], FULL.engines[0], FULL.engines[0].maker):
+    for thing in (FULL, FULL.parts[0], STORAGE, FULL.engines[0], FULL.engines[0].maker):
         for field in dataclasses.fields(thing):
             assert getattr(thing, field.name), field.name
 
@@ -315,3 +330,57 @@ def test_a_manifest_changed_anywhere_loads_or_is_refused_in_one_sentence(
             refused += 1
             assert len(str(error)) < 800 and "\n" not in str(error)
     assert 200 < refused < 400
+
+
+def test_a_manifest_that_names_levers_and_says_no_more_is_read_by_their_names(
+    tmp_path: Path,
+) -> None:
+    def older(plain: dict[str, Any]) -> None:
+        del plain["levers"]
+        for part, precision in zip(plain["parts"], ("fp16", "int4head8+kv8"), strict=True):
+            del part["storage"]
+            part["precision"] = precision
+        plain["parts"][0]["role"], plain["parts"][1]["role"] = "encoder", "decoder"
+
+    said = manifest.load(spoil(tmp_path, older))
+    whisper, decoder = (part.storage for part in said.parts)
+    assert whisper.layers.dtype == "float16" and whisper.cache == "float32"
+    assert decoder.layers.bits < 5 < 8 < decoder.of_head.bits < 9
+    assert decoder.cache == "int8" and decoder.engines == ("onnxruntime",)
+    assert said.levers == older_levers.LEVERS and "int4dq" in said.levers
+
+
+def test_a_lever_that_an_older_export_does_not_know_stores_nothing_else() -> None:
+    assert older_levers.storage("some9", "decoder") == older_levers.storage("", "decoder")
+    assert older_levers.storage("fp32", "decoder") == PLAINEST
+
+
+def test_older_exports_stored_what_the_levers_say_today() -> None:
+    """Where a lever changes what it stores, its older entry stays and leaves this test."""
+    declared = precisions.declared()
+    assert {name: declared[name] for name in older_levers.LEVERS} == older_levers.LEVERS
+
+
+@pytest.mark.parametrize(
+    ("storage", "sentence_of_it"),
+    [
+        ({"layers": {"dtype": "int5"}}, "'dtype' of the storage of part ear is 'int5'"),
+        ({"layers": {"scale": "much"}}, "'scale' of the storage of part ear is 'much'"),
+        ({"layers": {"block": -1}}, "'block' of the storage of part ear is out of range"),
+        ({"layers": {"zero_point": 1}}, "neither true nor false"),
+        ({"head": 4}, "'head' of the storage of part ear is 4, not dict"),
+        ({"cache": "gold"}, "'cache' of the storage of part ear is 'gold'"),
+        ({"engines": "ort"}, "'engines' of the storage of part ear is 'ort', not list"),
+        ({"engines": [1]}, "'engines' is [1], not all str"),
+        ({"bound": -1}, "'bound' of the storage of part ear is -1.0"),
+        ({"opset": 1.5}, "'opset' of the storage of part ear is 1.5"),
+        ([], "the storage of part ear is list, not an object"),
+    ],
+)
+def test_a_storage_that_is_none_is_one_sentence(
+    storage: Any, sentence_of_it: str, tmp_path: Path
+) -> None:
+    folder = spoil(tmp_path, lambda plain: plain["parts"][0].update(storage=storage))
+    assert sentence_of_it in sentence(folder)
+    folder = spoil(tmp_path, lambda plain: plain["levers"].update(some4={"decoder": storage}))
+    assert "decoder of lever some4" in sentence(folder) or "engines" in sentence(folder)

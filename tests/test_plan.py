@@ -20,6 +20,7 @@ from alm.plan import estimate
 from alm.plan.planner import fits
 from alm.plan.predict import predict
 from alm.ports import Port, Span
+from alm.precision import PLAIN, PLAINEST, closest_first
 from exporters import graph, precisions
 from wrappers import Wrapper
 
@@ -40,9 +41,14 @@ def test_devices_without_figures_have_wider_error_bars_and_say_so(tmp_path: Path
 def test_what_is_offered_is_what_can_be_built_for_the_device(tmp_path: Path) -> None:
     said = model(LLMS["llama-3b"])
     for name in devices.known():
-        takes = [targets.find(target).PRECISIONS for target in devices.device(name).targets]
+        goals = list(map(targets.find, devices.device(name).targets))
+        takes = {
+            lever
+            for lever, roles in said.levers.items()
+            if any(targets.takes(goal, roles.get("decoder", PLAINEST)) for goal in goals)
+        }
         found = planned(tmp_path, said, name)
-        assert {each["precision"] for each in found["choices"]} == set().union(*takes)
+        assert {each["precision"] for each in found["choices"]} == {PLAIN, *takes} > {PLAIN}
         assert all(each["buildable"] for each in found["choices"])
 
 
@@ -50,7 +56,9 @@ def test_a_folder_that_no_target_of_the_device_takes_has_no_speed_there(
     tmp_path: Path, capfd: Capture
 ) -> None:
     said = model(LLMS["llama-3b"])
-    here = replace(said, parts=(replace(said.parts[-1], precision="int4+kv8"),))
+    storage = precisions.pull("int4+kv8").storage("decoder")
+    part = replace(said.parts[-1], precision="int4+kv8", storage=storage)
+    here = replace(said, parts=(part,))
     found = planned(tmp_path, here, NANO)
     own = found["choices"][0]
     assert own["own"] and not own["buildable"] and own["precision"] == "int4+kv8"
@@ -160,12 +168,13 @@ class Layer(Wrapper):
         return self.lm_head(self.layer(x))
 
 
-def test_a_target_says_how_many_bytes_its_precisions_store() -> None:
+def test_a_lever_says_how_many_bytes_it_stores() -> None:
     part = Layer()
     traced = graph.trace(part, dynamic_batch=True)
-    takes = {k: v for name in targets.names() for k, v in targets.find(name).PRECISIONS.items()}
-    assert len(takes) > 3
-    for precision, stored in takes.items():
+    every = closest_first(precisions.declared(), part.role)
+    assert len(every) > 9
+    for precision in every:
+        stored = estimate.Stored.of(precisions.pull(precision).storage(part.role))
         leaner = precisions.pull(precision).rewrite(traced.clone(), part.role)
         told = part.layer.weight.numel() * stored.layers + part.lm_head.weight.numel() * stored.head
         assert graph.weight_bytes(leaner) == pytest.approx(told, rel=0.02), precision

@@ -22,8 +22,8 @@ from planning import (
 
 from alm import devices
 from alm.artifacts.manifest import Part
+from alm.plan.estimate import Stored
 from alm.plan.planner import WORKING
-from alm.target import Stored
 
 HALF = Stored(2, 2)
 FITTED = 0.05  # within which the fit has the figures it was made from

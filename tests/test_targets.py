@@ -11,7 +11,7 @@ import wrappers
 from alm import registry, targets
 from alm.errors import UnknownName
 from alm.tensorrt import operators
-from exporters import levers, precisions
+from exporters import precisions
 from wrappers import dialect, dialects
 
 ROLES = {"frontend", "encoder", "bridge", "decoder", "table"}
@@ -33,18 +33,21 @@ def test_a_name_nobody_knows_is_answered_with_the_right_ones() -> None:
             targets.find(name)
 
 
-def test_a_target_names_a_dialect_and_precisions_that_exist(goal: ModuleType) -> None:
+def test_a_target_names_a_dialect_that_exists_and_wants_bits_for_every_role(
+    goal: ModuleType,
+) -> None:
     assert goal.DIALECT in registry.names(dialects)
     assert set(goal.AUTO) == ROLES
-    known = {precisions.PLAIN, *registry.names(levers)}
-    for precision in (goal.PRECISION, *goal.AUTO.values(), *goal.PRECISIONS):
-        assert set(precision.split("+")) <= known, precision
 
 
-def test_no_automatic_precision_is_one_that_the_target_refuses(goal: ModuleType) -> None:
-    for precision in (goal.PRECISION, *goal.AUTO.values()):
-        assert not precisions.pull(precision).engines - set(goal.ENGINES)
-        assert not goal.PRECISIONS or set(precision.split("+")) <= set(goal.PRECISIONS)
+def test_a_lever_stores_what_a_target_wants_and_is_taken_there(goal: ModuleType) -> None:
+    known = precisions.declared()
+    assert targets.find_lever(goal, "decoder", known, goal.PRECISION)
+    for role, wanted in goal.AUTO.items():
+        name = targets.find_lever(goal, role, known, wanted)
+        storage = precisions.pull(name).storage(role)
+        assert name and wanted.fits(storage) and targets.takes(goal, storage), role
+        assert targets.automatic(goal, role, known) == name
 
 
 def test_a_targets_dialect_is_of_an_opset_that_it_reads(goal: ModuleType) -> None:
@@ -82,5 +85,6 @@ def test_the_targets_are_data_for_the_device() -> None:
         lines = path.read_text("utf-8").splitlines()
         for line in lines:
             if line.startswith(("import ", "from ")) and path.name != "__init__.py":
-                words = ("__future__", "alm.target", "alm.tensorrt", "collections", "dataclasses")
+                words = ("__future__", "alm.precision", "alm.target", "alm.tensorrt")
+                words += ("collections", "dataclasses")
                 assert line.split()[1].startswith(words), (path, line)

@@ -21,6 +21,7 @@ from alm.ports import Port, Span
 from alm.session import EngineOptions
 from alm.tensorrt import ort_provider
 from alm.tensorrt.profiles import Sizes, fit
+from exporters import precisions
 
 TRT, RTX = "ort-tensorrt", "ort-tensorrt-rtx"
 HIDDEN, LAYERS = 64, 2
@@ -92,7 +93,8 @@ def test_a_part_whose_axes_are_all_fixed_has_no_profile() -> None:
 def test_tensorrt_is_allowed_the_precisions_that_the_graph_holds_and_no_other(
     precision: str, allowed: set[str]
 ) -> None:
-    part = replace(DECODER, precision=precision)
+    storage = precisions.pull(precision).storage(DECODER.role)
+    part = replace(DECODER, precision=precision, storage=storage)
     switches = ("fp16", "bf16", "int8", "layer_norm")
     found = {n: v for n, v in told(part).items() if any(word in n for word in switches)}
     assert found == dict.fromkeys(allowed, "1")

@@ -17,6 +17,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from alm.precision import Codes, Storage
 from exporters import lazy
 from exporters.matmuls import CONTRIB, Product
 
@@ -34,6 +35,16 @@ class Scheme:
     symmetric: bool = False
     search: bool = False  # for the clipping of each block that leaves the least squared error
     positive: bool = False  # symmetric, with scales above zero that float16 holds
+
+
+def codes(scheme: Scheme) -> Codes:
+    """What MatMulNBits stores in a scheme."""
+    return Codes(f"uint{scheme.bits}", scheme.block, "float32", not scheme.symmetric)
+
+
+def storage(scheme: Scheme, **more: Any) -> Storage:
+    """A decoder whose products are all MatMulNBits."""
+    return Storage(codes(scheme), operators=(f"{CONTRIB}::MatMulNBits",), **more)
 
 
 class Quantized(NamedTuple):

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import ml_dtypes
 import onnx_ir as ir
 
+from alm.precision import Codes, Storage, everywhere
 from exporters import lazy
-from exporters.levers import Embeds, bound
+from exporters.levers import Embeds
 from exporters.matmuls import cast, products
 from wrappers import Wrapper
 
@@ -23,9 +24,8 @@ BFLOAT = ir.DataType.BFLOAT16
 class Lever:
     """Half of the bytes on disk; exact where the checkpoint is in bfloat16."""
 
-    TABLE = ""
-    ENGINE = ""
-    BOUND = bound(0.1)
+    # The table is stored as exactly as it came.
+    STORAGE = everywhere(Storage(Codes("bfloat16"), bound=0.1), table=Storage(bound=0.1))
     LEAVES_ALONE = "front ends, convolutions, norms, biases, and all that is computed"
 
     def prepare(self, part: Wrapper, embeds: Embeds) -> None:

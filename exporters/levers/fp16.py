@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
+from alm.precision import Codes, Storage, everywhere
 from exporters import lazy
-from exporters.levers import Embeds, bound
+from exporters.levers import Embeds
 from exporters.levers._half import attention
 from exporters.matmuls import Once, cast, products
 from wrappers import Wrapper
 
 HALF, FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
+STORED = Storage(Codes("float16"), computes=("float16",), bound=1e-2)
 
 
 @dataclass(frozen=True)
 class Lever:
     """Half of the bytes; worst error about 1e-3 of the largest value."""
 
-    TABLE = "float16"
-    ENGINE = ""
-    BOUND = bound(1e-2)
+    STORAGE = everywhere(STORED, decoder=replace(STORED, cache="float16"))
     LEAVES_ALONE = (
         "front ends, whose powers span more than float16 holds; norms, softmax, activations and "
         "the residual stream, because float16 norms are a known cause of wrong transcripts; biases"

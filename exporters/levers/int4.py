@@ -12,12 +12,23 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from alm.precision import Storage, everywhere
 from exporters import lazy
-from exporters.levers import Embeds, _nbits, bound, int8
+from exporters.levers import Embeds, _nbits, int8
 from exporters.matmuls import CONTRIB, products
 from wrappers import Wrapper
 
 SCHEME = _nbits.Scheme(bits=4, block=256, search=True)
+LM_HEAD = "lm_head"  # the product that decides the token
+BOUND = 1.4  # of a decoder: the root of 2 is what an unrelated output has
+
+
+def storage(scheme: _nbits.Scheme, sensitive: tuple[str, ...] = ()) -> dict[str, Storage]:
+    """A decoder in this scheme, but for its sensitive products in 8 bits; the rest as `int8`."""
+    head = _nbits.codes(int8.SCHEME) if LM_HEAD in sensitive else None
+    others = tuple(word for word in sensitive if word != LM_HEAD)
+    decoder = _nbits.storage(scheme, head=head, as_head=others, engines=int8.ENGINES, bound=BOUND)
+    return everywhere(int8.INTEGERS, decoder=decoder, table=int8.ROWS)
 
 
 @dataclass(frozen=True)
@@ -27,9 +38,7 @@ class Lever:
     scheme: _nbits.Scheme = SCHEME
     sensitive: tuple[str, ...] = ()  # words in the names of products that get 8 bits
 
-    TABLE = "int8"
-    ENGINE = "onnxruntime"
-    BOUND = bound(0.2, decoder=1.4)  # the root of 2 is what an unrelated output has
+    STORAGE = storage(SCHEME)
     LEAVES_ALONE = (
         "encoders and bridges, where 4 bits cost words and gain no time and which get int8; front "
         "ends, norms, attention's products"

@@ -8,10 +8,20 @@ written in 21: TensorRT reads that from 10.0 on, ONNX Runtime from 1.18.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from exporters.levers import Embeds, _dequantized, bound, int8dq
+from alm.precision import Codes, everywhere
+from exporters.levers import Embeds, _dequantized, int4, int8, int8dq
 from wrappers import Wrapper
+
+DECODER = replace(
+    int8dq.STORED,
+    layers=Codes("int4", _dequantized.BLOCKS[0], "float16"),
+    head=int8dq.STORED.layers,
+    cache="float16",
+    opset=_dequantized.OPSET,
+    bound=int4.BOUND,
+)
 
 
 @dataclass(frozen=True)
@@ -19,9 +29,9 @@ class Lever(int8dq.Lever):
     """An eighth of the bytes in a decoder's layers; other parts as `int8dq` has them."""
 
     bits: int = 4
-    sensitive: tuple[str, ...] = ("lm_head",)
+    sensitive: tuple[str, ...] = (int4.LM_HEAD,)
 
-    BOUND = bound(0.2, decoder=1.4)  # the root of 2 is what an unrelated output has
+    STORAGE = everywhere(int8dq.STORED, decoder=DECODER, table=int8.ROWS)
     LEAVES_ALONE = (
         "lm_head, encoders and bridges, where 4 bits cost words and which get 8; what int8dq "
         "leaves alone: convolutions, front ends, attention's products, norms, the cache"

@@ -15,6 +15,7 @@ from exporters.levers import int4
 class Lever(int4.Lever):
     """4 bits in a decoder's layers, 8 in its head."""
 
-    sensitive: tuple[str, ...] = ("lm_head",)
+    sensitive: tuple[str, ...] = (int4.LM_HEAD,)
 
+    STORAGE = int4.storage(int4.SCHEME, (int4.LM_HEAD,))
     LEAVES_ALONE = f"lm_head, which gets 8 bits; {int4.Lever.LEAVES_ALONE}"

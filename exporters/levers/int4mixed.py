@@ -10,15 +10,19 @@ from dataclasses import dataclass
 
 from exporters.levers import _nbits, int4
 
+SCHEME = _nbits.Scheme(bits=4, block=32, search=True)
+# The head decides the token. The way down from the wide middle meets the outliers.
+SENSITIVE = (int4.LM_HEAD, "down_proj")
+
 
 @dataclass(frozen=True)
 class Lever(int4.Lever):
     """As `int4`, in blocks of 32, with the products that hurt most in 8 bits."""
 
-    scheme: _nbits.Scheme = _nbits.Scheme(bits=4, block=32, search=True)
-    # The head decides the token. The way down from the wide middle meets the outliers.
-    sensitive: tuple[str, ...] = ("lm_head", "down_proj")
+    scheme: _nbits.Scheme = SCHEME
+    sensitive: tuple[str, ...] = SENSITIVE
 
+    STORAGE = int4.storage(SCHEME, SENSITIVE)
     LEAVES_ALONE = (
         "lm_head and down_proj, which get 8 bits; what int4 leaves alone: encoders, bridges, front "
         "ends, norms, attention's products"

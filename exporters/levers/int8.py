@@ -18,23 +18,32 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from alm.precision import Codes, Storage, everywhere
 from exporters import lazy
-from exporters.levers import Embeds, _nbits, bound
+from exporters.levers import Embeds, _nbits
 from exporters.matmuls import CONTRIB, Once, Product, cast, products
 from wrappers import Wrapper
 
 SCHEME = _nbits.Scheme(bits=8, block=128)
 ZERO = 128  # the code that means 0 in a weight
 LEAST = 32  # inputs: narrower products are not worth two more nodes
+ENGINES = ("onnxruntime",)  # others know the operators of neither, or not as fast ones
+INTEGERS = Storage(
+    Codes("uint8", scale="float32"),
+    operators=("DynamicQuantizeLinear", "MatMulInteger"),
+    engines=ENGINES,
+    bound=0.2,
+)
+ROWS = Storage(Codes("int8", scale="float32"), bound=0.2)  # of the embedding table
 
 
 @dataclass(frozen=True)
 class Lever:
     """Symmetric, one scale an output, in encoders and bridges; blocks of 128 in decoders."""
 
-    TABLE = "int8"
-    ENGINE = "onnxruntime"
-    BOUND = bound(0.2)
+    STORAGE = everywhere(
+        INTEGERS, decoder=_nbits.storage(SCHEME, engines=ENGINES, bound=0.2), table=ROWS
+    )
     LEAVES_ALONE = (
         "front ends, whose powers span more than 8 bits hold; convolutions, for which integer "
         "kernels are slower here; attention's own products, which have no constant side; norms"

@@ -7,14 +7,22 @@ the weights come out in.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from alm.precision import Codes, Storage, everywhere
 from exporters import lazy
-from exporters.levers import Embeds, _dequantized, bound, fp16, int8
+from exporters.levers import Embeds, _dequantized, fp16, int8
 from exporters.matmuls import Once, products
 from wrappers import Wrapper
+
+STORED = Storage(
+    Codes("int8", scale="float16"),
+    computes=("float16",),
+    operators=("DequantizeLinear",),
+    bound=0.2,
+)
 
 
 @dataclass(frozen=True)
@@ -24,9 +32,7 @@ class Lever:
     bits: int = 8
     sensitive: tuple[str, ...] = ()  # words in the names of products that get 8 bits
 
-    TABLE = "int8"
-    ENGINE = ""
-    BOUND = bound(0.2)
+    STORAGE = everywhere(STORED, decoder=replace(STORED, cache="float16"), table=int8.ROWS)
     LEAVES_ALONE = (
         "convolutions and the cache, which get float16; front ends, whose powers span more than "
         "that holds; attention's own products, which get float16 in the dialect standard; norms, "

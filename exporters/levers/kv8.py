@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from alm.errors import BadOption
+from alm.precision import Storage
 from exporters.levers import Embeds
 from wrappers import Wrapper
 from wrappers.layers.decoder import Decoder
@@ -20,9 +21,7 @@ from wrappers.layers.decoder import Decoder
 class Lever:
     """One scale for each number of a head, from the words of the prompts and of the table."""
 
-    TABLE = ""
-    ENGINE = "onnxruntime"
-    BOUND = {"decoder": 0.5}
+    STORAGE = {"decoder": Storage(cache="int8", engines=("onnxruntime",), bound=0.5)}
     LEAVES_ALONE = "all weights, and everything but the cache: join it to another, as in int4+kv8"
 
     def prepare(self, part: Wrapper, embeds: Embeds) -> None:

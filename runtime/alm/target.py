@@ -11,19 +11,6 @@ ANYTHING = ("*",)
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Bytes of a weight, scales included, in a decoder's layers and in its `lm_head`."""
-
-    layers: float
-    head: float
-
-
-def blocks(bits: int, block: int, scale_bits: int) -> float:
-    """Bytes of a weight of so many bits in blocks that have a scale each and no zero point."""
-    return (bits + scale_bits / block) / 8
-
-
-@dataclass(frozen=True)
 class Operator:
     """What an engine wants of an operator.
 
@@ -69,6 +56,16 @@ class Limits:
     fused_attention: bool = False  # Attention without a fused kernel must be allowed to fall apart
     # Products whose int8 weights overflow on some processors, and which input the weights are.
     overflows: Mapping[str, int] | None = None
+
+    def has(self, op: str) -> bool:
+        """Whether the engine has an operator, "domain::Name", or the name alone of ONNX's own."""
+        if self.operators is not None:
+            return op in self.operators
+        return op.rpartition("::")[0] in self.domains
+
+    def newest_opset(self, dequantizes: bool) -> int:
+        """The newest opset of a graph that dequantizes weights, or of one that does not."""
+        return max(self.opsets[1], self.blocks_opset if dequantizes else 0)
 
 
 @dataclass(frozen=True)

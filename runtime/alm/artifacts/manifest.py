@@ -9,47 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from alm import facts
-from alm.artifacts import engine_files
+from alm.artifacts import engine_files, older_levers, storages
 from alm.artifacts.engine_files import Engine as Engine
-from alm.artifacts.port_checks import MOST_AXIS, check_decoder, check_port
+from alm.artifacts.part import Part as Part
+from alm.artifacts.part import part_from_json
+from alm.artifacts.port_checks import check_decoder
 from alm.errors import BadArtifacts, MissingFile, UnknownName
 from alm.facts import Facts
 from alm.host import atomic, containment
 from alm.parsing import File as File
-from alm.parsing import Misshapen, count, file, is_a, need, parse, printable
-from alm.ports import Port, Span
+from alm.parsing import Misshapen, file, is_a, need, parse, printable
+from alm.precision import Levers
 
 NAME = "manifest.json"
 FORMAT = "alm-edge"
 FORMAT_VERSION = 2
 MOST_BYTES = 8 * 2**20  # a manifest is kilobytes; more is no manifest
-
-
-@dataclass(frozen=True)
-class Part:
-    """One module of the model: a graph with its ports, or the embedding table.
-
-    The first of `files` is the graph (or the table), the others hold its external data.
-    """
-
-    name: str
-    role: str  # frontend, encoder, bridge, decoder or table
-    files: tuple[File, ...]
-    inputs: dict[str, Port] = field(default_factory=dict)
-    outputs: dict[str, Port] = field(default_factory=dict)
-    spans: dict[str, Span] = field(default_factory=dict)
-    precision: str = "fp32"
-    opset: int = 0
-    dialect: str = ""
-    nodes: int = 0
-    chunk_rows: int = 0  # rows at once when several tokens meet a past; 0: any number
-    simplified: str = ""  # "yes", or the reason why not
-    measured: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def bytes(self) -> int:
-        """Of all its files."""
-        return sum(file.bytes for file in self.files)
 
 
 @dataclass(frozen=True)
@@ -62,6 +37,7 @@ class Manifest:
     facts: Facts
     tools: dict[str, str] = field(default_factory=dict)
     created: str = ""
+    levers: Levers = field(default_factory=dict)  # precisions that the exporter knew
     engines: tuple[Engine, ...] = ()  # what `alm build` made of the graphs
 
     def part(self, name: str) -> Part | None:
@@ -112,7 +88,8 @@ class Manifest:
         plain |= {"created": self.created, "family": self.family, "tools": self.tools}
         plain |= self.facts.to_json()
         plain["tokenizer"] = vars(self.tokenizer) if self.tokenizer else None
-        plain["parts"] = [_part_to_json(part) for part in self.parts]
+        plain["levers"] = storages.levers_to_json(self.levers)
+        plain["parts"] = [part.to_json() for part in self.parts]
         if self.engines:
             plain["engines"] = [engine.to_json() for engine in self.engines]
         return plain
@@ -200,13 +177,14 @@ def _from_json(plain: Any, path: Path) -> Manifest:
             f"{path} is of format {str(version):.40}, this alm-edge reads {FORMAT_VERSION}; "
             "upgrade with: pip install -U alm-edge"
         )
-    parts = tuple(_part_from_json(part, i) for i, part in enumerate(need(plain, "parts", list)))
+    parts = tuple(part_from_json(part, i) for i, part in enumerate(need(plain, "parts", list)))
     names = [part.name for part in parts]
     if len(set(names)) != len(names):
         raise BadArtifacts(f"{path} lists a part twice: {printable(', '.join(names), 300)}")
     if "tokenizer" not in plain:
         raise Misshapen("it lacks 'tokenizer'")
     tools = need(plain, "tools", dict, {})
+    levers = need(plain, "levers", dict, {})
     return Manifest(
         family=need(plain, "family", str),
         parts=parts,
@@ -214,65 +192,9 @@ def _from_json(plain: Any, path: Path) -> Manifest:
         facts=facts.from_json(plain),
         tools={name: need(tools, name, str) for name in tools},
         created=need(plain, "created", str, ""),
+        levers=storages.levers_from_json(levers) if "levers" in plain else older_levers.LEVERS,
         engines=tuple(
             engine_files.from_json(each, i)
             for i, each in enumerate(need(plain, "engines", list, []))
         ),
     )
-
-
-def _port(plain: Any, where: str) -> Port:
-    axes = tuple(need(plain, "axes", list, where=where))
-    dtype, counts = need(plain, "dtype", str, where=where), need(plain, "counts", str, "", where)
-    check_port(dtype, axes, where)
-    return Port(dtype, axes, counts)
-
-
-def _span(plain: Any, where: str) -> Span:
-    if not isinstance(plain, list) or len(plain) != 3 or not all(is_a(n, int) for n in plain):
-        raise Misshapen(f"{where} is {plain!r:.80}, not three whole numbers")
-    if not 0 <= plain[0] <= plain[1] <= plain[2] <= MOST_AXIS:
-        raise Misshapen(f"{where} is {plain!r:.80}, not least, usual and most of a length")
-    return Span(*plain)
-
-
-def _part_from_json(plain: Any, number: int) -> Part:
-    name = need(plain, "name", str, where=f"part {number}")
-    where = f"part {name:.80}"
-
-    def side(key: str) -> dict[str, Port]:
-        ports = need(plain, key, dict, where=where)
-        return {n: _port(port, f"{key[:-1]} {n:.80} of {where}") for n, port in ports.items()}
-
-    files = need(plain, "files", list, where=where)
-    if not files:
-        raise Misshapen(f"{where} has no files")
-    spans = need(plain, "spans", dict, {}, where)
-    return Part(
-        name=name,
-        role=need(plain, "role", str, where=where),
-        files=tuple(file(each, f"a file of {where}") for each in files),
-        inputs=side("inputs"),
-        outputs=side("outputs"),
-        spans={n: _span(span, f"span {n:.80} of {where}") for n, span in spans.items()},
-        precision=need(plain, "precision", str, "", where),
-        opset=count(plain, "opset", 0, 0, where),
-        dialect=need(plain, "dialect", str, "", where),
-        nodes=count(plain, "nodes", 0, 0, where),
-        chunk_rows=count(plain, "chunk_rows", 0, 0, where),
-        simplified=need(plain, "simplified", str, "", where),
-        measured=need(plain, "measured", dict, {}, where),
-    )
-
-
-def _part_to_json(part: Part) -> dict[str, Any]:
-    plain: dict[str, Any] = {"name": part.name, "role": part.role}
-    for name in ("precision", "opset", "dialect", "nodes", "chunk_rows", "simplified"):
-        if getattr(part, name):
-            plain[name] = getattr(part, name)
-    plain["files"] = [vars(file) for file in part.files]
-    plain["inputs"] = {n: port.to_json() for n, port in part.inputs.items()}
-    plain["outputs"] = {n: port.to_json() for n, port in part.outputs.items()}
-    plain["spans"] = {n: [s.least, s.usual, s.most] for n, s in part.spans.items()}
-    plain["measured"] = part.measured
-    return plain

@@ -52,7 +52,7 @@ def _about(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield (
         "KV cache",
         f"{size(model['cache_per_token'])} a token and {size(int(model['cache_per_second']))} a "
-        f"second of audio (KV/s) in fp16; {model['context']} tokens are counted",
+        f"second of audio (KV/s) in float16; {model['context']} tokens are counted",
     )
 
 

@@ -21,6 +21,8 @@ from alm.ports import CACHE_IN, CACHE_OUT, differences
 from alm.session import EngineOptions, OneRowChunks, RowByRow, Session
 from alm.timings import Stages as Stages
 
+HALVES = ("float16", "bfloat16")  # types of weights that a CPU widens
+
 Opener = Callable[[Path, EngineOptions], Session]
 
 
@@ -37,7 +39,7 @@ def open_part(
     listed = {file.name for file in part.files}
     # An encoder runs once for a window of audio and takes much; a decoder runs for every token.
     seldom = part.role != "decoder"
-    halves = seldom and not {"fp16", "bf16"}.isdisjoint(part.precision.split("+"))
+    halves = seldom and part.storage.layers.dtype in HALVES
     with verify.unchanged(folder, part.files) as paths:
         verify.check_graph(folder, summary.read(paths[0]), part.files[0].name, listed)
         session = opener(paths[0], replace(options, lean=seldom, halves=halves))

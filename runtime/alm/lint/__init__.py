@@ -80,7 +80,7 @@ def lint(folder: Path, target: str, parts: Sequence[str] = ()) -> Verdict:
         graph = graph_nodes.read(path)
         verify.check_external(folder, graph.file, name, {file.name for file in part.files})
         nodes += len(graph.nodes)
-        found += examine(Case(part, path, graph, target, goal))
+        found += examine(Case(part, path, graph, target, goal, said.levers))
     names = tuple(part.name for part in chosen)
     return Verdict(target, goal.LIMITS.engine, names, nodes, tuple(found))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +14,9 @@ from alm.artifacts.manifest import Part
 from alm.lint import dataflow
 from alm.onnxfile import constants
 from alm.onnxfile.graph_nodes import Graph, Node, Tensor
+from alm.precision import Levers, Wanted
 from alm.target import Limits
+from alm.targets import find_lever
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,23 @@ class Case:
     graph: Graph
     target: str
     goal: ModuleType  # the target's file
+    levers: Levers = field(default_factory=dict)  # precisions that there are
 
     @property
     def limits(self) -> Limits:
         """What the target takes."""
         return self.goal.LIMITS
+
+    def fewer_bits(self, bits: int) -> str:
+        """What to say to the exporter for weights of so many bits that the target takes.
+
+        Where no lever has them, those of 16 bits are taken.
+        """
+        names = (find_lever(self.goal, "decoder", self.levers, Wanted(n)) for n in (bits, 16))
+        name = next(filter(None, names), "")
+        if not name:
+            return f"--target {self.target} --precision auto"
+        return f"--precision {self.part.name}={name}"
 
     @property
     def nodes(self) -> tuple[Node, ...]:

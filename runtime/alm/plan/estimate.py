@@ -14,10 +14,26 @@ from alm.errors import BadArtifacts
 from alm.facts import DimensionFacts
 from alm.onnxfile import flops
 from alm.ports import CACHE_IN, Port
+from alm.precision import Storage
 
 TASK = "transcribe"
 LETTERS = 4  # of a prompt in a token, in English
 SAMPLES = 320  # of audio in a row of Whisper's or BEATs', where no span says how many there are
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Bytes of a weight, scales included, in a decoder's layers and in its `lm_head`."""
+
+    layers: float
+    head: float
+
+    @classmethod
+    def of(cls, storage: Storage) -> Stored:
+        """Of a part that is stored so."""
+        layers, head = (codes.bits / 8 for codes in (storage.layers, storage.of_head))
+        whole = (int(each) if each == int(each) else each for each in (layers, head))
+        return cls(*whole)  # bytes of whole weights are whole numbers in a plan, too
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from alm.artifacts.manifest import Manifest, Part
 from alm.devices import Device
 from alm.errors import BadArtifacts, BadOption
 from alm.plan import estimate
-from alm.plan.estimate import Heard
-from alm.target import Stored
+from alm.plan.estimate import Heard, Stored
+from alm.precision import PLAIN, PLAINEST, Storage, closest_first
 
 PROGRAM = 0.95e9  # bytes of a process with CUDA and an engine, without weights
 WORKING = 1.17  # bytes of a running engine for each byte of weights: work space, activations
@@ -22,7 +22,6 @@ MEMORY_ERROR = 0.05
 SMALL = 0.25e9  # bytes a token; the smallest model with published figures reads twice that
 SMALL_ERROR = 0.5
 SLOWER = 2  # times as long as in float16: TF32, in which a GPU computes float32, has half the rate
-HALF = "float16"  # of the KV cache in every precision of TensorRT's targets but fp32
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,8 @@ class Choice:
     stored: Stored  # the decoder
     encoders: str
     encoder_weight: float  # bytes
-    cache: str = HALF  # dtype of the KV cache
+    cache: str = "float16"  # dtype of the KV cache
+    storages: tuple[Storage, ...] = ()  # of all of these parts
 
 
 def fits(load: float, run: float, usable: float) -> str:
@@ -99,27 +99,32 @@ class Planned:
     def own(self) -> Choice:
         """What lies in the folder."""
         others = [each for each in self.heard if each.part.role != "frontend"]
-        names = "/".join(sorted({each.part.precision or "fp32" for each in others})) or "-"
+        names = "/".join(sorted({each.part.precision or PLAIN for each in others})) or "-"
         total = sum(each.weights for each in others)
         stored = self.decoder.bytes / (self.layers + self.head)
         return Choice(
-            self.decoder.precision or "fp32",
+            self.decoder.precision or PLAIN,
             Stored(stored, stored),
             names,
             sum(each.part.bytes for each in others) / total if total else 0.0,
             estimate.cache_dtype(self.decoder),
+            (self.decoder.storage, *(each.part.storage for each in others)),
         )
 
     @cached_property
     def offered(self) -> list[Choice]:
         """What can be exported and built for the device."""
         found: dict[str, Choice] = {}
+        levers = self.said.levers
         for goal in map(targets.find, self.device.targets):
-            encoders = goal.AUTO["encoder"]
-            weight = goal.PRECISIONS[encoders].layers
-            for name, stored in goal.PRECISIONS.items():
-                cache = "float32" if stored.layers == 4 else HALF
-                found.setdefault(name, Choice(name, stored, encoders, weight, cache))
+            encoders = targets.automatic(goal, "encoder", levers)
+            heard = levers.get(encoders, {}).get("encoder", PLAINEST)
+            for name in closest_first(levers, "decoder"):
+                made = levers.get(name, {}).get("decoder", PLAINEST)
+                if targets.takes(goal, made) and (name == PLAIN or made != PLAINEST):
+                    stored, weight = Stored.of(made), Stored.of(heard).layers
+                    choice = Choice(name, stored, encoders, weight, made.cache, (made, heard))
+                    found.setdefault(name, choice)
         return list(found.values())
 
     def choices(self) -> list[Choice]:
@@ -128,10 +133,9 @@ class Planned:
         return [self.own, *(c for c in self.offered if (c.precision, c.encoders) != own)]
 
     def buildable(self, choice: Choice) -> bool:
-        """Whether a target of the device takes every lever of its precisions."""
-        names = {*choice.precision.split("+"), *choice.encoders.split("/")}
-        single = {lever for name in names for lever in name.split("+")} - {"-"}
-        return any(single <= set(targets.find(name).PRECISIONS) for name in self.device.targets)
+        """Whether a target of the device takes every part that is stored so."""
+        goals = map(targets.find, self.device.targets)
+        return any(all(targets.takes(goal, each) for each in choice.storages) for goal in goals)
 
     def choice(self, choice: Choice) -> dict[str, Any]:
         """A row of the plan: bytes, milliseconds, and whether it fits."""

@@ -1,10 +1,10 @@
 """Where the artifacts will run, one file each.
 
-A file says the decoder's DIALECT, the default PRECISION, what AUTO is for each role of a part,
-ENGINES: those whose own operators a graph may hold, PRECISIONS: those that it takes, with the
-bytes that each stores a weight in (none listed: all), LIMITS: what its engine takes of a graph, and
-BUILD: how an engine is built (None: graphs run as they are). On a command line its name has
-hyphens: trt-jetpack6.
+A file says the decoder's DIALECT, how many bits a weight has by default (PRECISION) and, for each
+role of a part, where they are chosen for it (AUTO), ENGINES: those whose own operators a graph may
+hold, LIMITS: what its engine takes of a graph, and BUILD: how an engine is built (None: graphs run
+as they are). It names no lever: which one stores so many bits and is taken here follows from what
+the levers say of themselves. On a command line a target's name has hyphens: trt-jetpack6.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from types import ModuleType
 
 from alm import registry
 from alm.errors import UnknownName
+from alm.precision import PLAIN, Levers, Storage, Wanted, choose
+
+DEQUANTIZE = "DequantizeLinear"
 
 
 def names() -> list[str]:
@@ -26,3 +29,25 @@ def find(name: str) -> ModuleType:
     if name not in names():
         raise UnknownName(f"unknown target {name!r}; there is: {', '.join(names())}")
     return registry.pick(sys.modules[__name__], name.replace("-", "_"))
+
+
+def reads(goal: ModuleType, storage: Storage) -> bool:
+    """Whether the target's engine has the operators of a graph that is stored so."""
+    mine = set(storage.engines) <= set(goal.ENGINES)
+    return mine and all(map(goal.LIMITS.has, storage.operators))
+
+
+def takes(goal: ModuleType, storage: Storage) -> bool:
+    """Whether it reads such a graph, and of the opset that its operators need."""
+    newest = goal.LIMITS.newest_opset(DEQUANTIZE in storage.operators)
+    return reads(goal, storage) and storage.opset <= newest
+
+
+def automatic(goal: ModuleType, role: str, levers: Levers) -> str:
+    """The precision that the target takes for parts of this role where none is said."""
+    return find_lever(goal, role, levers, goal.AUTO[role]) or PLAIN
+
+
+def find_lever(goal: ModuleType, role: str, levers: Levers, wanted: Wanted) -> str:
+    """The precision that stores what is wanted and is taken here; "" where there is none."""
+    return choose(levers, role, wanted, lambda storage: takes(goal, storage))

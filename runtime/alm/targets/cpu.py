@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from alm.precision import Wanted
 from alm.target import Limits
 
 DIALECT = "ort"
-PRECISION = "fp32"
-PRECISIONS = {}
+PRECISION = Wanted()
 ENGINES = ("onnxruntime",)  # whose own operators may be used
 # What loses nothing that can be heard and is fastest here: see bench/results.
 AUTO = {
-    "frontend": "fp32",
-    "encoder": "int8",
-    "bridge": "int8",
-    "decoder": "int4head8",
-    "table": "int8",
+    "frontend": Wanted(),
+    "encoder": Wanted(8),
+    "bridge": Wanted(8),
+    "decoder": Wanted(4, head=8),
+    "table": Wanted(8),
 }
 LIMITS = Limits(
     engine="ONNX Runtime",

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from alm.precision import Wanted
 from alm.target import Limits
 
 DIALECT = "decomposed"
-PRECISION = "fp32"
-PRECISIONS = {}
+PRECISION = Wanted()
 ENGINES = ()  # whose own operators may be used
 AUTO = {
-    "frontend": "fp32",
-    "encoder": "fp16",
-    "bridge": "fp16",
-    "decoder": "fp16",
-    "table": "fp16",
+    "frontend": Wanted(),
+    "encoder": Wanted(16),
+    "bridge": Wanted(16),
+    "decoder": Wanted(16),
+    "table": Wanted(16),
 }
 LIMITS = Limits(engine="any runtime", source="ONNX 1.15, which opset 20 is of", opsets=(7, 20))
 BUILD = None

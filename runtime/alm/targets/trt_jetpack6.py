@@ -6,8 +6,7 @@ from alm.target import Build, Limits
 from alm.tensorrt import operators
 
 DIALECT = "decomposed"
-PRECISION, PRECISIONS = operators.PRECISION, operators.PRECISIONS
-ENGINES, AUTO = operators.ENGINES, operators.AUTO
+PRECISION, ENGINES, AUTO = operators.PRECISION, operators.ENGINES, operators.AUTO
 LIMITS = Limits(
     engine="TensorRT 10.3",
     source="onnx-tensorrt 9.2 docs/operators.md and docs/Changelog.md to 10.3",

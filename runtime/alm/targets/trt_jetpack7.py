@@ -6,8 +6,7 @@ from alm.target import Build, Limits
 from alm.tensorrt import operators
 
 DIALECT = "standard"
-PRECISION, PRECISIONS = operators.PRECISION, operators.PRECISIONS
-ENGINES, AUTO = operators.ENGINES, operators.AUTO
+PRECISION, ENGINES, AUTO = operators.PRECISION, operators.ENGINES, operators.AUTO
 LIMITS = Limits(
     engine="TensorRT 10.16",
     source="onnx-tensorrt 10.15 docs/operators.md",

@@ -11,8 +11,7 @@ from alm.target import FLOATS, Build, Limits, Operator
 from alm.tensorrt import operators
 
 DIALECT = "standard"
-PRECISION, PRECISIONS = operators.PRECISION, operators.PRECISIONS
-ENGINES, AUTO = operators.ENGINES, operators.AUTO
+PRECISION, ENGINES, AUTO = operators.PRECISION, operators.ENGINES, operators.AUTO
 # Tried with 1.7.1: queries of three axes, and three operators of ONNX Runtime's.
 _TABLE = operators.operators((11, 0))
 _TRIED: dict[str, Operator] = {

@@ -14,6 +14,7 @@ from alm.artifacts.manifest import Manifest, Part
 from alm.errors import AlmError, BadArtifacts, BadOption, UnknownName
 from alm.host import atomic, containment, processor
 from alm.onnxfile import summary
+from alm.precision import PLAIN, Levers, Wanted, any_engine, choose
 from alm.tensorrt import api
 from alm.tensorrt.build_job import Job, built
 from alm.tensorrt.profiles import Sizes, fit, words
@@ -59,7 +60,7 @@ def jobs(folder: Path, said: Manifest, settings: Settings) -> list[Job]:
         if part.role == "table" or (settings.parts and part.name not in settings.parts):
             continue
         graph = containment.contained(folder, part.files[0].name)
-        _refuse_foreign(part, graph)
+        _refuse_foreign(part, graph, said.levers)
         old = said.engine(part.name, settings.backend)
         if old is not None and settings.sizes is None and _takes(old, part):
             ranges, fixed = old.profiles, old.fixed
@@ -77,13 +78,13 @@ def _takes(old: Engine, part: Part) -> bool:
     return all(set(profile) == moving for profile in old.profiles)
 
 
-def _refuse_foreign(part: Part, graph: Path) -> None:
+def _refuse_foreign(part: Part, graph: Path, levers: Levers) -> None:
     foreign = sorted(name for name in summary.read(graph).nodes if name.startswith(FOREIGN))
     if foreign:
         raise BadArtifacts(
             f"part {part.name} holds {', '.join(foreign)}, which ONNX Runtime alone reads; export "
-            "it for TensorRT with: python export.py --dialect standard --precision fp16 (or "
-            "--dialect decomposed for TensorRT before 10.15)"
+            "it for TensorRT with: python export.py --dialect standard --precision "
+            f"{_in_bits(16, levers)} (or --dialect decomposed for TensorRT before 10.15)"
         )
 
 
@@ -134,7 +135,7 @@ def build(folder: Path, settings: Settings, say: Say, show: Say) -> list[Engine]
     maker = api.maker(settings.backend)
     fresh = {job.part.name: _up_to_date(folder, said, job, maker) for job in todo}
     waiting = [job for job in todo if settings.force or fresh[job.part.name] is None]
-    _refuse_too_little(waiting, settings.memory or free_memory())
+    _refuse_too_little(waiting, settings.memory or free_memory(), said.levers)
     engines: list[Engine] = []
     for number, job in enumerate(todo, 1):
         show(command(folder, job, settings))
@@ -197,13 +198,19 @@ def free_memory() -> int:
         return room
 
 
-def _refuse_too_little(waiting: list[Job], room: int) -> None:
+def _in_bits(bits: int, levers: Levers) -> str:
+    """The precision for any engine that stores a weight in so many bits."""
+    return choose(levers, "decoder", Wanted(bits), any_engine) or PLAIN
+
+
+def _refuse_too_little(waiting: list[Job], room: int, levers: Levers) -> None:
     worst = max(waiting, key=lambda job: job.memory, default=None)
     if worst is not None and worst.memory > SHARE * room:
         raise BadOption(
             f"building part {worst.part.name} takes about {_size(worst.memory)} of memory and "
             f"{_size(int(SHARE * room))} may be taken; close other programs, add swap, export it "
-            "with fewer bits (--precision int4dq), or say --memory GIB to try all the same"
+            f"with fewer bits (--precision {_in_bits(4, levers)}), or say --memory GIB to try all "
+            "the same"
         )
 
 

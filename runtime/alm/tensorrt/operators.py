@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from alm.target import FLOATS, INTEGERS, Operator, Stored, blocks
+from alm.precision import Wanted
+from alm.target import FLOATS, INTEGERS, Operator
 
 Version = tuple[int, int]
 
@@ -21,21 +22,14 @@ QUANTIZED = ("int8", "int4", "float8_e4m3fn")
 PORTS = (*ALL, "uint8")
 
 # What a target of any TensorRT says of precisions.
-PRECISION = "fp16"
-PRECISIONS = {
-    "fp32": Stored(4, 4),
-    "fp16": Stored(2, 2),
-    "bf16": Stored(2, 2),
-    "int8dq": Stored(1, 1),  # one scale an output
-    "int4dq": Stored(blocks(4, 128, 16), 1),  # `lm_head` in 8 bits
-}
+PRECISION = Wanted(16)
 ENGINES = ("tensorrt",)
 AUTO = {
-    "frontend": "fp32",
-    "encoder": "fp16",
-    "bridge": "fp16",
-    "decoder": "int4dq",
-    "table": "fp16",
+    "frontend": Wanted(),
+    "encoder": Wanted(16),
+    "bridge": Wanted(16),
+    "decoder": Wanted(4, head=8),
+    "table": Wanted(16),
 }
 # And of graphs: the rest of its `Limits` is its version's.
 COMMON: dict[str, Any] = {

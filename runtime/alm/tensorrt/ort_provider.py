@@ -33,7 +33,6 @@ CUDA = {
 # The prefix of a provider's options: it has engines, and wants to know shapes before it builds one.
 CACHE = "trt_engine_cache_path"
 BUILDERS = {"ort-tensorrt": "trt_", "ort-tensorrt-rtx": "nv_"}
-HALVES = ("fp16", "int8dq", "int4dq")  # precisions whose graphs hold float16
 
 
 def part_of(graph: Path) -> tuple[Manifest, Part]:
@@ -102,13 +101,14 @@ def _precision(part: Part) -> Options:
 
     What it is allowed it may use elsewhere too, but norms stay float32.
     """
-    held = set(part.precision.split("+"))
+    weights = part.storage.layers.dtype
+    held = {weights, *part.storage.computes}
     options: Options = {}
-    if held & set(HALVES):
+    if "float16" in held:
         options |= {"trt_fp16_enable": "1", "trt_layer_norm_fp32_fallback": "1"}
-    if "bf16" in held:
+    if "bfloat16" in held:
         options["trt_bf16_enable"] = "1"
-    if "int8dq" in held:
+    if weights == "int8":
         options["trt_int8_enable"] = "1"
     return options
 

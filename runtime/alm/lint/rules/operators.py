@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from alm.lint.rule import Breach, Case, called, rule
 from alm.onnxfile.graph_nodes import Node
 from alm.target import Operator
+from alm.targets import DEQUANTIZE
 
 # Which of our own levers and dialects brought an operator, and so what to take instead.
 ATTENTION = (
@@ -24,11 +25,7 @@ DOUBLE = {"float64": "float32"}  # doubles are read as floats
 def operator(case: Case) -> Iterator[Breach]:
     limits, seen = case.limits, set[str]()
     for node in case.nodes:
-        domain = node.op.rpartition("::")[0]
-        known = (
-            domain in limits.domains if limits.operators is None else node.op in limits.operators
-        )
-        if known or node.op in seen:
+        if limits.has(node.op) or node.op in seen:
             continue
         seen.add(node.op)  # once an operator: a report of a thousand rows is not read
         count = case.graph.file.nodes[node.op]
@@ -40,20 +37,12 @@ def _instead(case: Case, op: str) -> str:
     if op in ATTENTION:
         return f"export with --dialect {case.goal.DIALECT}"
     if op in FEW_BITS:
-        return f"export with --precision {case.part.name}={_few_bits(case)}"
+        return f"export with {case.fewer_bits(4)}"
     if op in INTEGERS:
-        return f"export with --precision {case.part.name}={_eight_bits(case)}"
+        return f"export with {case.fewer_bits(8)}"
     if "::" in op:
         return f"export with --target {case.target}"
     return "write it in other operators"
-
-
-def _few_bits(case: Case) -> str:
-    return "int4dq" if "int4dq" in case.goal.PRECISIONS else "fp16"
-
-
-def _eight_bits(case: Case) -> str:
-    return "int8dq" if "int8dq" in case.goal.PRECISIONS else "fp16"
 
 
 @rule(
@@ -63,9 +52,7 @@ def _eight_bits(case: Case) -> str:
 )
 def opset(case: Case) -> Iterator[Breach]:
     limits = case.limits
-    least, most = limits.opsets
-    if limits.blocks_opset and any(case.of("DequantizeLinear")):
-        most = max(most, limits.blocks_opset)
+    least, most = limits.opsets[0], limits.newest_opset(any(case.of(DEQUANTIZE)))
     found = case.graph.file.opsets.get("", 0)
     if found and not least <= found <= most:
         yield Breach(
@@ -86,7 +73,7 @@ def dtype(case: Case) -> Iterator[Breach]:
     for node, limit in _limited(case):
         found = case.graph.dtype(node.input(limit.data))
         found = DOUBLE.get(found, found)
-        if node.op == "DequantizeLinear" or "*" in limit.types:
+        if node.op == DEQUANTIZE or "*" in limit.types:
             continue  # see weight-dtype
         if found and found not in limit.types:
             what = f"{node.op} of {found}, and {case.limits.engine} wants {', '.join(limit.types)}"
@@ -103,7 +90,7 @@ def port_dtype(case: Case) -> Iterator[Breach]:
     allowed, file = case.limits.ports, case.graph.file
     for name, port in (*file.inputs.items(), *file.outputs.items()):
         if allowed and DOUBLE.get(port.dtype, port.dtype) not in allowed:
-            way = f"--precision {case.part.name}={_eight_bits(case)} keeps caches in float16"
+            way = f"{case.fewer_bits(8)} keeps caches in float16"
             yield Breach(name, f"it is {port.dtype}, and {', '.join(allowed)} are taken", way)
 
 

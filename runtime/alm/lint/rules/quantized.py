@@ -9,6 +9,7 @@ import numpy as np
 
 from alm.lint.rule import Breach, Case, called, rule
 from alm.onnxfile.graph_nodes import Node, Tensor
+from alm.precision import ROLES, Storage, Wanted, choose
 
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 CODES, SCALE, ZERO = 0, 1, 2
@@ -17,7 +18,7 @@ NARROW = ("int4", "uint4")
 
 def _lever(case: Case, node: Node) -> str:
     narrow = case.graph.dtype(node.input(CODES)) in NARROW
-    return f"export with --precision {case.part.name}={'int4dq' if narrow else 'int8dq'}"
+    return f"export with {case.fewer_bits(4 if narrow else 8)}"
 
 
 @rule(
@@ -75,8 +76,20 @@ def overflow(case: Case) -> Iterator[Breach]:
     weights = case.limits.overflows or {}
     for node in case.of(*weights):
         if case.graph.dtype(node.input(weights[node.op])) == "int8":
-            way = "store them as uint8 around 128, as --precision int8 does"
-            yield Breach(called(node), "int8 weights, which overflow on some processors", way)
+            what = "int8 weights, which overflow on some processors"
+            yield Breach(called(node), what, _unsigned(case))
+
+
+def _unsigned(case: Case) -> str:
+    """The way out of an overflow, and the lever that goes it: the one that costs the least."""
+    products = set(case.limits.overflows or {})
+
+    def safe(storage: Storage) -> bool:
+        return storage.layers.dtype == "uint8" and not products.isdisjoint(storage.operators)
+
+    names = (choose(case.levers, role, Wanted(8), safe) for role in ROLES)
+    name = next(filter(None, names), "")
+    return "store them as uint8 around 128" + (f", as --precision {name} does" if name else "")
 
 
 @rule(

@@ -1,0 +1,110 @@
+"""A part of the model as the manifest has it: files, ports, and how it is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from alm.artifacts import older_levers, storages
+from alm.artifacts.port_checks import MOST_AXIS, check_port
+from alm.parsing import File, Misshapen, count, file, is_a, need
+from alm.ports import Port, Span
+from alm.precision import PLAIN, PLAINEST, Storage
+
+
+@dataclass(frozen=True)
+class Part:
+    """One module of the model: a graph with its ports, or the embedding table.
+
+    The first of `files` is the graph (or the table), the others hold its external data.
+    """
+
+    name: str
+    role: str  # frontend, encoder, bridge, decoder or table
+    files: tuple[File, ...]
+    inputs: dict[str, Port] = field(default_factory=dict)
+    outputs: dict[str, Port] = field(default_factory=dict)
+    spans: dict[str, Span] = field(default_factory=dict)
+    precision: str = PLAIN  # as it was asked for
+    storage: Storage = PLAINEST  # what that stores and needs
+    opset: int = 0
+    dialect: str = ""
+    nodes: int = 0
+    chunk_rows: int = 0  # rows at once when several tokens meet a past; 0: any number
+    simplified: str = ""  # "yes", or the reason why not
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """Of all its files."""
+        return sum(file.bytes for file in self.files)
+
+    def to_json(self) -> dict[str, Any]:
+        """The part as plain data; what is not said of it is left out."""
+        plain: dict[str, Any] = {"name": self.name, "role": self.role}
+        for name in ("precision", "opset", "dialect", "nodes", "chunk_rows", "simplified"):
+            if getattr(self, name):
+                plain[name] = getattr(self, name)
+        plain["storage"] = storages.to_json(self.storage)
+        plain["files"] = [vars(file) for file in self.files]
+        plain["inputs"] = {n: port.to_json() for n, port in self.inputs.items()}
+        plain["outputs"] = {n: port.to_json() for n, port in self.outputs.items()}
+        plain["spans"] = {n: [s.least, s.usual, s.most] for n, s in self.spans.items()}
+        plain["measured"] = self.measured
+        return plain
+
+
+def part_from_json(plain: Any, number: int) -> Part:
+    """The part that `to_json` made plain data of, the `number`th of its manifest.
+
+    Raises:
+        Misshapen: a field is missing, or of another kind or size than it may have.
+    """
+    name = need(plain, "name", str, where=f"part {number}")
+    where = f"part {name:.80}"
+
+    def side(key: str) -> dict[str, Port]:
+        ports = need(plain, key, dict, where=where)
+        return {n: _port(port, f"{key[:-1]} {n:.80} of {where}") for n, port in ports.items()}
+
+    files = need(plain, "files", list, where=where)
+    if not files:
+        raise Misshapen(f"{where} has no files")
+    spans = need(plain, "spans", dict, {}, where)
+    role, precision = (
+        need(plain, "role", str, where=where),
+        need(plain, "precision", str, "", where),
+    )
+    return Part(
+        name=name,
+        role=role,
+        files=tuple(file(each, f"a file of {where}") for each in files),
+        inputs=side("inputs"),
+        outputs=side("outputs"),
+        spans={n: _span(span, f"span {n:.80} of {where}") for n, span in spans.items()},
+        precision=precision,
+        storage=storages.from_json(plain["storage"], f"the storage of {where}")
+        if "storage" in plain
+        else older_levers.storage(precision, role),
+        opset=count(plain, "opset", 0, 0, where),
+        dialect=need(plain, "dialect", str, "", where),
+        nodes=count(plain, "nodes", 0, 0, where),
+        chunk_rows=count(plain, "chunk_rows", 0, 0, where),
+        simplified=need(plain, "simplified", str, "", where),
+        measured=need(plain, "measured", dict, {}, where),
+    )
+
+
+def _port(plain: Any, where: str) -> Port:
+    axes = tuple(need(plain, "axes", list, where=where))
+    dtype, counts = need(plain, "dtype", str, where=where), need(plain, "counts", str, "", where)
+    check_port(dtype, axes, where)
+    return Port(dtype, axes, counts)
+
+
+def _span(plain: Any, where: str) -> Span:
+    if not isinstance(plain, list) or len(plain) != 3 or not all(is_a(n, int) for n in plain):
+        raise Misshapen(f"{where} is {plain!r:.80}, not three whole numbers")
+    if not 0 <= plain[0] <= plain[1] <= plain[2] <= MOST_AXIS:
+        raise Misshapen(f"{where} is {plain!r:.80}, not least, usual and most of a length")
+    return Span(*plain)

@@ -1,0 +1,136 @@
+"""What a precision stores and needs, as data: a lever says it, the export writes it down.
+
+Whoever decides by a precision (targets, planner, lint, engines) reads it here, in `Part.storage`
+for a part of the folder and in `Manifest.levers` for what else could be exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from alm.onnxfile.summary import BITS
+
+PLAIN = "fp32"  # the precision without any lever
+FLOAT = "float32"
+ROLES = ("encoder", "bridge", "decoder", "table")  # that levers may change: not front ends
+
+
+@dataclass(frozen=True)
+class Codes:
+    """How weights lie in a graph: the type of an element, and what a block of them shares."""
+
+    dtype: str = FLOAT  # ONNX's name of it
+    block: int = 0  # weights with a scale of their own; 0: all of an output, or of a row
+    scale: str = ""  # type of the scales; "" for none
+    zero_point: bool = False  # a block has one, of the weights' type
+
+    @property
+    def bits(self) -> float:
+        """Of a weight, with its share of scale and zero point."""
+        shared = BITS.get(self.scale, 0) + (BITS[self.dtype] if self.zero_point else 0)
+        return BITS[self.dtype] + (shared / self.block if self.block else 0)
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How a part is stored, and what reads it. Without arguments: in float32, by any engine."""
+
+    layers: Codes = field(default_factory=Codes)
+    head: Codes | None = None  # of `lm_head`, and of products named in `as_head`; None: as layers
+    as_head: tuple[str, ...] = ()  # words in the names of other products that are stored as it
+    computes: tuple[str, ...] = ()  # types of numbers besides float32 in the graph; float16 ends
+    # at 65504, which is why front ends and norms are left out of it
+    cache: str = FLOAT  # type of the KV cache
+    operators: tuple[str, ...] = ()  # that the lever brings into the graph, "domain::Name"
+    opset: int = 0  # the least that knows them; 0: any
+    engines: tuple[str, ...] = ()  # that alone run the graph; empty for any
+    bound: float = 0.0  # the most it may cost, as `parity.Parity.rms`; 0: it must be exact
+
+    @property
+    def of_head(self) -> Codes:
+        """How `lm_head` is stored."""
+        return self.head or self.layers
+
+
+PLAINEST = Storage()
+Roles = Mapping[str, Storage]  # by role, what a lever makes of it; no entry: it is left alone
+Levers = Mapping[str, Roles]  # by the lever's name
+Takes = Callable[[Storage], bool]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A precision by what it stores: bits of a weight in the layers, scales not counted.
+
+    `head` are those that `lm_head` has at least; 0 for any number.
+    """
+
+    bits: int = BITS[FLOAT]
+    head: int = 0
+
+    def fits(self, storage: Storage) -> bool:
+        """Whether so much is stored."""
+        head = BITS[storage.of_head.dtype]
+        return BITS[storage.layers.dtype] == self.bits and head >= self.head
+
+
+def everywhere(storage: Storage, **others: Storage) -> dict[str, Storage]:
+    """The same for every role that levers change, but for those given."""
+    return dict.fromkeys(ROLES, storage) | others
+
+
+def joined(storages: Iterable[Storage]) -> Storage:
+    """What levers pulled one after another make: their fewest bits, and all that any needs."""
+    made = PLAINEST
+    for each in storages:
+        leaner = each if each.layers.bits < made.layers.bits else made
+        made = Storage(
+            layers=leaner.layers,
+            head=leaner.head,
+            as_head=leaner.as_head,
+            computes=_union(made.computes, each.computes),
+            cache=made.cache if each.cache == FLOAT else each.cache,
+            operators=_union(made.operators, each.operators),
+            opset=max(made.opset, each.opset),
+            engines=_union(made.engines, each.engines),
+            bound=made.bound + each.bound,
+        )
+    return made
+
+
+def closest_first(levers: Levers, role: str) -> list[str]:
+    """The precisions for parts of a role, fp32 first and the most bits before fewer."""
+
+    def rank(name: str) -> tuple[float, float, str]:
+        storage = levers[name].get(role, PLAINEST)
+        return -storage.layers.bits, storage.bound, name
+
+    return [PLAIN, *sorted(levers, key=rank)]
+
+
+def choose(levers: Levers, role: str, wanted: Wanted, takes: Takes) -> str:
+    """The precision for parts of a role that stores what is wanted; "" where there is none.
+
+    Of several that are taken: one that was made for an engine before one for any, then the fewest
+    bits, then the one that may cost the least in all roles.
+    """
+    if wanted.bits == BITS[FLOAT]:
+        return PLAIN
+    made = {name: roles[role] for name, roles in levers.items() if role in roles}
+    fitting = [name for name, each in made.items() if wanted.fits(each) and takes(each)]
+
+    def rank(name: str) -> tuple[bool, float, float, str]:
+        costs = sum(each.bound for each in levers[name].values())
+        return not made[name].engines, made[name].layers.bits, costs, name
+
+    return min(fitting, key=rank, default="")
+
+
+def any_engine(storage: Storage) -> bool:
+    """Whether no engine alone runs it."""
+    return not storage.engines
+
+
+def _union(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*one, *other)))
