@@ -5,7 +5,6 @@ Olmo 2 is the one more: a file in a temporary folder, beside those that are ther
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from one_more import one_more
 from test_decoders import VARIANTS, make, ours
 
 from alm import registry
@@ -28,57 +28,13 @@ from wrappers.checkpoint.weights.tensors import open_folder
 DIALECTS = registry.names(dialects)
 PROMPT, TOKENS = 9, 24
 
-OLMO2 = '''"""Olmo 2: norms after attention and MLP, and of all of q and k together."""
-
-from transformers import Olmo2Config
-
-from wrappers.layers import decoder
-from wrappers.layers.spec import Spec
-
-
-class Attention(decoder.Attention):
-    def __init__(self, spec, window):
-        super().__init__(spec, window)
-        self.q_norm = decoder.Norm(spec.heads * spec.head_dim, spec.eps, 0.0)
-        self.k_norm = decoder.Norm(spec.kv_heads * spec.head_dim, spec.eps, 0.0)
-
-    def before_rope(self, q, k):
-        return self.q_norm(q), self.k_norm(k)
-
-
-class Layer(decoder.Layer):
-    def __init__(self, spec, window):
-        super().__init__(spec, window)
-        del self.input_layernorm
-        self.post_feedforward_layernorm = decoder.Norm(spec.hidden, spec.eps, 0.0)
-
-    def forward(self, x, *context):
-        y, key, value = self.self_attn(x, *context)
-        x = x + self.post_attention_layernorm(y)
-        return x + self.post_feedforward_layernorm(self.mlp(x)), key, value
-
-
-def spec(config):
-    return Spec.of(config, activation=config.hidden_act, attention=Attention, layer=Layer)
-
-
-def tiny():
-    sizes = dict(hidden_size=32, intermediate_size=48, vocab_size=67, num_hidden_layers=2)
-    return spec(Olmo2Config(**sizes, num_attention_heads=4, max_position_embeddings=64))
-'''
-
 
 @pytest.fixture
 def olmo2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The one more LLM, in a folder that the registry also looks in."""
-    folder = tmp_path / "llms"
-    folder.mkdir()
-    (folder / "olmo2.py").write_text(OLMO2, "utf-8")
-    llms.__path__.append(str(folder))
     monkeypatch.setitem(VARIANTS, "olmo2", ("Olmo2", {}))
-    yield
-    llms.__path__.remove(str(folder))
-    sys.modules.pop("wrappers.llms.olmo2", None)
+    with one_more(llms, "olmo2", tmp_path):
+        yield
 
 
 @torch.no_grad()

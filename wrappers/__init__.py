@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -76,6 +76,7 @@ class Checkpoint:
     tokenizer_json: str
     facts: Facts
     notes: tuple[str, ...] = ()
+    made_by: Mapping[str, str] = field(default_factory=dict)  # part -> its file, of another name
 
     def part(self, name: str, dialect_name: str) -> Wrapper:
         """A part, loaded; its attention is written in this dialect."""
@@ -84,8 +85,9 @@ class Checkpoint:
 
     @property
     def roles(self) -> dict[str, str]:
-        """Part name -> its role: that of the file of its name; the decoder is one."""
-        return {name: role_of(name) or name for name in self.parts}
+        """Part name -> its role: that of the file that makes it; the decoder is one."""
+        files = {name: self.made_by.get(name, name) for name in self.parts}
+        return {name: role_of(file) or file for name, file in files.items()}
 
 
 def randomised(part: PartT) -> PartT:

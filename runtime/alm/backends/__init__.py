@@ -1,4 +1,7 @@
-"""Engines, one file each: PROVIDERS it drives, `available()` here, and `open_session`."""
+"""Engines, one file each: PROVIDERS it drives, `available()` here, and `open_session`.
+
+ON_CPU are those of its providers that run on the processor.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ from alm.errors import MissingEngine, UnknownName
 from alm.session import EngineOptions, Session
 
 PREFERRED = "ort"  # the backend that comes first; the others follow by name
-ON_CPU = ("cpu", "openvino")  # providers of which only a trial tells which is the faster one
 
 
 def _backends() -> dict[str, ModuleType]:
@@ -22,6 +24,12 @@ def _backends() -> dict[str, ModuleType]:
     names = sorted(registry.names(here), key=lambda name: name != PREFERRED)
     modules = [registry.pick(here, name) for name in names]
     return {provider: module for module in modules for provider in module.PROVIDERS}
+
+
+def on_cpu(provider: str) -> bool:
+    """Whether it runs on the processor: of those, only a trial tells which is the faster one."""
+    module = _backends().get(provider)
+    return module is not None and provider in module.ON_CPU
 
 
 def known() -> list[str]:
@@ -49,9 +57,9 @@ def choose(provider: str, judge: Callable[[Iterable[str]], str] | None = None) -
         return provider
     there = _installed()
     first = next(there)
-    if judge is None or first not in ON_CPU:
+    if judge is None or not on_cpu(first):
         return first
-    return judge(chain([first], (name for name in there if name in ON_CPU)))
+    return judge(chain([first], filter(on_cpu, there)))
 
 
 def _installed() -> Iterator[str]:

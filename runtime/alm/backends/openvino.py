@@ -33,6 +33,7 @@ from alm.session import EngineOptions, Feed, Kept, Session
 
 # alm's name of a provider -> OpenVINO's device.
 PROVIDERS = {"openvino": "CPU"}
+ON_CPU = ("openvino",)
 
 SETTINGS = {
     "PERFORMANCE_HINT": "LATENCY",

@@ -30,6 +30,7 @@ PROVIDERS = {
     "ort-tensorrt": "TensorrtExecutionProvider",
     "ort-tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
 }
+ON_CPU = ("cpu",)
 
 DTYPES = {
     "tensor(float)": "float32",

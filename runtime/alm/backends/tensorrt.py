@@ -31,6 +31,7 @@ from alm.tensorrt.profiles import ROOM, fits
 
 # alm's name of a provider -> the package that drives it.
 PROVIDERS = {name: flavour.module for name, flavour in api.FLAVOURS.items()}
+ON_CPU = ()
 
 DTYPES = {
     "FLOAT": "float32",

@@ -53,7 +53,7 @@ class Parts:
             opened = pool.map(lambda part: open_part(folder, part, options), graphs)
             sessions = {part.name: s for part, s in zip(graphs, opened, strict=True)}
         # The cores are the processor's; elsewhere nothing was measured.
-        cores = processor.usable_cores() if self.provider in backends.ON_CPU else 1
+        cores = processor.usable_cores() if backends.on_cpu(self.provider) else 1
         self._connect(sessions, audio_cache, at_once(threads, cores))
         self.load_ms = (time.perf_counter() - start) * 1e3
 
