@@ -6,9 +6,12 @@ time; `--provider tensorrt` is our own, whose engines `alm build` makes.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from alm.errors import BadArtifacts, MissingEngine
 from alm.parsing import printable
 from alm.ports import Port
 from alm.session import EngineOptions, Feed, Kept, RowByRow, Session
-from alm.tensorrt import ort_provider
+from alm.tensorrt import api, ort_provider
 from alm.tensorrt.profiles import fits
 
 # alm's name of a provider -> ONNX Runtime's, the one preferred by `auto` first.
@@ -58,9 +61,26 @@ def _runtime() -> Any:
 
 
 def available() -> list[str]:
-    """Providers that this installation can run, the preferred first."""
+    """Providers that can run here, the preferred first: without a GPU it is the CPU alone."""
+    return [name for name in _installed() if name == "cpu" or api.gpu() is not None]
+
+
+def _installed() -> list[str]:
+    """Providers of this installation: a build for GPUs names them on every machine."""
     there = _runtime().get_available_providers()
     return [name for name, theirs in PROVIDERS.items() if theirs in there]
+
+
+@lru_cache(1)
+def _load_libraries() -> None:
+    """Load CUDA and cuDNN where pip put them; a system's own need no help.
+
+    `pip install 'onnxruntime-gpu[cuda,cudnn]'` brings them to a folder that no loader searches.
+    """
+    preload = getattr(_runtime(), "preload_dlls", None)  # since 1.21
+    if preload is not None:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+            preload()
 
 
 def open_session(graph: Path, options: EngineOptions) -> Session:
@@ -71,11 +91,13 @@ def open_session(graph: Path, options: EngineOptions) -> Session:
         BadArtifacts: ONNX Runtime cannot load the graph, or the provider does not take it.
     """
     runtime = _runtime()
-    there = {name: PROVIDERS[name] for name in available()}
+    there = {name: PROVIDERS[name] for name in _installed()}
     if options.provider not in there:
         raise MissingEngine(
             f"provider {options.provider!r} is not installed; there is: {', '.join(there)}"
         )
+    if options.provider != "cpu":
+        _load_libraries()
     own, shapes, rows = _own(graph, options.provider)
     settings = _settings(runtime, options)
     late = options.halves and options.provider == "cpu"
