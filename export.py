@@ -225,7 +225,7 @@ def _joined(old: Manifest | None, new: Manifest, known: list[str], report: Any) 
     parts = sorted([*kept, *new.parts], key=lambda p: order.get(p.name, len(order)))
     graphs = {part.name: fingerprint(part.files) for part in parts}
     built = [e for e in old.engines if graphs.get(e.part) == e.graph] if old else []
-    return replace(new, parts=tuple(parts), engines=tuple(built))
+    return replace(new, parts=tuple(parts)).with_engines(built)
 
 
 if __name__ == "__main__":

@@ -41,8 +41,8 @@ def look() -> Resident:
 def stages(folder: Path, clip: Path, threads: int) -> Iterator[tuple[str, float, Resident]]:
     """What is done, the megabytes of its files, and what is resident after it."""
     import alm
+    from alm import backends
     from alm.artifacts import manifest
-    from alm.generation import pipeline
     from alm.session import EngineOptions
 
     yield "Python, numpy and ONNX Runtime", 0.0, look()
@@ -50,7 +50,7 @@ def stages(folder: Path, clip: Path, threads: int) -> Iterator[tuple[str, float,
     for part in said.parts:
         if part.role == "table":
             continue
-        sessions[part.name] = pipeline.open_part(folder, part, EngineOptions("cpu", threads))
+        sessions[part.name] = backends.open_session(part, folder, EngineOptions("cpu", threads))
         yield f"{part.name} opened", part.bytes / 1e6, look()
     del sessions
     model = alm.load(folder, "cpu", threads)

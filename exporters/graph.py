@@ -7,14 +7,18 @@ import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import onnx_ir as ir
 import torch
 from onnxscript import optimizer
 from torch import Tensor, nn
 
+from alm import backends
+from alm.artifacts.part import Part
+from alm.parsing import File
 from alm.ports import Port
+from alm.session import EngineOptions, Session
 from alm.version import __version__
 from exporters import feeds, lazy
 from wrappers import Wrapper
@@ -140,3 +144,22 @@ def save(model: ir.Model, path: Path, role: str) -> list[Path]:
         return [path]
     ir.save(model, path, external_data=data.name, size_threshold_bytes=1024)
     return [path, data]
+
+
+class Traced(Protocol):
+    """What `opened` asks of the module that a graph was made of."""
+
+    role: str
+    inputs: dict[str, Port]
+    outputs: dict[str, Port]
+    chunk_rows: int
+
+
+CPU = EngineOptions("cpu")
+
+
+def opened(path: Path, of: Traced, options: EngineOptions = CPU) -> Session:
+    """A graph that was saved a moment ago, opened as the runtime opens a part."""
+    files, rows = (File(path.name, 0, ""),), of.chunk_rows
+    part = Part(path.stem, of.role, files, of.inputs, of.outputs, chunk_rows=rows)
+    return backends.open_session(part, path.parent, options, trusted=True)

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alm.backends import ort
 from alm.errors import ExportFailed
 from alm.ports import CACHE_IN, CACHE_OUT, Port
-from alm.session import EngineOptions, OneRowChunks, Session
+from alm.session import EngineOptions
 from exporters import feeds
+from exporters.graph import opened
 from wrappers import Wrapper
 
 FP32_TOLERANCE = 1e-3
@@ -108,7 +108,7 @@ class Truth:
         """`scratch` is where the files are made, /tmp being memory on many systems."""
         self.scales = {name: scale.numpy() for name, scale in (scales or {}).items()}
         self.inputs, self.outputs = dict(part.inputs), dict(part.outputs)
-        self.spans, self.chunk_rows = dict(part.spans), part.chunk_rows
+        self.role, self.spans, self.chunk_rows = part.role, dict(part.spans), part.chunk_rows
         self.sizes = list(feeds.cases(self.inputs, self.spans, dynamic_batch))
         self._parked: list[list[_Parked]] = []
         for seed in range(len(self.sizes)):
@@ -161,9 +161,7 @@ def measure(graph: Path, truth: Truth, inputs: Mapping[str, Port]) -> Parity:
     Raises:
         ExportFailed: the graph does not load, run, or gives other shapes.
     """
-    session: Session = ort.open_session(graph, EngineOptions("cpu", lean=True))
-    if truth.chunk_rows == 1:
-        session = OneRowChunks(session)
+    session = opened(graph, truth, EngineOptions("cpu", lean=True))
     worst = Parity()
     for example, wanted in truth.cases():
         got = session.run({name: truth.fed(name, example, port) for name, port in inputs.items()})

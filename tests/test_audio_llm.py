@@ -17,10 +17,9 @@ from torch import Tensor
 
 from alm import registry
 from alm.artifacts.manifest import Part
-from alm.backends import ort
 from alm.facts import AudioFacts, TokenFacts
 from alm.generation import pipeline
-from alm.session import EngineOptions, OneRowChunks, Session
+from alm.session import EngineOptions, Session
 from alm.text.prompt import Prompter
 from exporters import graph
 from wrappers import Checkpoint, Wrapper, dialects, open_checkpoint
@@ -61,7 +60,7 @@ class Graphs:
         for name, part in self.parts.items():
             path = folder / f"{name}.onnx"
             graph.save(graph.trace(part, dynamic_batch=True), path, part.role)
-            self.sessions[name] = ort.open_session(path, EngineOptions("cpu", 1))
+            self.sessions[name] = graph.opened(path, part, EngineOptions("cpu", 1))
 
     def run(self, name: str, *feeds: Tensor | np.ndarray) -> np.ndarray:
         """The first output of a part."""
@@ -73,7 +72,6 @@ class Graphs:
     def decoder(self, rows: int, most: int) -> pipeline.Decoder:
         """The decoder behind an empty cache."""
         module, session = self.parts["decoder"], self.sessions["decoder"]
-        session = OneRowChunks(session) if module.chunk_rows == 1 else session
         part = Part("decoder", "decoder", (), module.inputs, module.outputs)
         runs = pipeline.Decoder(session, part, NO_TABLE)
         runs.start(rows, most)

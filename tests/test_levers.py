@@ -11,10 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from alm.backends import ort
 from alm.errors import ExportFailed, UnknownName
 from alm.ports import Port, Span
-from alm.session import EngineOptions
 from exporters import embedding_table, graph, lazy, parity, precisions
 from exporters.levers import _nbits, int8
 from exporters.matmuls import CONTRIB, products
@@ -105,7 +103,7 @@ def test_the_engine_reads_the_blocks_as_they_are_meant(
     lazy.drop_unused(model.graph)
     graph.save(model, tmp_path / "part.onnx", part.role)
     x = np.random.default_rng(0).standard_normal((1, 3, 160)).astype(np.float32)
-    got = ort.open_session(tmp_path / "part.onnx", EngineOptions()).run({"x": x})["y"]
+    got = graph.opened(tmp_path / "part.onnx", part).run({"x": x})["y"]
     whole = filled(part)
     y = x @ matrices["layers.0.weight"].T + whole.layers[0].bias.numpy()  # pyright: ignore
     want = y @ matrices["head.weight"].T + whole.shift.numpy()
@@ -123,7 +121,7 @@ def test_integer_products_do_not_overflow_on_any_processor(tmp_path: Path) -> No
     model = int8.Lever().rewrite(graph.trace(part, dynamic_batch=True), part.role)
     graph.save(model, tmp_path / "part.onnx", part.role)
     x = np.where(np.arange(480).reshape(1, 3, 160) % 5 > 0, 1, -1).astype(np.float32)
-    got = ort.open_session(tmp_path / "part.onnx", EngineOptions()).run({"x": x})["y"]
+    got = graph.opened(tmp_path / "part.onnx", part).run({"x": x})["y"]
     want = filled(part)(torch.from_numpy(x)).detach().numpy()
     assert np.abs(got - want).max() < 0.01 * np.abs(want).max()
 

@@ -17,9 +17,8 @@ from test_decoders import VARIANTS, make, ours
 
 from alm import registry
 from alm.artifacts.manifest import Part
-from alm.backends import ort
 from alm.generation import pipeline
-from alm.session import EngineOptions, OneRowChunks
+from alm.session import EngineOptions
 from exporters import graph
 from wrappers import dialects, llms
 from wrappers.checkpoint import llm_files
@@ -46,10 +45,10 @@ def greedy(truth: Any, config: Any, dialect: str, folder: Path) -> tuple[list[in
     wanted = truth.generate(ids, pad_token_id=0, eos_token_id=None, **more)[0, PROMPT:].tolist()
     module, path = ours(truth, config, dialect), folder / "decoder.onnx"
     graph.save(graph.trace(module, dynamic_batch=True), path, "decoder")
-    session = ort.open_session(path, EngineOptions("cpu", 1))
+    session = graph.opened(path, module, EngineOptions("cpu", 1))
     part = Part("decoder", "decoder", (), module.inputs, module.outputs)
     table = truth.get_input_embeddings().weight.numpy()
-    runs = pipeline.Decoder(OneRowChunks(session) if module.chunk_rows else session, part, table)
+    runs = pipeline.Decoder(session, part, table)
     runs.start(1, PROMPT + TOKENS)
     tokens: list[int] = []
     new = ids[0].numpy()

@@ -69,7 +69,8 @@ FULL = Manifest(
     tools={"torch": "2"},
     created="2026-01-01T00:00:00+00:00",
     levers={"some4": {"decoder": STORAGE, "table": Storage(bound=0.5)}},
-    engines=(
+).with_engines(
+    (
         Engine(
             part="ear",
             file=File("ear.engine", 4, "e" * 64),

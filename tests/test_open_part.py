@@ -16,8 +16,8 @@ import alm
 from alm import backends
 from alm.artifacts import manifest
 from alm.artifacts.manifest import File, Manifest, Part
+from alm.backends import open_session
 from alm.errors import AlmError, BadArtifacts, MissingFile, UnknownName
-from alm.generation.pipeline import open_part
 from alm.ports import Port
 from alm.session import EngineOptions, Feed, Kept, RowByRow, Session
 
@@ -57,7 +57,7 @@ def admit(folder: Path, name: str, *more: str) -> Part:
 
 def refused(folder: Path, of: Part, kind: type[AlmError] = BadArtifacts) -> str:
     with pytest.raises(kind) as caught:
-        open_part(folder, of, CPU)
+        open_session(of, folder, CPU)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -73,7 +73,7 @@ def test_every_part_of_the_artifacts_opens_and_has_the_ports_that_the_manifest_s
 ) -> None:
     for each in said(artifacts).parts:
         if each.role != "table":
-            session = open_part(artifacts, each, CPU)
+            session = open_session(each, artifacts, CPU)
             assert list(session.inputs) == list(each.inputs)
             assert list(session.outputs) == list(each.outputs)
 
@@ -138,7 +138,7 @@ def test_weights_in_a_listed_file_of_another_name_are_fine(own: Path) -> None:
     (own / "decoder.onnx.data").rename(own / "weights.bin")
     (own / "decoder.onnx.data").touch()
     relocated(own, "weights.bin")
-    assert open_part(own, admit(own, "decoder", "weights.bin"), CPU).inputs
+    assert open_session(admit(own, "decoder", "weights.bin"), own, CPU).inputs
 
 
 def test_weights_beyond_the_end_of_their_file_are_refused(own: Path) -> None:
@@ -193,7 +193,9 @@ def test_ports_that_differ_from_the_graphs_are_named(artifacts: Path, wrong: str
 
 def test_an_output_may_be_known_better_by_the_graph(artifacts: Path) -> None:
     port = Port("float32", ("batch", "tokens", 64))
-    assert open_part(artifacts, changed(part(artifacts, "whisper"), "outputs", "speech", port), CPU)
+    assert open_session(
+        changed(part(artifacts, "whisper"), "outputs", "speech", port), artifacts, CPU
+    )
 
 
 class One(Session):
@@ -218,7 +220,7 @@ class One(Session):
 
 def test_a_graph_of_batch_one_is_opened_to_be_run_row_by_row(artifacts: Path) -> None:
     of = dataclasses.replace(part(artifacts, "mel"), inputs=One.inputs, outputs=One.outputs)
-    session = open_part(artifacts, of, CPU, opener=lambda path, options: One())
+    session = backends.by_rows(One(), of)
     assert isinstance(session, RowByRow)
     assert session.run({"x": np.array([[1, 2], [3, 4]])})["y"].tolist() == [3, 7]
 

@@ -17,10 +17,13 @@ from onnx import TensorProto, helper, numpy_helper
 import alm
 from alm import backends
 from alm.artifacts import manifest
+from alm.artifacts.part import Part
+from alm.backends import open_session
 from alm.errors import BadArtifacts
 from alm.generation.choose_backend import Fastest
 from alm.generation.embedding_table import Table
-from alm.generation.pipeline import Decoder, open_part
+from alm.generation.pipeline import Decoder
+from alm.parsing import File
 from alm.session import EngineOptions, Session
 from demo.clips import EXAMPLES, FOLDER
 
@@ -57,7 +60,7 @@ def exported(
 def decoder(folder: Path, options: EngineOptions) -> Decoder:
     said = manifest.load(folder)
     part, table = said.with_role("decoder")[0], said.with_role("table")[0]
-    return Decoder(open_part(folder, part, options), part, Table(folder / table.files[0].name))
+    return Decoder(open_session(part, folder, options), part, Table(folder / table.files[0].name))
 
 
 def talk(of: Decoder) -> Iterator[np.ndarray]:
@@ -137,13 +140,18 @@ def graph(
     return path
 
 
+def opened(path: Path, options: EngineOptions) -> Session:
+    part = Part("graph", "decoder", (File(path.name, 0, ""),))
+    return open_session(part, path.parent, options, trusted=True)
+
+
 def floats(name: str, *axes: int | str) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, axes)
 
 
 def refused(path: Path) -> str:
     with pytest.raises(BadArtifacts) as caught:
-        backends.open_session(path, OURS)
+        opened(path, OURS)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -170,14 +178,14 @@ def test_products_with_inputs_rounded_on_the_way_are_read_as_products_with_small
     exact = x @ (codes * scales)
     # ONNX Runtime's products of int8 weights overflow on x86 without VNNI.
     for options in (OURS, THEIRS) if middle else (OURS,):
-        y = backends.open_session(path, options).run({"x": x})["y"]
+        y = opened(path, options).run({"x": x})["y"]
         assert np.abs(y - exact).max() < 0.01 * np.abs(exact).max()
 
 
 def adder(folder: Path) -> Session:
     node = helper.make_node("Concat", ["past", "x"], ["present"], axis=1)
     ends = [floats("past", "n", "past"), floats("x", "n", 2)]
-    return backends.open_session(graph(folder, [node], ends, [floats("present", "n", "t")]), OURS)
+    return opened(graph(folder, [node], ends, [floats("present", "n", "t")]), OURS)
 
 
 def test_what_a_run_has_kept_is_not_changed_by_the_next(tmp_path: Path) -> None:

@@ -19,11 +19,10 @@ from test_decoders import VARIANTS, make, ours
 from torch import Tensor
 
 from alm.artifacts.manifest import Part
-from alm.backends import ort
 from alm.errors import BadArtifacts
 from alm.generation import pipeline
 from alm.onnxfile import summary
-from alm.session import EngineOptions, OneRowChunks, Session
+from alm.session import EngineOptions, Session
 from exporters import graph
 from wrappers.layers.decoder import Decoder, Norm
 
@@ -46,11 +45,12 @@ class Exported(NamedTuple):
     def start(self, rows: int, room: int = ROOM) -> pipeline.Decoder:
         """The graph behind an empty cache."""
         part = Part("decoder", "decoder", (), self.module.inputs, self.module.outputs)
-        runs = pipeline.Decoder(OneRowChunks(self.session), part, NO_TABLE)
+        runs = pipeline.Decoder(self.session, part, NO_TABLE)
         runs.start(rows, room)
         return runs
 
 
+ONE = EngineOptions("cpu", 1)
 Export = Callable[[str, str], Exported]
 
 # The others differ from these in numbers only.
@@ -70,7 +70,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
             module.calibrate(torch.randn(60, config.hidden_size))
         module.keep_state_in(held)
         graph.save(graph.trace(module, dynamic_batch=True), path, "decoder")
-        return Exported(truth, module, path, ort.open_session(path, EngineOptions("cpu", 1)))
+        return Exported(truth, module, path, graph.opened(path, module, ONE))
 
     return made
 

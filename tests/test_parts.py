@@ -11,9 +11,7 @@ import torch
 
 import wrappers
 from alm import registry
-from alm.backends import ort
 from alm.onnxfile import summary
-from alm.session import EngineOptions, OneRowChunks, Session
 from exporters import feeds, graph, parity, simplify
 from wrappers import Wrapper, dialects
 from wrappers.dialect import bound
@@ -55,8 +53,7 @@ def test_a_part_is_its_torch_module(exported: tuple[Wrapper, Path]) -> None:
 
 def test_lengths_that_were_never_traced_are_right(exported: tuple[Wrapper, Path]) -> None:
     part, path = exported
-    session: Session = ort.open_session(path, EngineOptions("cpu"))
-    session = OneRowChunks(session) if part.chunk_rows == 1 else session
+    session = graph.opened(path, part)
     for seed, batch in enumerate((5, 1)):
         sizes = {axis: span.least + 3 + seed for axis, span in part.spans.items()}
         sizes |= {"batch": batch} | ({"capacity": 40} if "capacity" in sizes else {})

@@ -17,6 +17,7 @@ from commands import Capture
 from conftest import run_export
 
 import alm
+from alm import backends
 from alm.artifacts import manifest
 from alm.artifacts.manifest import File
 from alm.backends import tensorrt
@@ -35,7 +36,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_engines_come_back_from_the_manifest_as_they_went(own: Path) -> None:
-    said = replace(manifest.load(own), engines=(some_engine(), some_engine("mel")))
+    said = manifest.load(own).with_engines((some_engine(), some_engine("mel")))
     said.save(own)
     again = manifest.load(own)
     assert again == said and again.engine("mel", "tensorrt") == some_engine("mel")
@@ -46,8 +47,8 @@ def test_a_part_that_is_replaced_takes_its_own_engine_along_and_no_other(own: Pa
     said = manifest.load(own)
     part, other = decoder(own), some_engine("mel")
     fitting = some_engine(graph=build.fingerprint(part.files))
-    said = replace(said, engines=(fitting, other))
-    assert said.replacing(replace(part, nodes=1)).engines == (fitting, other)  # the same graph
+    said = said.with_engines((fitting, other))
+    assert said.replacing(replace(part, nodes=1)).engines == (other, fitting)  # the same graph
     anew = replace(part, files=(File("decoder.onnx", 3, "ef"),))
     assert said.replacing(anew).engines == (other,)
 
@@ -62,7 +63,7 @@ def test_exporting_a_part_again_drops_its_engine_and_no_other(own: Path, checkpo
         file = File(f"{name}.engine", len(name), hashlib.sha256(name.encode()).hexdigest())
         fresh = some_engine(name, graph=build.fingerprint(part.files))
         engines.append(replace(fresh, file=file))
-    replace(said, engines=tuple(engines)).save(own)
+    said.with_engines(engines).save(own)
     words = ("--part", "decoder", "--dynamic-batch", "--dialect", "standard", "--out", own)
     run_export("--model", checkpoint, *words)  # the same graph
     assert manifest.load(own).engines == tuple(engines)
@@ -82,7 +83,7 @@ def test_exporting_a_part_again_drops_its_engine_and_no_other(own: Path, checkpo
     ],
 )
 def test_a_misshapen_engine_is_named(own: Path, spoil: dict[str, Any], sentence: str) -> None:
-    replace(manifest.load(own), engines=(some_engine(),)).save(own)
+    manifest.load(own).with_engines((some_engine(),)).save(own)
     plain = json.loads((own / manifest.NAME).read_text("utf-8"))
     plain["engines"][0] |= spoil
     (own / manifest.NAME).write_text(json.dumps(plain), "utf-8")
@@ -131,7 +132,7 @@ def test_every_part_has_an_engine_and_the_manifest_says_what_made_it(built: Path
     for engine in said.engines:
         assert engine.maker == api.maker(RTX) and engine.maker.version[0].isdigit()
         assert (built / engine.file.name).stat().st_size == engine.file.bytes > 1000
-        found, plan = tensorrt.read(built, said, said.part(engine.part), RTX)  # pyright: ignore
+        found, plan = tensorrt.read(built, said.part(engine.part), RTX)  # pyright: ignore
         assert found == engine and len(plan) == engine.file.bytes
     assert not list(built.glob(".*"))
     assert len(said.engine("decoder", RTX).profiles) == 2  # pyright: ignore
@@ -160,18 +161,17 @@ def test_too_little_memory_is_refused_with_numbers_before_anything_is_built(
 
 @pytest.mark.tensorrt
 def test_a_changed_engine_is_refused_before_tensorrt_sees_it(engines: Path) -> None:
-    said = manifest.load(engines)
     part = decoder(engines)
     path = engines / f"decoder.{RTX}.engine"
     plan = bytearray(path.read_bytes())
     plan[len(plan) // 2] ^= 1
     path.write_bytes(plan)
     with pytest.raises(BadArtifacts, match=r"has sha256 .*it was not loaded.*alm build .*--force"):
-        tensorrt.read(engines, said, part, RTX)
+        tensorrt.read(engines, part, RTX)
     path.unlink()
     path.symlink_to(engines / f"mel.{RTX}.engine")
     with pytest.raises(BadArtifacts, match="symbolic link"):
-        tensorrt.read(engines, said, part, RTX)
+        tensorrt.read(engines, part, RTX)
 
 
 @pytest.mark.tensorrt
@@ -180,16 +180,16 @@ def test_an_engine_of_another_version_is_refused_and_then_built_as_large_as_it_w
 ) -> None:
     assert alm_build(engines, "--backend", RTX, "--part", "decoder", "--context", "100") == 0
     said = manifest.load(engines)
-    part, old = decoder(engines), said.engine("decoder", RTX)
+    old = said.engine("decoder", RTX)
     assert old is not None
     older = replace(old, maker=replace(old.maker, version="1.0.0"))
-    replace(said, engines=tuple(older if e is old else e for e in said.engines)).save(engines)
+    said.with_engines(older if e is old else e for e in said.engines).save(engines)
     remedy = re.escape(f"build it here with: alm build {engines} --backend {RTX}")
     with pytest.raises(BadArtifacts, match=rf"is of tensorrt-rtx 1\.0\.0 on .*{remedy}"):
-        tensorrt.read(engines, manifest.load(engines), part, RTX)
+        tensorrt.read(engines, decoder(engines), RTX)
     again = build.build(engines, build.Settings(RTX, ("decoder",), None), quiet, quiet)
     assert again[0].maker == old.maker and again[0].profiles == old.profiles
-    tensorrt.read(engines, manifest.load(engines), part, RTX)
+    tensorrt.read(engines, decoder(engines), RTX)
 
 
 @pytest.mark.tensorrt
@@ -227,4 +227,4 @@ def test_without_a_gpu_a_session_is_refused(built: Path) -> None:
         pytest.skip("there is a GPU")
     assert tensorrt.available() == []
     with pytest.raises(MissingEngine, match="needs an NVIDIA GPU"):
-        tensorrt.open_session(built / "mel.onnx", EngineOptions(RTX))
+        backends.open_session(manifest.load(built).named("mel"), built, EngineOptions(RTX))

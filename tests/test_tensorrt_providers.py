@@ -174,13 +174,6 @@ def test_shapes_outside_of_the_profile_are_refused_before_an_engine_is_built(
         narrow.run({"pcm": np.zeros((2, 32000), np.float32)})
 
 
-def test_a_part_is_found_by_its_graph(artifacts: Path) -> None:
-    said, part = ort_provider.part_of(artifacts / "mel.onnx")
-    assert part is said.part("mel")
-    with pytest.raises(BadArtifacts, match="lists no part whose graph is nose.onnx"):
-        ort_provider.part_of(artifacts / "nose.onnx")
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("provider", [TRT, RTX, "cuda"])
 def test_a_provider_answers_on_a_gpu_as_the_processor_does(
@@ -193,4 +186,9 @@ def test_a_provider_answers_on_a_gpu_as_the_processor_does(
     models = (alm.load(out, name) for name in (provider, "cpu"))
     ours, theirs = (m.generate(clip, "describe", max_new_tokens=6) for m in models)
     assert ours.token_ids == theirs.token_ids
-    assert ort.open_session(out / "mel.onnx", EngineOptions(provider)).in_place is False
+    assert (
+        backends.open_session(
+            manifest.load(out).named("mel"), out, EngineOptions(provider)
+        ).in_place
+        is False
+    )

@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alm.backends import ort
-from alm.session import EngineOptions, Session
+from alm.session import Session
 from exporters import graph, simplify
 from wrappers import Wrapper
 
@@ -20,7 +19,7 @@ def graphs(parts: Mapping[str, Wrapper], folder: Path) -> dict[str, Session]:
     for name, part in parts.items():
         model = simplify.simplify(graph.trace(part, dynamic_batch=True))
         graph.save(model, folder / f"{name}.onnx", part.role)
-        made[name] = ort.open_session(folder / f"{name}.onnx", EngineOptions("cpu"))
+        made[name] = graph.opened(folder / f"{name}.onnx", part)
     return made
 
 

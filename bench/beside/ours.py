@@ -49,13 +49,13 @@ def prepare(product: str, place: Place, out: Path) -> None:
 
 def _opened(folder: Path, name: str, threads: int) -> tuple[Any, Any]:
     """A part of the artifacts: its session, and what the manifest says of it."""
+    from alm import backends
     from alm.artifacts import manifest
-    from alm.generation.pipeline import open_part
     from alm.session import EngineOptions
 
     part = manifest.load(folder).part(name)
     assert part is not None
-    return open_part(folder, part, EngineOptions("cpu", threads)), part
+    return backends.open_session(part, folder, EngineOptions("cpu", threads)), part
 
 
 class _Ours(Peer):

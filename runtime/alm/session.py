@@ -42,6 +42,8 @@ class Session(ABC):
     # Whether the engine works in the memory of the arrays that it was given to hold: then whoever
     # has those arrays may read and change them between two runs.
     in_place: bool = False
+    # Whether a run takes one row at a time, whatever the ports say of the batch.
+    one_row: bool = False
 
     @abstractmethod
     def run(

@@ -190,7 +190,7 @@ class Graphs:
     def run(self, content: bytes) -> None:
         from dataclasses import replace
 
-        from alm.generation.pipeline import open_part
+        from alm.backends import open_session
         from alm.onnxfile import graph_nodes
         from alm.session import EngineOptions
 
@@ -200,7 +200,7 @@ class Graphs:
         digest = hashlib.sha256(content).hexdigest()
         first = replace(self.part.files[0], bytes=len(content), sha256=digest)
         part = replace(self.part, files=(first, *self.part.files[1:]))
-        open_part(self.folder, part, EngineOptions("cpu", 1))
+        open_session(part, self.folder, EngineOptions("cpu", 1))
 
 
 class Audio:

@@ -162,7 +162,7 @@ def test_a_path_with_a_line_break_makes_no_second_line(checkpoint: Path, tmp_pat
 def test_operators_that_are_code_from_outside_are_refused_wherever_they_stand(
     own: Path, domain: str, kind: str, why: str, inside: str
 ) -> None:
-    from alm.generation.pipeline import open_part
+    from alm.backends import open_session
 
     def change(model: onnx.ModelProto) -> bytes:
         node = onnx.helper.make_node(kind, [], ["strange"], domain=domain)
@@ -179,7 +179,7 @@ def test_operators_that_are_code_from_outside_are_refused_wherever_they_stand(
 
     spoil(own, change)
     with pytest.raises(BadArtifacts, match=why):
-        open_part(own, manifest.load(own).parts[0], EngineOptions())
+        open_session(manifest.load(own).parts[0], own, EngineOptions())
 
 
 def test_threads_beyond_any_use_are_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,25 @@ class Manifest:
     tools: dict[str, str] = field(default_factory=dict)
     created: str = ""
     levers: Levers = field(default_factory=dict)  # precisions that the exporter knew
-    engines: tuple[Engine, ...] = ()  # what `alm build` made of the graphs
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """What `alm build` made of the parts."""
+        return tuple(engine for part in self.parts for engine in part.engines)
+
+    def with_engines(self, engines: Iterable[Engine]) -> Manifest:
+        """The same with these engines alone, each at its part.
+
+        Raises:
+            Misshapen: an engine of a part that is not there.
+        """
+        of: dict[str, list[Engine]] = {part.name: [] for part in self.parts}
+        for engine in engines:
+            if engine.part not in of:
+                raise Misshapen(f"an engine is of part {engine.part!r:.80}, which is not listed")
+            of[engine.part].append(engine)
+        parts = (replace(part, engines=tuple(of[part.name])) for part in self.parts)
+        return replace(self, parts=tuple(parts))
 
     def part(self, name: str) -> Part | None:
         """The part of this name, if it was exported."""
@@ -78,9 +97,9 @@ class Manifest:
         return own + [engine.file for engine in self.engines]
 
     def engine(self, part: str, backend: str) -> Engine | None:
-        """What `backend` built of this part."""
-        wanted = (part, backend)
-        return next((e for e in self.engines if (e.part, e.maker.backend) == wanted), None)
+        """What `backend` built of the part of this name."""
+        found = self.part(part)
+        return found.engine(backend) if found else None
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain data."""
@@ -107,12 +126,10 @@ class Manifest:
 
         An engine of the part goes with the graph that it was built of; the others stay.
         """
-        graph = engine_files.fingerprint(part.files)
-        return replace(
-            self,
-            parts=(*(p for p in self.parts if p.name != part.name), part),
-            engines=tuple(e for e in self.engines if e.part != part.name or e.graph == graph),
-        )
+        graph, old = engine_files.fingerprint(part.files), self.part(part.name)
+        kept = tuple(e for e in old.engines if e.graph == graph) if old else ()
+        others = (p for p in self.parts if p.name != part.name)
+        return replace(self, parts=(*others, replace(part, engines=kept)))
 
 
 def load(folder: Path) -> Manifest:
@@ -185,7 +202,8 @@ def _from_json(plain: Any, path: Path) -> Manifest:
         raise Misshapen("it lacks 'tokenizer'")
     tools = need(plain, "tools", dict, {})
     levers = need(plain, "levers", dict, {})
-    return Manifest(
+    engines = need(plain, "engines", list, [])
+    made = Manifest(
         family=need(plain, "family", str),
         parts=parts,
         tokenizer=None if plain["tokenizer"] is None else file(plain["tokenizer"], "tokenizer"),
@@ -193,8 +211,5 @@ def _from_json(plain: Any, path: Path) -> Manifest:
         tools={name: need(tools, name, str) for name in tools},
         created=need(plain, "created", str, ""),
         levers=storages.levers_from_json(levers) if "levers" in plain else older_levers.LEVERS,
-        engines=tuple(
-            engine_files.from_json(each, i)
-            for i, each in enumerate(need(plain, "engines", list, []))
-        ),
     )
+    return made.with_engines(engine_files.from_json(each, i) for i, each in enumerate(engines))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alm.artifacts import older_levers, storages
+from alm.artifacts.engine_files import Engine
 from alm.artifacts.port_checks import MOST_AXIS, check_port
 from alm.parsing import File, Misshapen, count, file, is_a, need
 from alm.ports import Port, Span
@@ -33,6 +34,11 @@ class Part:
     chunk_rows: int = 0  # rows at once when several tokens meet a past; 0: any number
     simplified: str = ""  # "yes", or the reason why not
     measured: dict[str, Any] = field(default_factory=dict)
+    engines: tuple[Engine, ...] = ()  # what `alm build` made of the graph; a list of the manifest's
+
+    def engine(self, backend: str) -> Engine | None:
+        """What `backend` built of it."""
+        return next((e for e in self.engines if e.maker.backend == backend), None)
 
     @property
     def bytes(self) -> int:

@@ -1,21 +1,29 @@
 """Engines, one file each: PROVIDERS it drives, `available()` here, and `open_session`.
 
-ON_CPU are those of its providers that run on the processor.
+ON_CPU are those of its providers that run on the processor. Its `open_session(part, folder,
+options)` opens the graph or engine of a part, whose files are verified before; the one who calls it
+is `open_session` here.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
 
 from alm import registry
-from alm.errors import MissingEngine, UnknownName
-from alm.session import EngineOptions, Session
+from alm.artifacts import verify
+from alm.artifacts.part import Part
+from alm.errors import BadArtifacts, MissingEngine, UnknownName
+from alm.onnxfile import summary
+from alm.ports import differences
+from alm.session import EngineOptions, OneRowChunks, RowByRow, Session
 
 PREFERRED = "ort"  # the backend that comes first; the others follow by name
+HALVES = ("float16", "bfloat16")  # types of weights that a CPU widens
 
 
 def _backends() -> dict[str, ModuleType]:
@@ -77,6 +85,52 @@ def _installed() -> Iterator[str]:
         raise missing or MissingEngine("no engine is installed; try: pip install 'alm-edge[ort]'")
 
 
-def open_session(graph: Path, options: EngineOptions) -> Session:
-    """Open a graph with the backend that drives `options.provider`."""
-    return _backends()[options.provider].open_session(graph, options)
+def open_session(
+    part: Part, folder: Path, options: EngineOptions, *, trusted: bool = False
+) -> Session:
+    """Open a part's graph with the backend that drives `options.provider`: the one door to a graph.
+
+    Args:
+        part: as the manifest has it; its first file is the graph.
+        folder: that holds the part's files.
+        options: of the engine; `lean` and `halves` follow from the part.
+        trusted: the files were written by this process a moment ago, so they are neither hashed nor
+            looked into, and the ports need not be the part's.
+
+    Raises:
+        MissingFile, BadArtifacts: a file that is not what the manifest says or is changed while it
+            is opened, external data outside the folder, operators that are code from outside, or a
+            graph with other ports than the manifest's; or the engine does not take the graph.
+        MissingEngine: the engine, or what it needs, is not there.
+    """
+    # An encoder runs once for a window of audio and takes much; a decoder runs for every token.
+    seldom = part.role != "decoder"
+    halves = seldom and part.storage.layers.dtype in HALVES
+    tuned = replace(options, lean=options.lean or seldom, halves=halves)
+    backend = _backends()[options.provider]
+    if trusted:
+        return by_rows(backend.open_session(part, folder, tuned), part)
+    listed = {file.name for file in part.files}
+    with verify.unchanged(folder, part.files) as paths:
+        verify.check_graph(folder, summary.read(paths[0]), part.files[0].name, listed)
+        session: Session = backend.open_session(part, folder, tuned)
+    for side, ours, theirs in (
+        ("input", part.inputs, session.inputs),
+        ("output", part.outputs, session.outputs),
+    ):
+        wrong = differences(ours, theirs, side)
+        if wrong:
+            raise BadArtifacts(f"{paths[0]} has other {side}s than the manifest: {wrong}")
+    return by_rows(session, part)
+
+
+def by_rows(session: Session, part: Part) -> Session:
+    """The session that takes any batch: its rows go together, one by one, or in chunks of one.
+
+    One by one where the graph or the engine has a single row; in chunks of one where several tokens
+    of several rows may not meet a past (`Part.chunk_rows`).
+    """
+    batches = {port.axes[0] for port in part.inputs.values() if port.axes}
+    if session.one_row or batches == {1}:
+        return RowByRow(session)
+    return OneRowChunks(session) if part.chunk_rows == 1 else session

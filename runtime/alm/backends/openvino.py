@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from alm.artifacts.part import Part
 from alm.errors import BadArtifacts, MissingEngine
 from alm.onnxfile import summary
 from alm.onnxfile.summary import GraphFile
@@ -111,8 +112,8 @@ def available() -> list[str]:
     return [name for name, device in PROVIDERS.items() if device in there]
 
 
-def open_session(graph: Path, options: EngineOptions) -> Session:
-    """Open a graph.
+def open_session(part: Part, folder: Path, options: EngineOptions) -> Session:
+    """Open the graph of a part.
 
     Raises:
         MissingEngine: openvino is not installed, or it has no such device here.
@@ -121,6 +122,7 @@ def open_session(graph: Path, options: EngineOptions) -> Session:
     if options.provider not in available():
         there = ", ".join(available())
         raise MissingEngine(f"provider {options.provider!r} is not installed; there is: {there}")
+    graph = folder / part.files[0].name
     said = summary.read(graph)
     if FOREIGN in said.nodes:
         raise BadArtifacts(_unknown(graph, FOREIGN))

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from alm.artifacts.engine_files import Profile
+from alm.artifacts.part import Part
 from alm.errors import BadArtifacts, MissingEngine
 from alm.parsing import printable
 from alm.ports import Port
-from alm.session import EngineOptions, Feed, Kept, RowByRow, Session
+from alm.session import EngineOptions, Feed, Kept, Session
 from alm.tensorrt import api, ort_provider
 from alm.tensorrt.profiles import fits
 
@@ -83,8 +84,8 @@ def _load_libraries() -> None:
             preload()
 
 
-def open_session(graph: Path, options: EngineOptions) -> Session:
-    """Open a graph.
+def open_session(part: Part, folder: Path, options: EngineOptions) -> Session:
+    """Open the graph of a part.
 
     Raises:
         MissingEngine: onnxruntime is not installed, or the provider is not in this installation.
@@ -98,7 +99,8 @@ def open_session(graph: Path, options: EngineOptions) -> Session:
         )
     if options.provider != "cpu":
         _load_libraries()
-    own, shapes, rows = _own(graph, options.provider)
+    graph = folder / part.files[0].name
+    own, shapes = _own(part, options.provider)
     settings = _settings(runtime, options)
     late = options.halves and options.provider == "cpu"
     left_out = _widen_late(runtime, settings) if late else []
@@ -123,18 +125,15 @@ def open_session(graph: Path, options: EngineOptions) -> Session:
         )
     if options.provider in ort_provider.BUILDERS:
         ort_provider.keep(own)
-    opened = OrtSession(session, options.provider, shapes)
-    return RowByRow(opened) if rows else opened
+    return OrtSession(session, options.provider, shapes)
 
 
-def _own(graph: Path, provider: str) -> tuple[dict[str, str], Profile, bool]:
-    """A provider's options for a graph, the shapes that it may be given, and whether row by row."""
+def _own(part: Part, provider: str) -> tuple[dict[str, str], Profile]:
+    """A provider's options for a part, and the shapes that it may be given."""
     if provider not in ort_provider.BUILDERS:
-        return (ort_provider.CUDA if provider == "cuda" else {}), {}, False
-    part = ort_provider.part_of(graph)[1]
+        return (ort_provider.CUDA if provider == "cuda" else {}), {}
     shapes = ort_provider.profile(part, provider)
-    several = any("batch" in port.axes for port in part.inputs.values())
-    return ort_provider.tensorrt(part, provider, shapes), shapes, several
+    return ort_provider.tensorrt(part, provider, shapes), shapes
 
 
 def _settings(runtime: Any, options: EngineOptions) -> Any:
@@ -199,6 +198,7 @@ class OrtSession(Session):
         self._device: str = "cpu" if provider == "cpu" else "cuda"
         self.inputs = {i.name: _port(i) for i in session.get_inputs()}
         self.outputs = {o.name: _port(o) for o in session.get_outputs()}
+        self.one_row = provider in ort_provider.BUILDERS  # as `ort_provider.profile` has it
         self.in_place = self._device == "cpu"  # there an OrtValue of a numpy array is that array
 
     def run(

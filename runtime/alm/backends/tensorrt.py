@@ -17,16 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from alm.artifacts import manifest
 from alm.artifacts.engine_files import Engine
-from alm.artifacts.manifest import Part
+from alm.artifacts.part import Part
 from alm.errors import BadArtifacts, MissingEngine
 from alm.host import containment
 from alm.ports import CACHE_IN, CACHE_OUT, Port
-from alm.session import EngineOptions, Feed, Kept, RowByRow, Session
+from alm.session import EngineOptions, Feed, Kept, Session
 from alm.tensorrt import api, build
 from alm.tensorrt.cuda import Buffer, Cuda, Device
-from alm.tensorrt.ort_provider import part_of
 from alm.tensorrt.profiles import ROOM, fits
 
 # alm's name of a provider -> the package that drives it.
@@ -51,8 +49,8 @@ def available() -> list[str]:
     return [name for name, module in PROVIDERS.items() if importlib.util.find_spec(module)]
 
 
-def open_session(graph: Path, options: EngineOptions) -> Session:
-    """Open the engine that was built of a graph, which itself is not read.
+def open_session(part: Part, folder: Path, options: EngineOptions) -> Session:
+    """Open the engine that was built of a part; its graph is not read.
 
     Raises:
         MissingEngine: TensorRT, cuda-bindings or a GPU is missing.
@@ -60,26 +58,22 @@ def open_session(graph: Path, options: EngineOptions) -> Session:
             the message says what to type.
     """
     name = options.provider
-    folder = graph.parent
-    said, part = part_of(graph)
     if api.gpu() is None:
         raise MissingEngine(f"{name} needs an NVIDIA GPU and its driver; use --provider cpu")
-    engine, plan = read(folder, said, part, name)
+    engine, plan = read(folder, part, name)
     graphs = os.environ.get("ALM_CUDA_GRAPH", "0") != "0"
     loaded = api.deserialize(name, plan)
-    session = TensorrtSession(loaded, engine, Cuda(), graphs)
-    several = any("batch" in port.axes for port in part.inputs.values())
-    return RowByRow(session) if several and session.one_row else session
+    return TensorrtSession(loaded, engine, Cuda(), graphs)
 
 
-def read(folder: Path, said: manifest.Manifest, part: Part, backend: str) -> tuple[Engine, bytes]:
+def read(folder: Path, part: Part, backend: str) -> tuple[Engine, bytes]:
     """The part's engine and its bytes, which are what the manifest says and fit this machine.
 
     Raises:
         BadArtifacts: none was built, of another TensorRT, GPU or graph, or the file was changed.
     """
     remedy = f"build it here with: alm build {folder} --backend {backend}"
-    engine = said.engine(part.name, backend)
+    engine = part.engine(backend)
     if engine is None:
         raise BadArtifacts(f"{folder} holds no {backend} engine of part {part.name}; {remedy}")
     wrong = build.check(engine, part, api.maker(backend))

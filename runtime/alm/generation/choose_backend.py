@@ -12,9 +12,10 @@ import numpy as np
 
 from alm.artifacts.engine_files import fingerprint
 from alm.artifacts.manifest import Manifest
+from alm.backends import open_session
 from alm.errors import AlmError
 from alm.generation.embedding_table import Table
-from alm.generation.pipeline import Decoder, open_part
+from alm.generation.pipeline import Decoder
 from alm.host import processor, user_cache
 from alm.session import EngineOptions
 
@@ -65,8 +66,9 @@ class Fastest:
         part = self.manifest.with_role("decoder")[0]
         try:
             for other in self.manifest.with_role("frontend", "encoder", "bridge"):
-                open_part(self.folder, other, options)
-            decoder = Decoder(open_part(self.folder, part, options), part, _NoTable())
+                open_session(other, self.folder, options)
+            session = open_session(part, self.folder, options)
+            decoder = Decoder(session, part, _NoTable())
             return seconds(decoder, prompt, said.hidden)
         except AlmError:
             return float("inf")

@@ -18,7 +18,7 @@ from alm.generation import keywords
 from alm.generation.audio_cache import Ear
 from alm.generation.choose_backend import Fastest
 from alm.generation.embedding_table import open_table
-from alm.generation.pipeline import Decoder, Pipeline, at_once, check_table, open_part
+from alm.generation.pipeline import Decoder, Pipeline, at_once, check_table
 from alm.host import processor
 from alm.session import EngineOptions, Session
 from alm.text import detokenizer
@@ -50,7 +50,7 @@ class Parts:
         options = EngineOptions(self.provider, threads)
         graphs = [part for part in self.manifest.parts if part.role != "table"]
         with ThreadPoolExecutor(2) as pool:
-            opened = pool.map(lambda part: open_part(folder, part, options), graphs)
+            opened = pool.map(lambda part: backends.open_session(part, folder, options), graphs)
             sessions = {part.name: s for part, s in zip(graphs, opened, strict=True)}
         # The cores are the processor's; elsewhere nothing was measured.
         cores = processor.usable_cores() if backends.on_cpu(self.provider) else 1

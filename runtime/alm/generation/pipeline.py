@@ -3,57 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
-from alm import backends
-from alm.artifacts import verify
 from alm.artifacts.manifest import Manifest, Part
 from alm.errors import BadArtifacts
 from alm.generation.embedding_table import Table
 from alm.generation.kv_cache import Cache
-from alm.onnxfile import summary
-from alm.ports import CACHE_IN, CACHE_OUT, differences
-from alm.session import EngineOptions, OneRowChunks, RowByRow, Session
+from alm.ports import CACHE_IN, CACHE_OUT
+from alm.session import Session
 from alm.timings import Stages as Stages
-
-HALVES = ("float16", "bfloat16")  # types of weights that a CPU widens
-
-Opener = Callable[[Path, EngineOptions], Session]
-
-
-def open_part(
-    folder: Path, part: Part, options: EngineOptions, opener: Opener = backends.open_session
-) -> Session:
-    """Verify a part's files and open its graph.
-
-    Raises:
-        MissingFile, BadArtifacts: a file that is not what the manifest says or is changed while it
-            is opened, external data outside the folder, operators that are code from outside, or a
-            graph with other ports than the manifest's.
-    """
-    listed = {file.name for file in part.files}
-    # An encoder runs once for a window of audio and takes much; a decoder runs for every token.
-    seldom = part.role != "decoder"
-    halves = seldom and part.storage.layers.dtype in HALVES
-    with verify.unchanged(folder, part.files) as paths:
-        verify.check_graph(folder, summary.read(paths[0]), part.files[0].name, listed)
-        session = opener(paths[0], replace(options, lean=seldom, halves=halves))
-    for side, ours, theirs in (
-        ("input", part.inputs, session.inputs),
-        ("output", part.outputs, session.outputs),
-    ):
-        wrong = differences(ours, theirs, side)
-        if wrong:
-            raise BadArtifacts(f"{paths[0]} has other {side}s than the manifest: {wrong}")
-    batches = {port.axes[0] for port in part.inputs.values() if port.axes}
-    if batches == {1}:
-        return RowByRow(session)
-    return OneRowChunks(session) if part.chunk_rows == 1 else session
 
 
 class Pipeline:

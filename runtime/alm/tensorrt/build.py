@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from alm.artifacts import manifest, verify
@@ -147,7 +147,7 @@ def build(folder: Path, settings: Settings, say: Say, show: Say) -> list[Engine]
         progress = _prefixed(say, f"[{number}/{len(todo)}] {name}")
         made = built(folder, job, maker, api.Limits(settings.workspace), progress)
         kept = (e for e in said.engines if (e.part, e.maker.backend) != (name, settings.backend))
-        said = replace(said, engines=(*kept, made))
+        said = said.with_engines((*kept, made))
         said.save(folder)
         engines.append(made)
         show(f"{name}: {_size(made.file.bytes)} in {made.seconds:.1f} s, {maker}\n")

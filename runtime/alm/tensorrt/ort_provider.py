@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from alm.artifacts import manifest
 from alm.artifacts.engine_files import Profile, fingerprint
-from alm.artifacts.manifest import Manifest, Part
+from alm.artifacts.part import Part
 from alm.errors import BadArtifacts
 from alm.host import user_cache
 from alm.tensorrt.profiles import Sizes, fit, words
@@ -33,19 +32,6 @@ CUDA = {
 # The prefix of a provider's options: it has engines, and wants to know shapes before it builds one.
 CACHE = "trt_engine_cache_path"
 BUILDERS = {"ort-tensorrt": "trt_", "ort-tensorrt-rtx": "nv_"}
-
-
-def part_of(graph: Path) -> tuple[Manifest, Part]:
-    """The manifest beside a graph, and the part whose graph it is.
-
-    Raises:
-        MissingFile, BadArtifacts: there is no manifest, or it lists no such part.
-    """
-    said = manifest.load(graph.parent)
-    part = next((p for p in said.parts if p.files[0].name == graph.name), None)
-    if part is None:
-        raise BadArtifacts(f"{graph.parent} lists no part whose graph is {graph.name}")
-    return said, part
 
 
 def profile(part: Part, provider: str) -> Profile:

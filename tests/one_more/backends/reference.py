@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from alm.artifacts.part import Part
 from alm.onnxfile import summary
 from alm.session import EngineOptions, Feed, Kept, Session
 
@@ -21,9 +22,9 @@ def available() -> list[str]:
     return list(PROVIDERS)
 
 
-def open_session(graph: Path, options: EngineOptions) -> Session:
-    """Open a graph."""
-    return ReferenceSession(graph)
+def open_session(part: Part, folder: Path, options: EngineOptions) -> Session:
+    """Open the graph of a part."""
+    return ReferenceSession(folder / part.files[0].name)
 
 
 @dataclass
