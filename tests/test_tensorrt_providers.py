@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from alm.backends import ort
 from alm.errors import BadArtifacts
 from alm.ports import Port, Span
 from alm.session import EngineOptions
-from alm.tensorrt import ort_provider
+from alm.tensorrt import api, ort_provider
 from alm.tensorrt.profiles import Sizes, fit
 from exporters import precisions
 
@@ -150,6 +152,24 @@ def test_the_names_are_those_of_onnx_runtime() -> None:
     assert ort.PROVIDERS[RTX] == "NvTensorRTRTXExecutionProvider"
     preferred = list(ort.PROVIDERS)
     assert {TRT, RTX} <= set(backends.known()) and preferred.index("cpu") < preferred.index(TRT)
+
+
+def test_a_build_for_gpus_runs_on_the_processor_where_there_is_no_gpu() -> None:
+    installed = ["cuda", "cpu", TRT]
+    assert ort.usable(installed, None) == ["cpu"]
+    assert ort.usable(installed, api.Gpu("an H200", "9.0")) == installed
+
+
+def test_what_the_page_says_of_comparing_parts_runs(artifacts: Path, capfd: Capture) -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "gpu.md").read_text("utf-8")
+    _, _, rest = page.partition("python - <<'PY'\n")
+    script = textwrap.dedent(rest.partition("    PY\n")[0])
+    assert '"artifacts"' in script and '"tensorrt"' in script
+    here = script.replace('"artifacts"', repr(str(artifacts))).replace('"tensorrt"', '"cpu"')
+    exec(compile(here, "gpu.md", "exec"), {})
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines][-1] == "decoder" and len(lines) == 6
+    assert all(set(ast.literal_eval(line.partition(" ")[2]).values()) == {0.0} for line in lines)
 
 
 @pytest.mark.parametrize("provider", [TRT, RTX, "cuda"])

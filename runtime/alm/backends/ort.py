@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -63,7 +63,12 @@ def _runtime() -> Any:
 
 def available() -> list[str]:
     """Providers that can run here, the preferred first: without a GPU it is the CPU alone."""
-    return [name for name in _installed() if name == "cpu" or api.gpu() is not None]
+    return usable(_installed(), api.gpu())
+
+
+def usable(installed: Sequence[str], gpu: api.Gpu | None) -> list[str]:
+    """Those of the installed providers that have what they run on."""
+    return [name for name in installed if name in ON_CPU or gpu is not None]
 
 
 def _installed() -> list[str]:
