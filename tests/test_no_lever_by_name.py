@@ -22,7 +22,7 @@ ALLOWED = {
     "they store have nothing but names",
 }
 # What says that a word which is also a type of numbers (int8) is meant as a precision.
-ASKED = re.compile(r"--?precision\s|\w=|\+")
+ASKED = re.compile(r"--?precision\s|(?:^|\w)=|\+")
 
 
 def literals(source: str) -> Iterator[str]:
@@ -40,8 +40,18 @@ def literals(source: str) -> Iterator[str]:
                 yield node.value
 
 
+def imported(source: str) -> set[str]:
+    """The levers on which another is built, which may refer to them."""
+    return {
+        alias.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and node.module == "exporters.levers"
+        for alias in node.names
+    }
+
+
 def named(source: str, own: str = "") -> set[str]:
-    """The levers that a file names, besides its `own`.
+    """The levers that a file names, besides its `own` and, for a lever, those it is built on.
 
     ONNX and numpy call types of numbers int8 and int4, too: such a word counts where a precision is
     asked for, or beside `precision` in a comparison.
@@ -56,7 +66,7 @@ def named(source: str, own: str = "") -> set[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Compare) and "precision" in ast.unparse(node):
             found |= set(literals(ast.unparse(node))) & set(NAMES)
-    return found - {own}
+    return found - ({own} | imported(source) if own else set())
 
 
 def product() -> Iterator[tuple[str, str]]:
