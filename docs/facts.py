@@ -25,9 +25,56 @@ checkpoints are kept apart; and `licence`, as the checkpoint states it.
 """
 
 
+TAIL = """\
+## `parts`
+
+A list in the order of a run. The first of a part's `files` (`name`, `bytes`, `sha256`) is its
+graph, or the embedding table, the others hold external data.
+
+| field | meaning |
+|---|---|
+| `name`, `role` | of the part; the role is `frontend`, `encoder`, `bridge`, `decoder` or `table` |
+| `inputs`, `outputs` | ports: dtype and axes, a number where an axis is fixed |
+| `spans` | least, usual and most of each dynamic axis |
+| `precision` | as it was asked for |
+| `storage` | what that stores and needs, below |
+| `opset`, `dialect`, `nodes` | of the graph |
+| `chunk_rows` | rows at once when several tokens meet a past; absent: any number |
+| `simplified` | `yes` with the counts of nodes, or why not |
+| `measured` | verdict and errors against the original, weights, and what else was found out |
+
+## `storage` and `levers`
+
+`storage` is how a part lies in its graph; `levers` is the same for every lever that the exporter
+knew, by name and role. Planner, lint, targets and engines decide by them and know no lever by name.
+What is as in float32 is left out. Manifests without them are of the levers' first form and are read
+by a table of that time.
+
+| field | meaning |
+|---|---|
+| `layers` | weights of products: their `dtype`, `block`, `scale` and `zero_point` |
+| `head` | the same of `lm_head`, where it differs |
+| `as_head` | words in the names of other products that are stored as `lm_head` |
+| `computes` | dtypes besides float32 that the graph computes in |
+| `cache` | dtype of the KV cache |
+| `operators`, `opset` | operators that the lever brings, and the least opset that knows them |
+| `engines` | engines that alone run such a graph; absent: any |
+| `bound` | the most that a part may lose, as root mean square; absent: it must be exact |
+
+So many weights as `block` says share a scale of the dtype `scale`, and a zero point where
+`zero_point` is true; without `block`, all of an output do, or of a row of the embedding table.
+
+## `engines`
+
+What `alm build` made: `part`, `file`, `graph` (sha256 of the part's hashes: an engine of another
+graph is not run), the maker (`backend`, `version`, `system`, `gpu`, `compute_capability`),
+`profiles` (least, usual and most shapes), `fixed` axes, and the `seconds` that it took.
+"""
+
+
 def page() -> str:
     """The whole page as Markdown."""
-    return "\n".join([HEAD, *(line for name in SECTIONS for line in _section(name))])
+    return "\n".join([HEAD, *(line for name in SECTIONS for line in _section(name)), TAIL])
 
 
 def _section(name: str) -> Iterator[str]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from alm.artifacts.engine_files import Engine, Maker
+from alm.artifacts.part import Part
 from alm.facts import SECTIONS
+from alm.precision import Codes, Storage
 from docs import facts
 from wrappers import Checkpoint, with_role
 
@@ -44,6 +48,13 @@ def test_every_field_of_a_checkpoint_is_told() -> None:
 
 def test_the_page_of_facts_is_made_of_their_declarations() -> None:
     assert facts.PAGE.read_text("utf-8") == facts.page()
+
+
+@pytest.mark.parametrize("kind", [Part, Storage, Codes, Engine, Maker])
+def test_the_page_names_every_field_of_a_part(kind: Any) -> None:
+    """As JSON has them, where the maker's lie in the engine."""
+    names = {field.name for field in dataclasses.fields(kind)} - {"maker"}
+    assert {name for name in names if f"`{name}`" not in facts.TAIL} == set()
 
 
 def test_every_fact_is_read_somewhere() -> None:
