@@ -18,7 +18,8 @@ import torch
 from test_decoders import VARIANTS, make, ours
 from torch import Tensor
 
-from alm.artifacts.manifest import Part
+from alm.artifacts.manifest import File, Part
+from alm.backends import ort
 from alm.errors import BadArtifacts
 from alm.generation import pipeline
 from alm.onnxfile import summary
@@ -197,8 +198,8 @@ def test_rows_that_change_places_go_on_as_what_they_became(llama: Exported) -> N
 
 def test_the_operator_refuses_what_is_fed_row_by_row(llama: Exported) -> None:
     """As soon as it does not, CHUNK_ROWS can go."""
-    runs = llama.start(2)
-    runs.session = llama.session
+    runs, file = llama.start(2), File(llama.path.name, 0, "")
+    runs.session = ort.open_session(Part("decoder", "decoder", (file,)), llama.path.parent, ONE)
     feed(runs, embeds(llama, 2, 4))
     with pytest.raises(BadArtifacts, match="batch_size must be 1 when sequence_length > 1"):
         feed(runs, embeds(llama, 2, 2))
