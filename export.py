@@ -93,15 +93,15 @@ def export(
     with Bundle(out) as bundle:
         for note in checkpoint.notes:
             report.note(note)
-        made = []
+        results = []
         for number, name in enumerate(chosen, 1):
             with report.part(name, number, len(chosen)) as say:
-                made.append(parts.export(name, checkpoint, settings, bundle, say))
-            report.done(name, made[-1])
+                results.append(parts.export(name, checkpoint, settings, bundle, say))
+            report.done(name, results[-1])
         (bundle.folder / "tokenizer.json").write_text(checkpoint.tokenizer_json, "utf-8")
         manifest = Manifest(
             family=checkpoint.family,
-            parts=tuple(each.part for each in made),
+            parts=tuple(result.part for result in results),
             tokenizer=bundle.file(bundle.folder / "tokenizer.json"),
             facts=checkpoint.facts,
             tools=tools(),
@@ -109,7 +109,7 @@ def export(
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
         bundle.publish(_joined(bundle.old, manifest, known, report))
-    report.table(made)
+    report.table(results)
     if not _builds(out, target, chosen, report):
         raise typer.Exit(1)
 
@@ -131,7 +131,7 @@ def _path(model: str) -> Path:
     """Where the checkpoint is.
 
     Raises:
-        MissingFile: it is not there but looks like a name of the hub; how to download it is said.
+        MissingFile: it is not there but looks like a name of the hub; how to download it, too.
     """
     path = Path(model)
     if not path.exists() and HUB_NAME.fullmatch(model):
@@ -157,15 +157,15 @@ def _demo(report: Any) -> Path:
     return folder / "config.yaml"
 
 
-def _chosen(said: list[str], known: list[str]) -> list[str]:
+def _chosen(given: list[str], known: list[str]) -> list[str]:
     """The parts to export, in the order of a run."""
-    for name in said:
+    for name in given:
         if name not in known and name != "all":
             raise UnknownName(f"unknown part {name!r}; there is: all, {', '.join(known)}")
-    return [name for name in known if name in said or "all" in said]
+    return [name for name in known if name in given or "all" in given]
 
 
-def _precisions(said: str, checkpoint: Any, goal: Any) -> dict[str, str]:
+def _precisions(given: str, checkpoint: Any, goal: Any) -> dict[str, str]:
     """Part -> precision, from `A` or `decoder=A+B,whisper=C` or both; "" is the target's own.
 
     Raises:
@@ -179,13 +179,13 @@ def _precisions(said: str, checkpoint: Any, goal: Any) -> dict[str, str]:
     chosen = dict.fromkeys(roles, precisions.PLAIN)
     levers = precisions.declared()
     usual = targets.find_lever(goal, "decoder", levers, goal.PRECISION) or precisions.PLAIN
-    for word in (said or usual).split(","):
+    for word in (given or usual).split(","):
         name, _, value = word.strip().rpartition("=")
         if name and name not in roles:
             raise UnknownName(f"unknown part {name!r}; there is: {', '.join(roles)}")
-        for each in [name] if name else roles:
+        for part_name in [name] if name else roles:
             auto = value == precisions.AUTO
-            chosen[each] = targets.automatic(goal, roles[each], levers) if auto else value
+            chosen[part_name] = targets.automatic(goal, roles[part_name], levers) if auto else value
     for name, value in chosen.items():
         _refuse_foreign(name, value, roles[name], levers, goal)
     return chosen

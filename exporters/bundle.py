@@ -217,10 +217,10 @@ def _exchange(a: Path, b: Path) -> bool:
 
 def tools() -> dict[str, str]:
     """Versions of what made the artifacts."""
-    found = {"python": ".".join(str(n) for n in sys.version_info[:3])}
+    versions = {"python": ".".join(str(n) for n in sys.version_info[:3])}
     for name in TOOLS:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -1,4 +1,4 @@
-"""Wrapper -> graph: torch's exporter, with names, axes and external data as the ports say."""
+"""Wrapper -> graph: torch's exporter, with names, axes and external data as in the ports."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def trace(part: Wrapper, dynamic_batch: bool) -> ir.Model:
             output_names=list(outputs),
             opset_version=part.opset,
             dynamo=True,
-            optimize=False,  # it would ask for the values of stand-ins
+            optimize=False,  # it would read the values of stand-ins
             verbose=False,
         )
     assert program is not None
@@ -85,8 +85,10 @@ def _give_weights(graph: ir.Graph, part: Wrapper) -> None:
     """Lazy weights, named as in the checkpoint, in the place of the stand-ins traced with."""
     for name in [n for n in graph.initializers if n.removeprefix("part.") in _parameters(part)]:
         value = graph.initializers.pop(name)
-        value.name = own = name.removeprefix("part.")
-        value.const_value = lazy.Weight(own, lazy.shape_of(value), partial(weight, part, own))
+        value.name = checkpoint_name = name.removeprefix("part.")
+        value.const_value = lazy.Weight(
+            checkpoint_name, lazy.shape_of(value), partial(weight, part, checkpoint_name)
+        )
         graph.initializers.add(value)
 
 
@@ -99,7 +101,7 @@ def _named(port: Port) -> list[str]:
 
 
 def _labelled(model: ir.Model, inputs: Mapping[str, Port], outputs: Mapping[str, Port]) -> ir.Model:
-    """Names and axes exactly as the ports say; the exporter writes sums for grown axes."""
+    """Names and axes exactly as in the ports; the exporter writes sums for grown axes."""
     graph = model.graph
     for values, ports in ((graph.inputs, inputs), (graph.outputs, outputs)):
         for value, (name, port) in zip(values, ports.items(), strict=True):
@@ -147,7 +149,7 @@ def save(model: ir.Model, path: Path, role: str) -> list[Path]:
 
 
 class Traced(Protocol):
-    """What `opened` asks of the module that a graph was made of."""
+    """What `opened` needs of the module that a graph was made of."""
 
     role: str
     inputs: dict[str, Port]

@@ -41,20 +41,20 @@ class Product:
         if isinstance(held, lazy.Weight):
             return held.source()
         array = lazy.reader(self.weight)()
-        # Weights of a mapped file may be read only, which a tensor cannot say.
+        # Weights of a mapped file may be read only, which a tensor cannot be.
         values = torch.from_numpy(array if array.flags.writeable else array.copy())
         return values if self.turned else values.T
 
     def replace(self, nodes: Sequence[ir.Node], y: ir.Value, bias_is_in: bool = False) -> None:
         """Put `nodes`, of which y = x W comes out, in the place of the product."""
-        made, out = list(nodes), self.node.outputs[0]
+        inserted, out = list(nodes), self.node.outputs[0]
         if self.bias is not None and not bias_is_in:
-            made.append(ir.node("Add", [y, self.bias]))
-            y = made[-1].outputs[0]
+            inserted.append(ir.node("Add", [y, self.bias]))
+            y = inserted[-1].outputs[0]
         y.name, y.shape, y.type = out.name, out.shape, out.type
         graph = self.node.graph
         assert isinstance(graph, ir.Graph)
-        graph.insert_before(self.node, made)
+        graph.insert_before(self.node, inserted)
         is_output = out.is_graph_output()
         out.replace_all_uses_with(y, replace_graph_outputs=is_output)
         graph.remove(self.node, safe=True)
@@ -63,9 +63,9 @@ class Product:
 def products(graph: ir.Graph) -> Iterator[Product]:
     """Every product with a constant matrix, in the order of the graph."""
     for node in list(graph):
-        found = _product(node)
-        if found is not None:
-            yield found
+        product = _product(node)
+        if product is not None:
+            yield product
 
 
 def _product(node: ir.Node) -> Product | None:
@@ -79,10 +79,14 @@ def _product(node: ir.Node) -> Product | None:
         return None
     turned = False
     if node.op_type == "Gemm":
-        said = {name: attribute.value for name, attribute in node.attributes.items()}
-        if said.get("transA", 0) or said.get("alpha", 1.0) != 1.0 or said.get("beta", 1.0) != 1.0:
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        if (
+            attributes.get("transA", 0)
+            or attributes.get("alpha", 1.0) != 1.0
+            or attributes.get("beta", 1.0) != 1.0
+        ):
             return None
-        turned = bool(said.get("transB", 0))
+        turned = bool(attributes.get("transB", 0))
     return Product(node, x, weight, bias, turned)
 
 
@@ -97,14 +101,14 @@ class Once:
     """Nodes that several products share, each put before the first of them."""
 
     def __init__(self) -> None:
-        self._made: dict[int, list[ir.Node]] = {}
+        self._nodes: dict[int, list[ir.Node]] = {}
 
     def of(self, product: Product, make: list[ir.Node] | None = None) -> list[ir.Node]:
-        """What was made for this product's input before; else `make`, put before the product."""
+        """The nodes put in for this product's input before; else `make`, put before the product."""
         key = id(product.x)
-        if key not in self._made and make is not None:
+        if key not in self._nodes and make is not None:
             graph = product.node.graph
             assert isinstance(graph, ir.Graph)
             graph.insert_before(product.node, make)
-            self._made[key] = make
-        return self._made.get(key, [])
+            self._nodes[key] = make
+        return self._nodes.get(key, [])

@@ -92,9 +92,9 @@ def relative_rms(got: np.ndarray, want: np.ndarray) -> float:
 
 
 class Truth:
-    """What the untouched module says to random feeds, asked once and before any engine loads.
+    """The untouched module's outputs for random feeds, computed once and before any engine loads.
 
-    Both at once would hold the weights twice. The answers wait in unnamed files: those of the
+    Both at once would hold the weights twice. The outputs wait in unnamed files: those of the
     decoder of a Llama-3.2-3B are 350 MB, most of them its cache.
     """
 
@@ -114,14 +114,14 @@ class Truth:
         for seed in range(len(self.sizes)):
             example = self._example(seed)
             with torch.no_grad():
-                made = part(*(torch.from_numpy(array) for array in example.values()))
-            wanted = made if isinstance(made, tuple) else (made,)
+                outputs = part(*(torch.from_numpy(array) for array in example.values()))
+            wanted = outputs if isinstance(outputs, tuple) else (outputs,)
             self._parked.append([_Parked(tensor.numpy(), scratch) for tensor in wanted])
 
     def cases(self) -> Iterator[tuple[feeds.Feeds, Iterator[np.ndarray]]]:
         """The feeds of each case, and the module's outputs to them in their order."""
         for seed, parked in enumerate(self._parked):
-            yield self._example(seed), (each.read() for each in parked)
+            yield self._example(seed), (array.read() for array in parked)
 
     def _example(self, seed: int) -> feeds.Feeds:
         example = feeds.make(self.inputs, self.spans, self.sizes[seed], seed)

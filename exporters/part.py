@@ -41,7 +41,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Exported:
-    """A part in the bundle, and what the table at the end says of it."""
+    """A part in the bundle, and what the table at the end shows of it."""
 
     part: Part
     seconds: float
@@ -58,12 +58,12 @@ def export(
     """
     start = time.perf_counter()
     give_back()  # what the part before left
-    made = (
+    part = (
         _table(checkpoint, settings, bundle)
         if name == TABLE
         else _graph(name, checkpoint, settings, bundle, say)
     )
-    return Exported(made, time.perf_counter() - start)
+    return Exported(part, time.perf_counter() - start)
 
 
 def _table(checkpoint: Checkpoint, settings: Settings, bundle: Bundle) -> Part:
@@ -71,8 +71,8 @@ def _table(checkpoint: Checkpoint, settings: Settings, bundle: Bundle) -> Part:
     path = bundle.folder / f"{TABLE}.npy"
     pulled = precisions.pull(precision)
     codes, bound = pulled.table, pulled.bound("table")
-    asked = codes.dtype if codes else ""
-    dtype, files, measured = embedding_table.write(checkpoint.embedding(), path, asked)
+    requested = codes.dtype if codes else ""
+    dtype, files, measured = embedding_table.write(checkpoint.embedding(), path, requested)
     return Part(
         name=TABLE,
         role="table",
@@ -150,12 +150,12 @@ def _embeds(checkpoint: Checkpoint) -> Tensor:
     tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json)
     words = " ".join(checkpoint.facts.prompt.tasks.values())
     table = checkpoint.embedding()
-    chance = torch.Generator().manual_seed(0)
-    some = torch.randint(len(table), (SOME_WORDS,), generator=chance)
-    said = torch.tensor(tokenizer.encode(words).ids[:SOME_WORDS], dtype=torch.int64)
-    words_heard = table[torch.cat((said, some))].float()
-    noise = 0.5 * torch.randn(SOME_WORDS, words_heard.shape[1], generator=chance)
-    return torch.cat((words_heard, noise))
+    generator = torch.Generator().manual_seed(0)
+    random_ids = torch.randint(len(table), (SOME_WORDS,), generator=generator)
+    prompt_ids = torch.tensor(tokenizer.encode(words).ids[:SOME_WORDS], dtype=torch.int64)
+    words_embeds = table[torch.cat((prompt_ids, random_ids))].float()
+    noise = 0.5 * torch.randn(SOME_WORDS, words_embeds.shape[1], generator=generator)
+    return torch.cat((words_embeds, noise))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Precisions as they are said on the command line: a lever's name, or several joined by +."""
+"""Precisions as they are given on the command line: a lever's name, or several joined by +."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Pulled:
     @property
     def engines(self) -> set[str]:
         """The engines that alone run what comes out for some role; empty for any."""
-        every = (each for lever in self.levers for each in lever.STORAGE.values())
-        return {engine for each in every for engine in each.engines}
+        every = (storage for lever in self.levers for storage in lever.STORAGE.values())
+        return {engine for storage in every for engine in storage.engines}
 
     def prepare(self, part: Wrapper, embeds: Embeds) -> None:
         """Before the part is traced."""
@@ -64,7 +64,7 @@ def known() -> list[str]:
 
 
 def declared() -> Levers:
-    """What every lever says that it stores and needs, by its name and by role: for the manifest."""
+    """What every lever declares to store and need, by its name and by role: for the manifest."""
     names = registry.names(levers)
     return {name: registry.pick(levers, name, "precision").Lever.STORAGE for name in names}
 

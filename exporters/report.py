@@ -31,7 +31,7 @@ class Report:
 
     @contextmanager
     def part(self, name: str, number: int, count: int) -> Iterator[Progress]:
-        """A part under work; what it says is shown as it happens."""
+        """A part under work; its steps are shown as they happen."""
         label = f"[{number}/{count}] {name}"
         progress = Progress(self.console, label)
         if not self.console.is_terminal:
@@ -41,33 +41,33 @@ class Report:
             progress.status = status
             yield progress
 
-    def done(self, name: str, made: Exported) -> None:
+    def done(self, name: str, result: Exported) -> None:
         """One line for a finished part."""
         self.console.print(
-            f"{name}: {size(made.part.bytes)}, {made.seconds:.1f} s, {_verdict(made.part)}"
+            f"{name}: {size(result.part.bytes)}, {result.seconds:.1f} s, {_verdict(result.part)}"
         )
 
     def note(self, text: str) -> None:
         """Something the person should know."""
         self.console.print(f"note: {text}", soft_wrap=True)
 
-    def table(self, made: Sequence[Exported]) -> None:
+    def table(self, results: Sequence[Exported]) -> None:
         """Part, nodes, bytes, precision, errors against torch, verdict, seconds."""
         table = Table(box=None, pad_edge=False)
         for title in COLUMNS:
             justify = "left" if title in LEFT else "right"
             table.add_column(title, justify=justify, no_wrap=True)
-        for each in made:
-            part = each.part
+        for result in results:
+            part = result.part
             parity = part.measured["parity"]
             errors = [f"{parity[name]:.1e}" for name in ("worst_abs", "worst_rel", "rms")]
             row = [part.name, str(part.nodes or "-"), size(part.bytes), part.precision]
-            table.add_row(*row, *errors, _verdict(part), f"{each.seconds:.1f}")
+            table.add_row(*row, *errors, _verdict(part), f"{result.seconds:.1f}")
         self.out.print(table)
 
 
 class Progress:
-    """Says what is being done to one part."""
+    """Prints what is being done to one part."""
 
     def __init__(self, console: Console, label: str) -> None:
         self.console, self.label = console, label

@@ -20,7 +20,7 @@ def simplify(model: ir.Model) -> ir.Model:
     """The same graph with constants folded and dead nodes gone.
 
     Large weights become inputs for the time of the work: onnxsim needs twice their memory and
-    fails above 2 GB. Whether the result is still right is for parity to say: onnxsim is known to
+    fails above 2 GB. Whether the result is still right is for parity to check: onnxsim is known to
     corrupt some graphs and to report success.
 
     Raises:

@@ -13,7 +13,7 @@ from test_pipeline import Fake
 import alm
 from alm.artifacts.manifest import File, Part
 from alm.errors import BadOption
-from alm.generation.audio_cache import Ear, Memory, key
+from alm.generation.audio_cache import AudioEncoder, Memory, key
 from alm.generation.model import Model
 from alm.generation.pipeline import Pipeline, Stages
 from alm.ports import Port
@@ -30,7 +30,7 @@ def embeds(value: float, kib: int) -> np.ndarray:
     return np.full((kib, 256), value, np.float32)
 
 
-def ear(most_bytes: int = 2**20) -> tuple[Ear, Fake]:
+def ear(most_bytes: int = 2**20) -> tuple[AudioEncoder, Fake]:
     """Its embeddings are two copies of a window's sum and its length."""
 
     def make(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -40,7 +40,7 @@ def ear(most_bytes: int = 2**20) -> tuple[Ear, Fake]:
     given = {name: Port("float32", ("batch",)) for name in ("pcm", "pcm_lengths")}
     part = Part("encoder", "encoder", (File("x", 1, ""),), given, {"audio_embeds": given["pcm"]})
     session = Fake(make)
-    return Ear(Pipeline([part], {"encoder": session}), most_bytes), session
+    return AudioEncoder(Pipeline([part], {"encoder": session}), most_bytes), session
 
 
 # --- what is remembered
@@ -87,10 +87,10 @@ def test_windows_are_told_apart_by_every_sample_and_their_length() -> None:
 def test_a_batch_of_known_and_unknown_windows_computes_the_unknown_once() -> None:
     listener, session = ear()
     a, b, c = noise(5, 1), noise(9, 2), noise(7, 3)
-    first, known = listener.hear([a], Stages())
+    first, known = listener.encode([a], Stages())
     assert known == [False]
     stages = Stages()
-    found, known = listener.hear([b, a, c, b], stages)
+    found, known = listener.encode([b, a, c, b], stages)
     assert known == [False, True, False, False] and "encoder" in stages.ms
     assert [len(feeds["pcm"]) for feeds in session.fed] == [1, 2]
     assert session.fed[1]["pcm_lengths"].tolist() == [9, 7]
@@ -98,14 +98,14 @@ def test_a_batch_of_known_and_unknown_windows_computes_the_unknown_once() -> Non
     wanted = [[each.sum(), len(each)] for each in (b, a, c, b)]
     np.testing.assert_allclose([each[0] for each in found], wanted, rtol=1e-5)
     stages = Stages()
-    assert listener.hear([c, a, b], stages)[1] == [True] * 3
+    assert listener.encode([c, a, b], stages)[1] == [True] * 3
     assert len(session.fed) == 2 and "encoder" not in stages.ms
 
 
 def test_an_ear_without_memory_computes_everything_every_time() -> None:
     listener, session = ear(0)
     for _ in range(2):
-        assert listener.hear([noise(5)] * 2, Stages())[1] == [False] * 2
+        assert listener.encode([noise(5)] * 2, Stages())[1] == [False] * 2
     assert [len(feeds["pcm"]) for feeds in session.fed] == [2, 2] and not len(listener.memory)
 
 

@@ -70,7 +70,7 @@ def test_every_rule_has_a_graph_that_breaks_it() -> None:
 
 def test_every_rule_says_what_it_wants_and_where_that_stands() -> None:
     for rule in lint.all_rules():
-        assert rule.says and rule.source, rule.name
+        assert rule.requirement and rule.source, rule.name
 
 
 @every

@@ -218,7 +218,7 @@ def test_operations_are_near_those_that_the_graph_has(artifacts: Path) -> None:
         assert each
         path = artifacts / each.files[0].name
         truth, _ = flops.operations(path, sizes)
-        told = estimate.operations(estimate.heard(each), sizes)
+        told = estimate.operations(estimate.to_audio_part(each), sizes)
         assert 0.7 < told / truth < 1.7, name
 
 
@@ -231,7 +231,7 @@ def test_a_real_size_whisper_takes_what_was_calculated() -> None:
     ports = {"log_mel": Port("float32", (1, 128, 3000))}, {"s": Port("float32", (1, 1500, 1280))}
     whisper = part("whisper", "encoder", 2 * weights, inputs=ports[0], outputs=ports[1])
     sizes = estimate.sizes(model(LLMS["llama-3b"]), 30)
-    operations = estimate.operations(estimate.heard(whisper), sizes)
+    operations = estimate.operations(estimate.to_audio_part(whisper), sizes)
     assert operations == pytest.approx(2.27e12, rel=0.02)
     for name, seconds in {AGX: 0.12, NX: 0.25, NANO: 0.5}.items():
         known = devices.device(name)

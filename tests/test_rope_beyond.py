@@ -86,7 +86,7 @@ def row_of(model: Model, turns: Sequence[tuple[str, list[np.ndarray], list[int]]
     heard = 0
     for i, (prompt, clips, answer) in enumerate(turns):
         built = model.parts.prompter.build(prompt, len(clips), heard, i == 0)
-        row += woven(built.pieces, model.parts.ear.hear(clips, Stages())[0])
+        row += woven(built.pieces, model.parts.audio_encoder.encode(clips, Stages())[0])
         row.append(np.array([token for token in answer if token not in model.parts.eos], np.int64))
         heard += len(clips)
     return row

@@ -64,7 +64,7 @@ class Wrapper(nn.Module):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model taken apart: how to load each part, and all that the manifest says of the whole.
+    """A model taken apart: how to load each part, and all that the manifest holds of the whole.
 
     `parts` is in the order of a run; each value loads that part alone, so that one part can be
     exported without the memory of the others. `part` loads it in a dialect.
@@ -148,5 +148,5 @@ def open_checkpoint(path: Path) -> Checkpoint:
     from wrappers.checkpoint.model_type import model_type
 
     named = model_type(path)
-    said = f" (its config.json says model_type: {named[:80]!r})" if named else ""
-    raise UnknownName(f"{path} is no model that is known here{said}; known are {wanted}")
+    detail = f" (its config.json says model_type: {named[:80]!r})" if named else ""
+    raise UnknownName(f"{path} is no model that is known here{detail}; known are {wanted}")

@@ -3,7 +3,7 @@
     with dialect.bound("ort"):
         decoder = Decoder(spec)
 
-Whoever needs it asks for `current()` in its `__init__` and keeps what it got, so no call between
+Whoever needs it calls `current()` in its `__init__` and keeps what it got, so no call between
 the export and a layer hands a dialect on. A file of `dialects/` is one, and gives all that
 `Dialect` lists.
 """

@@ -59,7 +59,7 @@ def quantize(matrix: Tensor, scheme: Scheme) -> Quantized:
     """Round W' [out, in], of any float dtype, to blocks of few bits."""
     rows = max(PIECE // matrix.shape[1], 1)
     pieces = [_quantize(matrix[at : at + rows], scheme) for at in range(0, len(matrix), rows)]
-    return Quantized(*(np.concatenate(each) for each in zip(*pieces, strict=True)))
+    return Quantized(*(np.concatenate(arrays) for arrays in zip(*pieces, strict=True)))
 
 
 def _quantize(matrix: Tensor, scheme: Scheme) -> Quantized:
@@ -130,12 +130,12 @@ def _unpack(packed: np.ndarray, bits: int) -> np.ndarray:
     return np.stack((packed & 15, packed >> 4), -1).reshape(*packed.shape[:-1], -1)
 
 
-def dequantize(found: Quantized, scheme: Scheme, columns: int) -> np.ndarray:
+def dequantize(quantized: Quantized, scheme: Scheme, columns: int) -> np.ndarray:
     """What the matrix has become, float32 [out, in]."""
-    blocks = found.scales.shape[1]
-    zero = _unpack(found.zeros, scheme.bits)[:, :blocks, None].astype(np.float32)
-    codes = _unpack(found.packed, scheme.bits).astype(np.float32)
-    values = (codes - zero) * found.scales[..., None]
+    blocks = quantized.scales.shape[1]
+    zero = _unpack(quantized.zeros, scheme.bits)[:, :blocks, None].astype(np.float32)
+    codes = _unpack(quantized.packed, scheme.bits).astype(np.float32)
+    values = (codes - zero) * quantized.scales[..., None]
     return values.reshape(len(values), -1)[:, :columns]
 
 
@@ -144,10 +144,10 @@ def signed(matrix: Tensor, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
 
     The scheme is a positive one whose block divides `in`.
     """
-    found = quantize(matrix, scheme)
-    codes = _unpack(found.packed, scheme.bits).reshape(len(found.packed), -1)
+    quantized = quantize(matrix, scheme)
+    codes = _unpack(quantized.packed, scheme.bits).reshape(len(quantized.packed), -1)
     codes = codes.astype(np.int16) - 2 ** (scheme.bits - 1)
-    scales = found.scales.astype(np.float16)
+    scales = quantized.scales.astype(np.float16)
     return np.ascontiguousarray(codes.T.astype(np.int8)), np.ascontiguousarray(scales.T)
 
 

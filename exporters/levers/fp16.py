@@ -70,19 +70,19 @@ def _convolve(graph: ir.Graph, node: ir.Node) -> None:
     shape, read = lazy.shape_of(weight), lazy.reader(weight)
     name = f"{weight.name}.float16"
     narrow = lazy.add(graph, name, shape, lambda: _half(read()), HALF)
-    made = [cast(x, HALF)]
-    made.append(ir.Node("", "Conv", [made[0].outputs[0], narrow], node.attributes.values()))
-    made[-1].outputs[0].dtype = HALF
-    made.append(cast(made[-1].outputs[0], FLOAT))
+    nodes = [cast(x, HALF)]
+    nodes.append(ir.Node("", "Conv", [nodes[0].outputs[0], narrow], node.attributes.values()))
+    nodes[-1].outputs[0].dtype = HALF
+    nodes.append(cast(nodes[-1].outputs[0], FLOAT))
     if bias is not None:
         spread = (shape[0],) + (1,) * (len(shape) - 2)
         of_bias = lazy.reader(bias)
         spread_bias = lazy.add(
             graph, f"{bias.name}.spread", spread, lambda: of_bias().reshape(spread)
         )
-        made.append(ir.node("Add", [made[-1].outputs[0], spread_bias]))
-    out, y = node.outputs[0], made[-1].outputs[0]
+        nodes.append(ir.node("Add", [nodes[-1].outputs[0], spread_bias]))
+    out, y = node.outputs[0], nodes[-1].outputs[0]
     y.name, y.shape, y.type = out.name, out.shape, out.type
-    graph.insert_before(node, made)
+    graph.insert_before(node, nodes)
     out.replace_all_uses_with(y, replace_graph_outputs=out.is_graph_output())
     graph.remove(node, safe=True)

@@ -73,12 +73,12 @@ def _integers(product: Product, once: Once) -> None:
     """DynamicQuantizeLinear and MatMulInteger: standard operators, fused when they are loaded."""
     graph = product.node.graph
     assert isinstance(graph, ir.Graph)
-    found = once.of(product)
-    if not found:
-        found = once.of(product, [ir.node("DynamicQuantizeLinear", [product.x], num_outputs=3)])
-        for value, dtype in zip(found[0].outputs, _QUANTIZED, strict=True):
+    nodes = once.of(product)
+    if not nodes:
+        nodes = once.of(product, [ir.node("DynamicQuantizeLinear", [product.x], num_outputs=3)])
+        for value, dtype in zip(nodes[0].outputs, _QUANTIZED, strict=True):
             value.dtype = dtype
-    x, scale, zero = found[0].outputs
+    x, scale, zero = nodes[0].outputs
     rows, columns = product.sizes
     name = f"{product.name}.int8"
     codes, factors = lazy.shared(lambda: _rounded(product.read()), 2)

@@ -1,4 +1,4 @@
-"""int8dq: 8 bits a weight in standard ONNX, for TensorRT and whoever fuses it; float16 else.
+"""int8dq: 8 bits a weight in standard ONNX, for TensorRT and others that fuse it; float16 else.
 
 Weights alone are rounded, one scale an output, so nothing is calibrated. It carries float16
 itself: what is not in 8 bits is as `fp16` has it, because TensorRT multiplies in the type that

@@ -79,7 +79,7 @@ def load(
         threads: of each graph on the CPU; 0 leaves the choice to the engine. Graphs that do not
             wait for each other run side by side where each has so many cores of its own.
         audio_cache: bytes of audio embeddings remembered, so that another question about a clip
-            heard before computes no encoder; 0 remembers nothing.
+            given before computes no encoder; 0 remembers nothing.
 
     Raises:
         MissingFile, BadArtifacts: a file is not there, or is not what the manifest says.

@@ -43,10 +43,12 @@ def fact(
         needed: no model runs without it, though a part alone can be looked at.
         always: written even where it is the default.
     """
-    said = dict(meaning=meaning, least=least, most=most, words=words, needed=needed, always=always)
+    metadata = dict(
+        meaning=meaning, least=least, most=most, words=words, needed=needed, always=always
+    )
     if default is MISSING:
-        return field(default_factory=dict, metadata=said)
-    return field(default=default, metadata=said)
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)

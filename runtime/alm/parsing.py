@@ -96,11 +96,11 @@ def _check_values(plain: Any) -> None:
         inner: list[tuple[str, Any]] = []
         for where, value in level:
             if isinstance(value, list):
-                inner += [(where, each) for each in value]
+                inner += [(where, item) for item in value]
             elif isinstance(value, dict):
                 for key in value:
                     _check_text(key, where, MOST_NAME)
-                inner += [(key, each) for key, each in value.items()]
+                inner += [(key, item) for key, item in value.items()]
             else:
                 _check_value(value, where)
         count += len(inner)
@@ -201,12 +201,12 @@ def numbers(
         BadOption: they are none, or one is out of bounds.
     """
     try:
-        found = tuple(kind(word) for word in words.split(","))
+        values = tuple(kind(word) for word in words.split(","))
     except ValueError:
-        found = ()
-    if not found or not all(least <= number <= most for number in found):
+        values = ()
+    if not values or not all(least <= number <= most for number in values):
         raise BadOption(
             f"--{what} wants numbers from {least:g} to {most:g} with commas between them, "
             f"not {words!r:.80}"
         )
-    return found
+    return values

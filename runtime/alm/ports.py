@@ -39,7 +39,7 @@ class Port:
         return np.zeros(self.shape(sizes), np.dtype(self.dtype))
 
     def to_json(self) -> dict[str, Any]:
-        """What the manifest says of this port."""
+        """The port as plain data, for the manifest."""
         plain: dict[str, Any] = {"dtype": self.dtype, "axes": list(self.axes)}
         return plain | ({"counts": self.counts} if self.counts else {})
 

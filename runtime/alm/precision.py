@@ -1,4 +1,4 @@
-"""What a precision stores and needs, as data: a lever says it, the export writes it down.
+"""What a precision stores and needs, as data: a lever states it, the export writes it down.
 
 Whoever decides by a precision (targets, planner, lint, engines) reads it here, in `Part.storage`
 for a part of the folder and in `Manifest.levers` for what else could be exported.
@@ -82,21 +82,21 @@ def everywhere(storage: Storage, **others: Storage) -> dict[str, Storage]:
 
 def joined(storages: Iterable[Storage]) -> Storage:
     """What levers pulled one after another make: their fewest bits, and all that any needs."""
-    made = PLAINEST
-    for each in storages:
-        leaner = each if each.layers.bits < made.layers.bits else made
-        made = Storage(
+    total = PLAINEST
+    for storage in storages:
+        leaner = storage if storage.layers.bits < total.layers.bits else total
+        total = Storage(
             layers=leaner.layers,
             head=leaner.head,
             as_head=leaner.as_head,
-            computes=_union(made.computes, each.computes),
-            cache=made.cache if each.cache == FLOAT else each.cache,
-            operators=_union(made.operators, each.operators),
-            opset=max(made.opset, each.opset),
-            engines=_union(made.engines, each.engines),
-            bound=made.bound + each.bound,
+            computes=_union(total.computes, storage.computes),
+            cache=total.cache if storage.cache == FLOAT else storage.cache,
+            operators=_union(total.operators, storage.operators),
+            opset=max(total.opset, storage.opset),
+            engines=_union(total.engines, storage.engines),
+            bound=total.bound + storage.bound,
         )
-    return made
+    return total
 
 
 def closest_first(levers: Levers, role: str) -> list[str]:
@@ -117,12 +117,12 @@ def choose(levers: Levers, role: str, wanted: Wanted, takes: Takes) -> str:
     """
     if wanted.bits == BITS[FLOAT]:
         return PLAIN
-    made = {name: roles[role] for name, roles in levers.items() if role in roles}
-    fitting = [name for name, each in made.items() if wanted.fits(each) and takes(each)]
+    stored = {name: roles[role] for name, roles in levers.items() if role in roles}
+    fitting = [name for name, storage in stored.items() if wanted.fits(storage) and takes(storage)]
 
     def rank(name: str) -> tuple[bool, float, float, str]:
-        costs = sum(each.bound for each in levers[name].values())
-        return not made[name].engines, made[name].layers.bits, costs, name
+        costs = sum(storage.bound for storage in levers[name].values())
+        return not stored[name].engines, stored[name].layers.bits, costs, name
 
     return min(fitting, key=rank, default="")
 

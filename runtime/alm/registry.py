@@ -11,8 +11,8 @@ from alm.errors import UnknownName
 
 def names(package: ModuleType) -> list[str]:
     """The files in the folder of `package`, sorted; a leading underscore keeps one out."""
-    found = (m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg)
-    return sorted(name for name in found if not name.startswith("_"))
+    modules = (m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg)
+    return sorted(name for name in modules if not name.startswith("_"))
 
 
 def pick(package: ModuleType, name: str, what: str = "") -> ModuleType:

@@ -42,7 +42,7 @@ class Session(ABC):
     # Whether the engine works in the memory of the arrays that it was given to hold: then whoever
     # has those arrays may read and change them between two runs.
     in_place: bool = False
-    # Whether a run takes one row at a time, whatever the ports say of the batch.
+    # Whether a run takes one row at a time, whatever batch the ports state.
     one_row: bool = False
 
     @abstractmethod
@@ -137,13 +137,15 @@ class OneRowChunks(Session):
             return self._session.run(feeds, keep)
         apart = {n: self._apart(f) if isinstance(f, Kept) else f for n, f in feeds.items()}
         places = {n: self._apart(p) if p and self.in_place else None for n, p in keep.items()}
-        made = self._rows.run(apart, places)
+        outputs = self._rows.run(apart, places)
         if self.in_place:  # written where the whole lies
-            return made | {
-                name: place or self._session.hold(self._rows.fetch(made[name]))
+            return outputs | {
+                name: place or self._session.hold(self._rows.fetch(outputs[name]))
                 for name, place in keep.items()
             }
-        return made | {name: self._session.hold(self._rows.fetch(made[name])) for name in keep}
+        return outputs | {
+            name: self._session.hold(self._rows.fetch(outputs[name])) for name in keep
+        }
 
     def _apart(self, kept: Kept) -> Rows:
         return self._rows.hold(self._session.fetch(kept))

@@ -1,4 +1,4 @@
-"""What a target's file says, as plain data: what the engine takes, and how an engine is built."""
+"""What a target's file holds, as plain data: what the engine takes, and how an engine is built."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Operator:
 
     `types` are those of input `data`; `constant` are inputs whose values must be known when the
     engine is built, `absent` those that must be left out. Of the outputs no more than `outputs`
-    may be there (0: any number). `ranks` says how many axes an input has, `attributes` the only
+    may be there (0: any number). `ranks` gives how many axes an input has, `attributes` the only
     value that an attribute may have (None: it is left out); one that is not written has it.
     `static` are (input, axis) whose length must be a number.
     """

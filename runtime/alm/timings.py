@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-Told = Callable[[str, float], None]  # a stage's name, and since when (time.perf_counter) it ran
+OnStage = Callable[[str, float], None]  # a stage's name, and since when (time.perf_counter) it ran
 
 
 class Stages:

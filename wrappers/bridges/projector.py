@@ -1,6 +1,6 @@
 """The bridge of most audio LLMs: frames, a few of them side by side, through linear layers.
 
-It projects what an encoder heard into the LLM's width: audio-llm (two layers and a norm), Voxtral
+It projects an encoder's output into the LLM's width: audio-llm (two layers and a norm), Voxtral
 and Audio Flamingo (two layers), Qwen2-Audio (one).
 """
 
@@ -110,5 +110,5 @@ def _faults(widths: Sequence[int], frames: int | str, stack: int, activation: st
 
 
 def tiny() -> Projector:
-    """The smallest that says something, with random weights, for tests."""
+    """The smallest that computes something, with random weights, for tests."""
     return randomised(Projector([64, 48, 24], stack=2, norm=True))

@@ -129,9 +129,9 @@ class CrossAttention(Attention):
         turned = self.per_head(q.permute(2, 0, 1, 3), key)  # [heads, n or 1, queries, source]
         turned = turned.permute(1, 0, 2, 3).flatten(1, 2)
         weights = (turned @ windows.mT).softmax(-1)  # [n, heads * queries, kernel]
-        heard = (weights @ windows).unflatten(1, (self.heads, -1)).transpose(0, 1)
-        heard = self.per_head(heard, value.mT)  # [heads, n, queries, dim]
-        return heard.permute(1, 2, 0, 3).flatten(2) + self.self.value.bias
+        context = (weights @ windows).unflatten(1, (self.heads, -1)).transpose(0, 1)
+        context = self.per_head(context, value.mT)  # [heads, n, queries, dim]
+        return context.permute(1, 2, 0, 3).flatten(2) + self.self.value.bias
 
     def by_head(self, weight: Tensor) -> Tensor:
         """[width, source] -> [heads, dim, source]."""
@@ -230,7 +230,7 @@ class QFormer(Wrapper):
 
 
 def tiny() -> QFormer:
-    """The smallest that says something, with random weights, for tests."""
+    """The smallest that computes something, with random weights, for tests."""
     widths: dict[str, Any] = dict(speech_width=32, audio_width=24, hidden=16, heads=4, out=20)
     rest: dict[str, Any] = dict(
         frames=50, layers=2, intermediate=32, queries=2, kernel=10, stride=7

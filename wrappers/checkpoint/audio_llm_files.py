@@ -28,12 +28,12 @@ TASKS = {
 
 
 class AudioFiles(Folders):
-    """One checkpoint on disk; each property is read once, when it is asked for."""
+    """One checkpoint on disk; each property is read once, on first use."""
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        said = self.section(SECTION)
-        return {**said, "ckpt": said.get("checkpoint_path")}  # as the fingerprint asks for it
+        section = self.section(SECTION)
+        return {**section, "ckpt": section.get("checkpoint_path")}  # the fingerprint's key
 
     @cached_property
     def trained(self) -> Weights:
@@ -49,10 +49,10 @@ class AudioFiles(Folders):
             raise BadCheckpoint(f"{path} holds no `projector` and `lora_layers` under `model`")
         if held is not plain and (more := [str(name) for name in held if name not in SAVED]):
             raise BadCheckpoint(f"{path} holds what is not known beside {SAVED}: {', '.join(more)}")
-        found = dict(_flat({name: held[name] for name in SAVED}))
-        if strange := [name for name, value in found.items() if not isinstance(value, Tensor)]:
+        tensors = dict(_flat({name: held[name] for name in SAVED}))
+        if strange := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
             raise BadCheckpoint(f"{path} holds what is no tensor: {', '.join(strange)}")
-        weights.add_tensors(found)
+        weights.add_tensors(tensors)
         return weights
 
     @cached_property
@@ -64,10 +64,10 @@ class AudioFiles(Folders):
         Raises:
             BadCheckpoint: a tensor that is no matrix, or of no adapter; or there are both.
         """
-        found = self.trained.under("lora_layers.").take()
-        ranks = [len(v) for k, v in found.items() if k.endswith(".lora_A") and v.ndim]
-        said = {"r": ranks[0] if ranks else 1, "lora_alpha": LORA_ALPHA}
-        return self.one_adapter(contract.read(found, said, self.trained.where))
+        tensors = self.trained.under("lora_layers.").take()
+        ranks = [len(v) for k, v in tensors.items() if k.endswith(".lora_A") and v.ndim]
+        settings = {"r": ranks[0] if ranks else 1, "lora_alpha": LORA_ALPHA}
+        return self.one_adapter(contract.read(tensors, settings, self.trained.where))
 
     @property
     def widths(self) -> list[int]:
@@ -108,7 +108,7 @@ class AudioFiles(Folders):
 
     @cached_property
     def tokens(self) -> TokenFacts:
-        """Where an answer ends: at the tokenizer's own end, as the original says to `generate`."""
+        """Where an answer ends: at the tokenizer's own end, as the original has `generate` do."""
         folder, end = self.path("llama_path"), self.spec.config.eos_token_id
         named = tokenizer_files.special_id(folder, self.tokenizer, "eos_token")
         given = end if named is None else named
@@ -128,14 +128,14 @@ def _flat(held: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             continue
         for name, value in plain.items():
             if isinstance(value, Mapping):
-                yield from ((f"{section}.{name}.{leaf}", each) for leaf, each in value.items())
+                yield from ((f"{section}.{name}.{leaf}", item) for leaf, item in value.items())
             else:
                 yield f"{section}.{name}", value
 
 
 def around(tokenizer: Tokenizer) -> tuple[str, str]:
     """The special tokens that a tokenizer puts before and after a text."""
-    made = tokenizer.encode("a")
-    real = [i for i, special in enumerate(made.special_tokens_mask) if not special]
-    before, after = made.tokens[: real[0]], made.tokens[real[-1] + 1 :]
+    encoding = tokenizer.encode("a")
+    real = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
+    before, after = encoding.tokens[: real[0]], encoding.tokens[real[-1] + 1 :]
     return "".join(before), "".join(after)

@@ -30,7 +30,7 @@ from wrappers.layers.decoder import Decoder
 
 
 class Folder(Files):
-    """The checkpoint taken apart; a family says what is not alike in all."""
+    """The checkpoint taken apart; a family adds what is not alike in all."""
 
     pooled = False  # whether the tower masks padding and averages pairs of frames
     bridge: dict[str, str]  # a projector's layer -> its name in the checkpoint
@@ -44,7 +44,7 @@ class Folder(Files):
         raise NotImplementedError
 
     def prompt(self, tokenizer: Tokenizer) -> PromptFacts:
-        """What the manifest says of prompts."""
+        """The manifest's prompt facts."""
         raise NotImplementedError
 
     def whisper(self) -> Wrapper:
@@ -66,8 +66,8 @@ class Folder(Files):
         part = attach(hollow(lambda: Decoder(self.spec)), self.adapted.under(LLM))
         if self.adapter:
             weights = self.weights.under(LLM)
-            own = self.adapter.under(LLM)
-            part.merge_error = llm_files.merge_error(part, self.spec, weights, own)
+            llm_adapter = self.adapter.under(LLM)
+            part.merge_error = llm_files.merge_error(part, self.spec, weights, llm_adapter)
         return part
 
     def embedding(self) -> Tensor:
@@ -128,12 +128,12 @@ class Folder(Files):
     def checkpoint(
         self, *, audio_tokens: Callable[[], int], least_samples: int, long: str
     ) -> Checkpoint:
-        """The checkpoint taken apart; nothing large is read before its part is asked for.
+        """The checkpoint taken apart; nothing large is read before its part is loaded.
 
         Args:
-            audio_tokens: embeddings of a whole window, asked when the config is known to be right.
+            audio_tokens: embeddings of a whole window, called when the config is known to be right.
             least_samples: to which shorter clips are padded with silence.
-            long: `each` or `joined`, as a clip of more than one window is heard.
+            long: `each` or `joined`, how a clip of more than one window is encoded.
         """
         self.check()
         text = tokenizer_files.tokenizer_json(self.path, [])

@@ -32,11 +32,11 @@ from wrappers.layers.spec import Spec
 TOWER, BRIDGE, LLM = "audio_tower.", "multi_modal_projector.", "language_model."
 FFT = 400  # samples of a frame, of every Whisper
 
-LONGEST = 512  # new tokens, where nothing says; transformers would stop at 20
+LONGEST = 512  # new tokens, where nothing sets it; transformers would stop at 20
 
 
 class Files:
-    """One checkpoint on disk; each property is read once, when it is asked for."""
+    """One checkpoint on disk; each property is read once, on first use."""
 
     family: str  # its config's model_type
 
@@ -95,7 +95,7 @@ class Files:
         try:
             spec = pick_role("llm", text.model_type).spec(text)
             # transformers puts a plain head of these models' own on the LLM: a Gemma 2's logits
-            # are not capped in them, which beams and sampling can tell.
+            # are not capped in them, which shows with beams and sampling.
             return replace(spec, logit_softcap=0.0)
         except UnknownName as error:
             raise BadCheckpoint(f"{self.file} says text_config.model_type: {error}") from error
@@ -114,7 +114,7 @@ class Files:
         Raises:
             BadCheckpoint: the processor's settings are of another spectrogram, all named.
         """
-        file, said = extractor(self.path)
+        file, settings = extractor(self.path)
         samples = 2 * self.frames * HOP
         wanted = {
             "feature_size": self.whisper_config["num_mel_bins"],
@@ -124,9 +124,9 @@ class Files:
             "chunk_length": samples / RATE,
         }
         odd = [
-            f"{name} {said[name]!r} and not {want:g}"
+            f"{name} {settings[name]!r} and not {want:g}"
             for name, want in wanted.items()
-            if said.get(name, want) != want
+            if settings.get(name, want) != want
         ]
         if odd:
             raise BadCheckpoint(f"{file} says {', '.join(odd)}, as {self.file} wants it")
@@ -162,10 +162,10 @@ class Files:
 
         An LLM that is tied, and without a head of its own, has its table for one.
         """
-        found = nf4.dequantized(self._stored)
-        named = Weights(found.where)
-        for name, shape in found.shapes.items():
-            named.add(_published(name), shape, partial(found.__getitem__, name))
+        stored = nf4.dequantized(self._stored)
+        named = Weights(stored.where)
+        for name, shape in stored.shapes.items():
+            named.add(_published(name), shape, partial(stored.__getitem__, name))
         table, head = LLM + TABLE, LLM + HEAD
         tied = getattr(self.config.text_config, "tie_word_embeddings", False)
         if tied and head not in named and table in named:

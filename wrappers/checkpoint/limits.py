@@ -108,7 +108,7 @@ def _wanted(name: str, value: Any) -> str:
         return "" if good else f"a list of numbers above zero, at most {MOST:g}"
     if name in TOKENS:
         ids = value if isinstance(value, list) else [value]
-        return "" if all(_whole(each, -1, 2**31) for each in ids) else "a token's id"
+        return "" if all(_whole(token, -1, 2**31) for token in ids) else "a token's id"
     return ""
 
 

@@ -33,13 +33,13 @@ def read_spec(folder: Path) -> Spec:
         BadCheckpoint: a family nobody knows, or weights that are quantized in an unknown way.
     """
     file = folder / "config.json"
-    said = read_json(file)
-    limits.check(said, str(file))
+    plain = read_json(file)
+    limits.check(plain, str(file))
     try:
-        family = pick_role("llm", str(said.get("model_type", "")))
+        family = pick_role("llm", str(plain.get("model_type", "")))
     except UnknownName as error:
         raise BadCheckpoint(f"{file} says model_type: {error}") from error
-    quantized = said.get("quantization_config")
+    quantized = plain.get("quantization_config")
     if quantized and not nf4.described(quantized):
         raise BadCheckpoint(
             f"{file} describes quantised weights, and of those only bitsandbytes' 4-bit ones "
@@ -58,10 +58,10 @@ def read_spec(folder: Path) -> Spec:
 
 def named(stored: Weights) -> Weights:
     """What a folder holds, dequantized and under transformers' names."""
-    own = nf4.dequantized(stored)  # first: its pieces go by the folder's names
-    if not any(name.startswith("model.") for name in own.shapes):
-        own = own.above("model.", but=HEAD)  # saved from the bare model
-    return own
+    weights = nf4.dequantized(stored)  # first: its pieces go by the folder's names
+    if not any(name.startswith("model.") for name in weights.shapes):
+        weights = weights.above("model.", but=HEAD)  # saved from the bare model
+    return weights
 
 
 def on_meta(spec: Spec) -> Decoder:
@@ -129,10 +129,10 @@ def merge_error(part: Decoder, spec: Spec, weights: Weights, adapter: Adapter) -
     Raises:
         BadCheckpoint: further than rounding moves them.
     """
-    own = adapter.under("", but=TABLE.removesuffix(".weight"))
-    if not own.sites:
+    decoder_adapter = adapter.under("", but=TABLE.removesuffix(".weight"))
+    if not decoder_adapter.sites:
         return None
-    before = merging.unmerged(hollow(lambda: Decoder(spec)), weights, own)
+    before = merging.unmerged(hollow(lambda: Decoder(spec)), weights, decoder_adapter)
     return merging.merge_error(before, part)
 
 

@@ -23,8 +23,8 @@ def model_type(path: Path) -> str:
     if file.name != "config.json" or not file.is_file():
         return ""
     try:
-        said = json.loads(file.read_bytes())
+        config = json.loads(file.read_bytes())
     except (ValueError, RecursionError):
         return ""
-    found = said.get("model_type") if isinstance(said, dict) else None
-    return found if isinstance(found, str) else ""
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    return kind if isinstance(kind, str) else ""

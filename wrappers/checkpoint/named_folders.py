@@ -23,7 +23,7 @@ MOST_SECONDS = 3600  # of a window
 
 
 class Folders(Config):
-    """`whisper_path` and `llama_path`; each property is read once, when it is asked for."""
+    """`whisper_path` and `llama_path`; each property is read once, on first use."""
 
     @cached_property
     def whisper_config(self) -> dict[str, Any]:
@@ -51,9 +51,9 @@ class Folders(Config):
 
     @cached_property
     def window_samples(self) -> int:
-        """Samples of the Whisper window: 30 s, or what its preprocessor says."""
-        file, said = extractor(self.path("whisper_path"))
-        seconds = said.get("chunk_length", 30)
+        """Samples of the Whisper window: 30 s, or what its preprocessor has."""
+        file, settings = extractor(self.path("whisper_path"))
+        seconds = settings.get("chunk_length", 30)
         if type(seconds) is not int or not 0 < seconds <= MOST_SECONDS:
             raise BadCheckpoint(f"{file} says chunk_length {seconds!r}; it counts seconds")
         samples = seconds * RATE

@@ -76,10 +76,10 @@ def extractor(folder: Path) -> tuple[Path, dict[str, Any]]:
         ("processor_config.json", "feature_extractor"),
     ):
         file = folder / name
-        said = read_json(file) if file.is_file() else {}
-        said = said.get(section) if section else said
-        if isinstance(said, dict) and said:
-            return file, said
+        settings = read_json(file) if file.is_file() else {}
+        settings = settings.get(section) if section else settings
+        if isinstance(settings, dict) and settings:
+            return file, settings
     return folder / "preprocessor_config.json", {}
 
 

@@ -45,17 +45,17 @@ UNUSED = (
 
 
 class Files(Folders):
-    """One SALMONN checkpoint on disk; each property is read once, when it is asked for."""
+    """One SALMONN checkpoint on disk; each property is read once, on first use."""
 
     @cached_property
     def trained(self) -> Weights:
         """The tensors of the .pth, `module.` cut off."""
         path = self.path("ckpt")
         weights = Weights(str(path))
-        for each in (self.settings.get("speech_llama_proj_model"), self.settings["ckpt"]):
-            if not each:
+        for given in (self.settings.get("speech_llama_proj_model"), self.settings["ckpt"]):
+            if not given:
                 continue
-            file = self.beside(str(each)) or self.file.parent / str(each)
+            file = self.beside(str(given)) or self.file.parent / str(given)
             if file.suffix == ".safetensors":
                 weights.add_safetensors(file)
                 continue
@@ -71,10 +71,10 @@ class Files(Folders):
         """What the .pth holds of an adapter on Whisper.
 
         Raises:
-            BadCheckpoint: `whisper_lora` and the weights say different things.
+            BadCheckpoint: `whisper_lora` and the weights contradict each other.
         """
-        found = self.trained.under("speech_encoder.")
-        tensors = found.take(n for n in found.shapes if contract.is_adapter(n))
+        weights = self.trained.under("speech_encoder.")
+        tensors = weights.take(n for n in weights.shapes if contract.is_adapter(n))
         pth = self.trained.where
         adapter = salmonn.read(tensors, self.settings, "whisper_", pth, self.file)
         wanted = self.settings.get("whisper_lora", bool(adapter))
@@ -108,15 +108,15 @@ class Files(Folders):
             return None
         path = self.path("beats_path")
         plain = load_pickled(path)
-        found = plain if isinstance(plain, dict) else {}
-        if not all(isinstance(found.get(key), dict) for key in ("cfg", "model")):
+        saved = plain if isinstance(plain, dict) else {}
+        if not all(isinstance(saved.get(key), dict) for key in ("cfg", "model")):
             raise BadCheckpoint(f"{path} is no BEATs checkpoint: it lacks `cfg` or `model`")
-        return {"cfg": {**beats.DEFAULTS, **found["cfg"]}, "model": found["model"]}
+        return {"cfg": {**beats.DEFAULTS, **saved["cfg"]}, "model": saved["model"]}
 
     @cached_property
     def llm_weights(self) -> Weights:
         """The LLM's own weights, with what the .pth changes of them; names as transformers'."""
-        own = named(self.llm_folder)
+        base = named(self.llm_folder)
         changed = Weights(self.trained.where)
         for name, tensor in self._llm_trained().items():
             plain = base_name(name)
@@ -125,50 +125,50 @@ class Files(Folders):
             # The head of a tied model is its table, here saved a second time.
             if not contract.is_adapter(name) and not (plain == HEAD and self.spec.tied):
                 changed.add_tensors({plain: tensor})
-        return own.over(changed)
+        return base.over(changed)
 
     def _llm_trained(self) -> dict[str, Tensor]:
-        """What the .pth says of the LLM: adapters, aliases and leftovers, all accounted for."""
-        found = self.trained.under("llama_model.")
-        names = [n for n in found.shapes if not any(mark in n for mark in IGNORED)]
-        return found.take(names)
+        """What the .pth holds of the LLM: adapters, aliases and leftovers, all accounted for."""
+        weights = self.trained.under("llama_model.")
+        names = [n for n in weights.shapes if not any(mark in n for mark in IGNORED)]
+        return weights.take(names)
 
     @cached_property
     def adapter(self) -> Adapter | None:
         """The LLM's adapter, of the .pth or of its folder; the config must want the first.
 
         Raises:
-            BadCheckpoint: an unknown adapter, or `lora` and the weights say different things.
+            BadCheckpoint: an unknown adapter, or `lora` and the weights contradict each other.
         """
-        own = {f"model.{n}" for n in on_meta(self.spec).model.state_dict()}
-        own |= {TABLE, HEAD}
+        base_names = {f"model.{n}" for n in on_meta(self.spec).model.state_dict()}
+        base_names |= {TABLE, HEAD}
         trained, pth = self._llm_trained(), self.trained.where
-        found = {n: t for n, t in trained.items() if contract.is_adapter(n)}
-        unknown = [n for n in trained if n not in found and base_name(n) not in own]
+        tensors = {n: t for n, t in trained.items() if contract.is_adapter(n)}
+        unknown = [n for n in trained if n not in tensors and base_name(n) not in base_names]
         if unknown:
             raise BadCheckpoint(
                 f"{pth} holds an adapter that is not known here: "
                 f"{', '.join(unknown[:3])}{' ...' if len(unknown) > 3 else ''}"
             )
         wanted = bool(self.settings.get("lora", True))
-        if found and not wanted:
+        if tensors and not wanted:
             raise BadCheckpoint(
                 f"{self.file} says lora: False, but {pth} holds "
-                f"{len(found)} adapter tensors; set lora: True"
+                f"{len(tensors)} adapter tensors; set lora: True"
             )
-        if wanted and not found:
+        if wanted and not tensors:
             raise BadCheckpoint(
                 f"{self.file} says lora: True, but {pth} holds no adapter; "
                 "set lora: False to export the LLM as it is"
             )
-        adapter = salmonn.read(found, self.settings, "", pth, self.file)
+        adapter = salmonn.read(tensors, self.settings, "", pth, self.file)
         return self.one_adapter(adapter)
 
     @cached_property
     def qformer_shape(self) -> Shape:
         """Sizes of the Q-Former, from the config and from the shapes of its weights."""
-        said, shapes = self.settings, self.trained.shapes
-        if not said.get("use_speech_Qformer", True):
+        settings, shapes = self.settings, self.trained.shapes
+        if not settings.get("use_speech_Qformer", True):
             raise BadCheckpoint(f"{self.file} says use_speech_Qformer: False; there is no bridge")
         if len(shapes.get("speech_query_tokens", ())) != 3:
             raise BadCheckpoint(
@@ -181,10 +181,10 @@ class Files(Folders):
         frames = int(self.whisper_config["max_source_positions"])
         beats_file = self.beats_file
         kernel = stride = frames
-        if said.get("window_level_Qformer", True):
+        if settings.get("window_level_Qformer", True):
             # The constant is 1500 per 30 s whatever the encoder, and Python rounds to even.
-            kernel = round(30 * FRAME_RATE * said.get("second_per_window", 0.333333) / 30)
-            stride = round(30 * FRAME_RATE * said.get("second_stride", 0.333333) / 30)
+            kernel = round(30 * FRAME_RATE * settings.get("second_per_window", 0.333333) / 30)
+            stride = round(30 * FRAME_RATE * settings.get("second_stride", 0.333333) / 30)
         if not (0 < kernel <= frames and stride > 0):
             raise BadCheckpoint(
                 f"{self.file} says windows of {kernel} frames every {stride}; there are {frames}"
@@ -204,7 +204,7 @@ class Files(Folders):
         )
 
     def _bridge_heads(self, width: int) -> int:
-        """Heads of the Q-Former. No file of a checkpoint says it: the original takes BERT's."""
+        """Heads of the Q-Former. No file of a checkpoint holds it: the original takes BERT's."""
         usual = width // BERT_HEAD_DIM if width >= 8 * BERT_HEAD_DIM else SMALL_BERT_HEADS
         heads = self.settings.get("qformer_heads", usual)
         if width % heads:

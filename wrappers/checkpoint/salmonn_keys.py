@@ -75,10 +75,10 @@ def check(file: Path, config: Mapping[Any, Any], model: Mapping[Any, Any]) -> No
         )
 
 
-def strange(said: Mapping[Any, Any], known: Iterable[str], what: str) -> list[str]:
+def strange(section: Mapping[Any, Any], known: Iterable[str], what: str) -> list[str]:
     """What a section holds beside the known keys; an empty value says nothing."""
     odd: list[str] = []
-    for key, value in said.items():
+    for key, value in section.items():
         if key in known or value is None or value == "":
             continue
         near = difflib.get_close_matches(str(key), known, 1, 0.75)

@@ -29,69 +29,69 @@ MOST: dict[type, float] = {int: 2**16, float: 1e9}  # of these numbers
 
 @dataclass(frozen=True)
 class Config:
-    """A config.yaml, read when it is asked for."""
+    """A config.yaml, read on first use."""
 
     file: Path  # config.yaml
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        said = read_yaml(self.file)
-        if not isinstance(said, dict):
+        config = read_yaml(self.file)
+        if not isinstance(config, dict):
             raise BadCheckpoint(f"{self.file} has no sections")
-        return said
+        return config
 
     def section(self, name: str) -> dict[str, Any]:
         """A section of the config, empty when it is not there."""
-        said = self.config.get(name) or {}
-        if not isinstance(said, dict):
-            raise BadCheckpoint(f"{self.file}: `{name}` is {shown(said)} and not a section")
-        return said
+        section = self.config.get(name) or {}
+        if not isinstance(section, dict):
+            raise BadCheckpoint(f"{self.file}: `{name}` is {shown(section)} and not a section")
+        return section
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The `model` section, its numbers checked."""
-        said = dict(self.section("model"))
+        settings = dict(self.section("model"))
         for name, kind in NUMBERS.items():
-            if said.get(name) is None:
-                said.pop(name, None)
+            if settings.get(name) is None:
+                settings.pop(name, None)
                 continue
             try:
-                said[name] = kind(said[name])
+                settings[name] = kind(settings[name])
             except (TypeError, ValueError, OverflowError):
-                said[name] = 0
-            if not 0 < said[name] <= MOST[kind]:
+                settings[name] = 0
+            if not 0 < settings[name] <= MOST[kind]:
                 given = shown(self.section("model")[name])
                 raise BadCheckpoint(
                     f"{self.file} says {name}: {given}; it must be above zero, "
                     f"at most {MOST[kind]:.0f}"
                 )
-        return said
+        return settings
 
     def path(self, key: str) -> Path:
         """A path of the config: absolute, or relative to the config's folder, or to where we run.
 
         The original is run from its repository, and its configs name paths as seen from there.
         """
-        said = self.settings.get(key)
-        if not said:
+        given = self.settings.get(key)
+        if not given:
             raise BadCheckpoint(f"{self.file} does not say `{key}`")
-        if not isinstance(said, str):
-            raise BadCheckpoint(f"{self.file} says {key}: {said!r:.80}; it must be a path")
-        found = self.beside(said)
-        if found is None:
-            there = self.file.parent / said
+        if not isinstance(given, str):
+            raise BadCheckpoint(f"{self.file} says {key}: {given!r:.80}; it must be a path")
+        path = self.beside(given)
+        if path is None:
+            there = self.file.parent / given
             raise MissingFile(
-                f"{self.file} says {key}: {said:.200}, but there is no {str(there):.300}"
-                f"{'' if Path(said).is_absolute() else f' and none in {Path.cwd()}'}"
+                f"{self.file} says {key}: {given:.200}, but there is no {str(there):.300}"
+                f"{'' if Path(given).is_absolute() else f' and none in {Path.cwd()}'}"
             )
-        return found
+        return path
 
-    def beside(self, said: str) -> Path | None:
+    def beside(self, name: str) -> Path | None:
         """A file or folder as the config names it, beside the config first; None: there is none."""
         try:
-            plain = Path(said).expanduser()
+            plain = Path(name).expanduser()
         except RuntimeError:  # a ~user whom nobody knows
-            plain = Path(said)
+            plain = Path(name)
         places = (self.file.parent / plain, plain)
         return next((path for path in places if exists(path)), None)
 
@@ -121,7 +121,7 @@ def config_file(path: Path) -> Path:
 def recognised(path: Path, ours: Callable[[Any], bool], marks: Sequence[str]) -> bool:
     """Whether `path` is, or holds, a YAML file that is `ours`.
 
-    A damaged one is ours where all `marks` stand in it: loading says what is wrong.
+    A damaged one is ours where all `marks` stand in it: loading reports what is wrong.
     """
     file = config_file(path)
     if not file.is_file() or file.suffix not in (".yaml", ".yml"):

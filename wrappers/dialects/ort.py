@@ -76,8 +76,8 @@ def grouped_query(
         attributes["softcap"] = spec.softcap
     spare = past_key.shape[-1] - spec.head_dim
     if spare:
-        q, k, v = (_widened(each, spec.head_dim, spare) for each in (q, k, v))
-    inputs: list[Any] = [each.to(layer.compute_dtype) for each in (q, k, v)]
+        q, k, v = (_widened(tensor, spec.head_dim, spare) for tensor in (q, k, v))
+    inputs: list[Any] = [tensor.to(layer.compute_dtype) for tensor in (q, k, v)]
     inputs += [past_key, past_value, (total - 1).int(), total.max().int()]
     if layer.cache_dtype == torch.int8:
         inputs += [None] * 5 + [layer.scales["key"], layer.scales["value"]]
@@ -148,7 +148,7 @@ def _turned(x: Tensor, heads: int, rope: tuple[Tensor, Tensor]) -> Tensor:
     The operator looks cosines up in a table; the table holds those of the new positions alone, row
     after row, and is looked up in order.
     """
-    cos, sin = (each.expand(x.shape[0], -1, -1) for each in rope)
+    cos, sin = (table.expand(x.shape[0], -1, -1) for table in rope)
     order = torch.arange(x.shape[0] * x.shape[1]).view(x.shape[:2])
     return torch.onnx.ops.symbolic(
         "com.microsoft::RotaryEmbedding",

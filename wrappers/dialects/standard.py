@@ -77,7 +77,7 @@ def attend(
     cached step; the scale is folded into q because TensorRT wants it so; soft-capped attention is
     spelled out because TensorRT's parser refuses the attribute, as it does softmax_precision (its
     fused kernels add in float32 all the same). That several kernels may do it where no fused one
-    can, TRT_decomposable, `alm build` says: ONNX Runtime refuses a graph that does.
+    can, TRT_decomposable, is added by `alm build`: ONNX Runtime refuses a graph that has it.
     """
     if softcap or not torch.compiler.is_exporting():
         return decomposed.attend(q, k, v, allowed, scale, softcap)

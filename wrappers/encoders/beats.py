@@ -139,7 +139,7 @@ def as_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def tiny() -> Beats:
-    """The smallest that says something, with random weights, for tests."""
+    """The smallest that computes something, with random weights, for tests."""
     sizes: dict[str, Any] = dict(
         embed_dim=16, encoder_embed_dim=24, encoder_ffn_embed_dim=32, encoder_layers=2
     )

@@ -48,7 +48,7 @@ class Whisper(Wrapper):
         config: Whisper's config.json. `scale_embedding` concerns the decoder alone.
         pooled: as Qwen2-Audio has it: no frame attends to the padding behind a clip's
             `pcm_lengths` samples, every two frames become their mean before the last norm, and
-            `audio_embeds_lengths` says how many rows of these are the clip's.
+            `audio_embeds_lengths` gives how many rows of these are the clip's.
     """
 
     role = "encoder"
@@ -92,14 +92,14 @@ class Whisper(Wrapper):
             for layer in self.layers:
                 x = layer(x)
             return self.layer_norm(x)
-        heard = heard_frames(pcm_lengths)
-        real = torch.arange(self.frames) < heard[:, None]
+        filled = heard_frames(pcm_lengths)
+        real = torch.arange(self.frames) < filled[:, None]
         padded = self.dialect.encoder_padding(real.float())
         for layer in self.layers:
             x = layer(x, padded)
         rows = self.frames // 2
         pairs = x[:, : 2 * rows].reshape(-1, rows, 2, x.shape[2])
-        return self.layer_norm(pairs.mean(2)), heard // 2
+        return self.layer_norm(pairs.mean(2)), filled // 2
 
 
 def heard_frames(pcm_lengths: Tensor) -> Tensor:
@@ -159,9 +159,9 @@ def known(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     Raises:
         BadCheckpoint: a value of a wrong type or out of its limits; `where` names the file.
     """
-    said = {name: config[name] for name in DEFAULTS if config.get(name) is not None}
-    limits.check(said, where)
-    return {**DEFAULTS, **said}
+    settings = {name: config[name] for name in DEFAULTS if config.get(name) is not None}
+    limits.check(settings, where)
+    return {**DEFAULTS, **settings}
 
 
 def _activation(name: str) -> Callable[[Tensor], Tensor]:
@@ -173,7 +173,7 @@ def _activation(name: str) -> Callable[[Tensor], Tensor]:
 
 
 def tiny() -> Whisper:
-    """The smallest that says something, with random weights, for tests."""
+    """The smallest that computes something, with random weights, for tests."""
     sizes: dict[str, Any] = dict(
         d_model=32, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=48
     )

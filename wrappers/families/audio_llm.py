@@ -60,7 +60,7 @@ def recognises(path: Path) -> bool:
 
 
 def load(path: Path) -> Checkpoint:
-    """Take the checkpoint apart; nothing large is read before its part is asked for.
+    """Take the checkpoint apart; nothing large is read before its part is loaded.
 
     Raises:
         MissingFile: files or folders that the config names, all of them at once.
@@ -113,7 +113,7 @@ class AudioLlm(AudioFiles):
         )
 
     def _generation(self) -> dict[str, Any]:
-        """What the original gives to `generate`; for the rest its LLM's folder is asked."""
+        """What the original gives to `generate`; the rest comes from its LLM's folder."""
         file, plain = generation_fields.in_folder(self.path("llama_path"))
         return generation_fields.defaults(
             generation_fields.settings(plain, file),

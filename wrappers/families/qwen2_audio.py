@@ -62,7 +62,7 @@ def recognises(path: Path) -> bool:
 
 
 def load(path: Path) -> Checkpoint:
-    """Take the checkpoint apart; nothing large is read before its part is asked for.
+    """Take the checkpoint apart; nothing large is read before its part is loaded.
 
     Raises:
         MissingFile: no weights or no tokenizer in the folder.

@@ -36,7 +36,7 @@ from wrappers.frontends.mel import RATE
 LOOKS_LIKE = "the original's config.yaml with a `model` section (llama_path, whisper_path, ckpt)"
 
 LEAST_SAMPLES = RATE  # shorter clips are padded to one second, as the original does
-# What the original gives to `generate` unless its config says otherwise.
+# What the original gives to `generate` unless its config sets it otherwise.
 ORIGINAL = {
     "max_new_tokens": 200,
     "num_beams": 4,
@@ -61,7 +61,7 @@ def _is_ours(plain: Any) -> bool:
 
 
 def load(path: Path) -> Checkpoint:
-    """Take the checkpoint apart; nothing large is read before its part is asked for.
+    """Take the checkpoint apart; nothing large is read before its part is loaded.
 
     Raises:
         MissingFile: a file or folder that the config names.
@@ -123,14 +123,15 @@ class Salmonn(Files):
         plain = self.whisper_plain
         wrong = faults(speech, plain.shapes, plain.where)
         misfits = self._misfits()
-        found = self.trained.shapes
+        shapes = self.trained.shapes
         if misfits:  # they say why weights are misshapen; what is missing is still to be named
-            found = {n: tuple(v.shape) for n, v in bridge.state_dict().items() if n in found}
-        wrong += misfits + faults(bridge, found, self.trained.where)
+            shapes = {n: tuple(v.shape) for n, v in bridge.state_dict().items() if n in shapes}
+        wrong += misfits + faults(bridge, shapes, self.trained.where)
         wrong += llm_files.faults(self.spec, self.llm_weights)
         if self.beats_file:
-            wrong += self._said_by(self.beats)
-        wrong += self._said_by(lambda: self.adapter) + self._said_by(lambda: self.whisper_adapter)
+            wrong += self._complaints(self.beats)
+        wrong += self._complaints(lambda: self.adapter)
+        wrong += self._complaints(lambda: self.whisper_adapter)
         wrong += self._unknown(bridge, speech)
         if not wrong and self.adapter:
             wrong += adapter_faults.faults(llm_files.with_table(self.spec), self.adapter)
@@ -140,8 +141,8 @@ class Salmonn(Files):
             raise BadCheckpoint("; ".join(wrong))
 
     @staticmethod
-    def _said_by(attempt: Callable[[], Any]) -> list[str]:
-        """The complaint of an attempt that fails, or none."""
+    def _complaints(attempt: Callable[[], Any]) -> list[str]:
+        """The message of an attempt that fails, or none."""
         try:
             attempt()
         except BadCheckpoint as error:
@@ -164,10 +165,10 @@ class Salmonn(Files):
 
     def _misfits(self) -> list[str]:
         """Widths on which two pieces must agree, in words a person can act on."""
-        shape, found, wrong = self.qformer_shape, self.trained.shapes, []
+        shape, shapes, wrong = self.qformer_shape, self.trained.shapes, []
 
         def differ(name: str, want: int, path: str, what: str) -> None:
-            was = found.get(name)
+            was = shapes.get(name)
             if was and was[0] != want:
                 wrong.append(
                     f"{self.path(path)} is {want} wide, but {self.trained.where} was trained "
@@ -177,7 +178,7 @@ class Salmonn(Files):
         differ("ln_speech.weight", shape.speech_width, "whisper_path", "a Whisper")
         if shape.audio_width:
             differ("ln_audio.weight", shape.audio_width, "beats_path", "a BEATs")
-        elif "ln_audio.weight" in found:
+        elif "ln_audio.weight" in shapes:
             wrong.append(f"{self.trained.where} was trained with a BEATs, but beats_path is empty")
         differ("speech_llama_proj.weight", shape.out, "llama_path", "an LLM")
         queries = self.settings.get("num_speech_query_token", shape.queries)
@@ -228,15 +229,15 @@ class Salmonn(Files):
         )
 
     def _prompt(self) -> PromptFacts:
-        own = self.settings.get("test_prompt_path")
         outer = str(self.settings.get("prompt_template") or "{}")
         if outer.count("{}") != 1 or prompts.PLACEHOLDER in outer:
             raise BadCheckpoint(
                 f"{self.file} says prompt_template: {outer!r}; it must hold one {{}}, where the "
                 "audio and the prompt go"
             )
-        own = read_json(self.path("test_prompt_path")) if own else {}
-        return prompts.prompt(outer, own, str(self.settings.get("end_sym") or ""))
+        named = self.settings.get("test_prompt_path")
+        test_prompts = read_json(self.path("test_prompt_path")) if named else {}
+        return prompts.prompt(outer, test_prompts, str(self.settings.get("end_sym") or ""))
 
     def _tokens(self, tokenizer: Tokenizer) -> TokenFacts:
         folder, config = self.path("llama_path"), self.spec.config
@@ -253,7 +254,7 @@ class Salmonn(Files):
         return TokenFacts(bos, tuple(ends), tuple(dict.fromkeys(stops)))
 
     def _generation(self) -> dict[str, Any]:
-        """What the original gives to `generate`; for the rest its LLM's folder is asked.
+        """What the original gives to `generate`; the rest comes from its LLM's folder.
 
         Its `min_length` counts new tokens: the original runs with transformers 4.28, which does
         not count a prompt of embeddings.

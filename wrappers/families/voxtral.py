@@ -1,6 +1,6 @@
 """Voxtral (Liu et al. 2025): a Whisper, four frames side by side through two layers, a Llama.
 
-A clip of any length is heard as one: padded to a multiple of 30 s, its loudest value that of the
+A clip of any length is encoded as one: padded to a multiple of 30 s, its loudest value that of the
 whole, each window 375 embeddings, all of them one after the other in the prompt. There is no chat
 template; what mistral-common writes is written here.
 """
@@ -49,7 +49,7 @@ def recognises(path: Path) -> bool:
 
 
 def load(path: Path) -> Checkpoint:
-    """Take the checkpoint apart; nothing large is read before its part is asked for.
+    """Take the checkpoint apart; nothing large is read before its part is loaded.
 
     Raises:
         MissingFile: no weights or no tokenizer in the folder.

@@ -110,5 +110,5 @@ def kaldi_filters() -> Tensor:
 
 
 def tiny() -> Fbank:
-    """The smallest that says something, for tests."""
+    """The smallest that computes something, for tests."""
     return Fbank(2 * RATE)

@@ -16,7 +16,7 @@ RATE = 16_000  # Hz
 HOP = 160  # samples from frame to frame
 FLOOR = 1e-10  # power; the quietest that the logarithm sees
 RANGE = 8.0  # decades of power below the clip's loudest value that are kept
-MOST_WINDOWS = 20  # of a clip that is heard whole, for engines that must be told: 10 minutes
+MOST_WINDOWS = 20  # of a clip that is encoded whole, for engines that need a bound: 10 minutes
 
 
 class Mel(Wrapper):
@@ -25,12 +25,12 @@ class Mel(Wrapper):
     Args:
         mels: mel bins; 80, or 128 for large-v3 and turbo.
         window_samples: samples of the window that every clip is padded to; a multiple of `hop`.
-        rows: of embeddings that a window becomes, where a clip of any length is heard as one. Then
-            zeros go up to a multiple of the window, the loudest value is that of the whole clip,
-            and `audio_embeds_lengths` says for `pcm_lengths` how many embeddings a row has. 0: a
-            clip is one window.
+        rows: of embeddings that a window becomes, where a clip of any length is encoded as one.
+            Then zeros go up to a multiple of the window, the loudest value is that of the whole
+            clip, and `audio_embeds_lengths` gives for `pcm_lengths` how many embeddings a row has.
+            0: a clip is one window.
 
-    Where clips are heard whole, those of a batch must have as many windows each: what is mirrored
+    Where clips are encoded whole, those of a batch must have as many windows each: what is mirrored
     at the end of a clip is otherwise not what it is alone. No clip may be empty.
     """
 
@@ -94,8 +94,8 @@ class Mel(Wrapper):
         windows = (pcm.shape[1] + self.window - 1) // self.window
         x = F.pad(pcm, (0, self.window))[:, : windows * self.window]
         # Of lengths in integers: float32 could not count the samples of an hour.
-        each = ((pcm_lengths + (self.window - 1)) // self.window).clamp(min=1)
-        return self._log_mel(x, x[:, -self.window :]), each * self.rows
+        counts = ((pcm_lengths + (self.window - 1)) // self.window).clamp(min=1)
+        return self._log_mel(x, x[:, -self.window :]), counts * self.rows
 
     def _log_mel(self, x: Tensor, last: Tensor) -> Tensor:
         """Whole windows [batch, samples], the last of them [batch, window] -> the spectrogram."""
@@ -137,5 +137,5 @@ def mel_filters(mels: int, n_fft: int) -> Tensor:
 
 
 def tiny() -> Mel:
-    """The smallest that says something, for tests."""
+    """The smallest that computes something, for tests."""
     return Mel(80, 2 * RATE)

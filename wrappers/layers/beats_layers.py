@@ -78,8 +78,8 @@ class RelativeBias(nn.Module):
         last = self.most - patches
         first = torch.arange(-self.most + 1, last + 1, device="cpu")  # distance of a piece's first
         distances = first.unsqueeze(1) + torch.arange(patches, device="cpu")
-        found = buckets(distances, count, furthest)
-        self.register_buffer("buckets", found, persistent=False)
+        rows = buckets(distances, count, furthest)
+        self.register_buffer("buckets", rows, persistent=False)
 
     def forward(self, tokens: int) -> Tensor:
         """[1, heads, tokens, tokens], rows are queries; made once, and not once for each row."""

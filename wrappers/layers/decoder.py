@@ -77,7 +77,7 @@ class Attention(nn.Module):
         v = heads(self.v_proj(x))
         spare = past_key.shape[-1] - self.spec.head_dim  # where a dialect wants wider heads
         if spare:
-            q, k, v = (nn.functional.pad(each, (0, spare)) for each in (q, k, v))
+            q, k, v = (nn.functional.pad(tensor, (0, spare)) for tensor in (q, k, v))
         key = self.dialect.extend(past_key, k.to(self.cache_dtype), past_lengths)
         value = self.dialect.extend(past_value, v.to(self.cache_dtype), past_lengths)
         allowed = distance >= 0
@@ -147,7 +147,7 @@ class Body(nn.Module):
 class Decoder(Wrapper):
     """inputs_embeds and a KV cache in, logits of each row's last position and the longer cache out.
 
-    `past_lengths` says how many positions a row has in the cache, `seq_lengths` how many of the
+    `past_lengths` gives how many positions a row has in the cache, `seq_lengths` how many of the
     `seq` new ones are real (rows are padded on the right). An empty cache is a prompt, seq = 1 is a
     step, all between is a chunk.
     """
@@ -218,8 +218,8 @@ class Decoder(Wrapper):
         seq = len(embeds)
         sizes = {"batch": 1, "past": 0, "capacity": seq}
         cache = [torch.from_numpy(p.empty(sizes)) for p in list(self.inputs.values())[3:]]
-        made = self(embeds[None].float(), torch.tensor([0]), torch.tensor([seq]), *cache)
-        kept = dict(zip(self.outputs, made, strict=True))
+        outputs = self(embeds[None].float(), torch.tensor([0]), torch.tensor([seq]), *cache)
+        kept = dict(zip(self.outputs, outputs, strict=True))
         for i, layer in enumerate(self.model.layers):
             layer.self_attn.scales = {  # pyright: ignore
                 kind: (HEADROOM / 127 * kept[f"{CACHE_OUT}{i}.{kind}"][0].abs().amax(1))

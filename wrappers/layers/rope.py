@@ -57,7 +57,7 @@ class Rope(nn.Module):
             self.register_buffer("long_inv_freq", long.float(), persistent=False)
         if self.kind == GROWING:
             self.factor = float(parameters["factor"])
-        sizes = {len(each) for name, each in self.named_buffers() if each.shape != (self.dim // 2,)}
+        sizes = {len(buffer) for buffer in self.buffers() if buffer.shape != (self.dim // 2,)}
         if sizes:
             raise BadCheckpoint(
                 f"rope scaling {self.kind!r} gives {sizes.pop()} frequencies, and heads of "
@@ -108,7 +108,7 @@ def trained_length(config: Any) -> int:
 
 
 def dimensions(config: Any) -> dict[str, int]:
-    """What the manifest says of frequencies that change with a row's length.
+    """The manifest's facts about frequencies that change with a row's length.
 
     A conversation that kept its cache must know: the whole of it, given anew, has keys of other
     frequencies than those that were cached when it was shorter.

@@ -38,7 +38,7 @@ def spec(config: Any) -> Spec:
 
 
 def tiny() -> Spec:
-    """The smallest that says something, for tests."""
+    """The smallest that computes something, for tests."""
     sizes: dict[str, Any] = dict(hidden_size=32, intermediate_size=48, vocab_size=67)
     sizes |= dict(num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
     sizes |= dict(max_position_embeddings=64, head_dim=12)

@@ -1,4 +1,4 @@
-"""What the manifest says of engines: which program, GPU and graph made a file that is executed."""
+"""The manifest's engines: which program, GPU and graph made a file that is executed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Engine:
 
 def fingerprint(files: Iterable[File]) -> str:
     """sha256 over those of a part's files, in their order."""
-    return hashlib.sha256("\n".join(each.sha256 for each in files).encode()).hexdigest()
+    return hashlib.sha256("\n".join(part_file.sha256 for part_file in files).encode()).hexdigest()
 
 
 def from_json(plain: Any, number: int) -> Engine:
@@ -63,12 +63,12 @@ def from_json(plain: Any, number: int) -> Engine:
     part = need(plain, "part", str, where=f"engine {number}")
     where = f"the engine of part {part:.80}"
     fixed = need(plain, "fixed", dict, {}, where)
-    words = {name: need(plain, name, str, where=where) for name in Maker.__dataclass_fields__}
+    fields = {name: need(plain, name, str, where=where) for name in Maker.__dataclass_fields__}
     return Engine(
         part=part,
         file=file(need(plain, "file", dict, where=where), where),
         graph=need(plain, "graph", str, where=where),
-        maker=Maker(**words),
+        maker=Maker(**fields),
         profiles=tuple(_profile(p, where) for p in need(plain, "profiles", list, where=where)),
         fixed={n: count(fixed, n, 1, where=where) for n in fixed},
         seconds=float(need(plain, "seconds", (int, float), 0.0, where)),

@@ -92,14 +92,14 @@ class Manifest:
 
     def files(self) -> list[File]:
         """Every file that belongs to the artifacts besides the manifest itself."""
-        own = [file for part in self.parts for file in part.files]
-        own += [self.tokenizer] if self.tokenizer else []
-        return own + [engine.file for engine in self.engines]
+        files = [file for part in self.parts for file in part.files]
+        files += [self.tokenizer] if self.tokenizer else []
+        return files + [engine.file for engine in self.engines]
 
     def engine(self, part: str, backend: str) -> Engine | None:
         """What `backend` built of the part of this name."""
-        found = self.part(part)
-        return found.engine(backend) if found else None
+        owner = self.part(part)
+        return owner.engine(backend) if owner else None
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain data."""
@@ -168,11 +168,11 @@ def load(folder: Path) -> Manifest:
         raise BadArtifacts(f"{path} is misshapen: {error}") from error
 
 
-def check_run(said: Manifest, folder: Path) -> None:
+def check_run(manifest: Manifest, folder: Path) -> None:
     """Refuse, with BadArtifacts, a manifest that lacks what a run needs besides its parts."""
     try:
-        said.facts.check_run()
-        for part in said.with_role("decoder"):
+        manifest.facts.check_run()
+        for part in manifest.with_role("decoder"):
             check_decoder(part.inputs, part.outputs, f"part {part.name:.80}")
     except Misshapen as error:
         raise BadArtifacts(f"{folder / NAME} is misshapen: {error}") from error
@@ -203,7 +203,7 @@ def _from_json(plain: Any, path: Path) -> Manifest:
     tools = need(plain, "tools", dict, {})
     levers = need(plain, "levers", dict, {})
     engines = need(plain, "engines", list, [])
-    made = Manifest(
+    manifest = Manifest(
         family=need(plain, "family", str),
         parts=parts,
         tokenizer=None if plain["tokenizer"] is None else file(plain["tokenizer"], "tokenizer"),
@@ -212,4 +212,6 @@ def _from_json(plain: Any, path: Path) -> Manifest:
         created=need(plain, "created", str, ""),
         levers=storages.levers_from_json(levers) if "levers" in plain else older_levers.LEVERS,
     )
-    return made.with_engines(engine_files.from_json(each, i) for i, each in enumerate(engines))
+    return manifest.with_engines(
+        engine_files.from_json(engine, i) for i, engine in enumerate(engines)
+    )

@@ -1,4 +1,4 @@
-"""What the levers of older exports stored, for manifests that name a lever and say no more.
+"""What the levers of older exports stored, for manifests that name a lever and nothing else.
 
 The only place outside a lever's own file that knows levers by name. Nothing is added here: exports
 write `storage` and `levers` themselves.
@@ -56,6 +56,6 @@ LEVERS: dict[str, dict[str, Storage]] = {
 
 
 def storage(precision: str, role: str) -> Storage:
-    """How a part of this role is stored in a precision; a name that is not here says nothing."""
+    """How a part of this role is stored in a precision; a name that is not here changes nothing."""
     names = precision.split("+") if precision not in ("", PLAIN) else []
     return joined(LEVERS.get(name, {}).get(role, PLAINEST) for name in names)

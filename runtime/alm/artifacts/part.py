@@ -46,7 +46,7 @@ class Part:
         return sum(file.bytes for file in self.files)
 
     def to_json(self) -> dict[str, Any]:
-        """The part as plain data; what is not said of it is left out."""
+        """The part as plain data; what is empty is left out."""
         plain: dict[str, Any] = {"name": self.name, "role": self.role}
         for name in ("precision", "opset", "dialect", "nodes", "chunk_rows", "simplified"):
             if getattr(self, name):
@@ -84,7 +84,7 @@ def part_from_json(plain: Any, number: int) -> Part:
     return Part(
         name=name,
         role=role,
-        files=tuple(file(each, f"a file of {where}") for each in files),
+        files=tuple(file(entry, f"a file of {where}") for entry in files),
         inputs=side("inputs"),
         outputs=side("outputs"),
         spans={n: _span(span, f"span {n:.80} of {where}") for n, span in spans.items()},

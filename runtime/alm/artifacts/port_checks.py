@@ -27,11 +27,12 @@ def check_decoder(inputs: Mapping[str, Port], outputs: Mapping[str, Port], where
     for name, port in inputs.items():
         if not name.startswith(CACHE_IN):
             continue
-        said, named = f"'axes' of {name:.80} of {where} are {list(port.axes)!r:.80}", set(port.axes)
+        stated = f"'axes' of {name:.80} of {where} are {list(port.axes)!r:.80}"
+        named = set(port.axes)
         if port.axes[:1] not in (("batch",), (1,)) or len(port.axes) < 2:
-            raise Misshapen(f"{said}, and the first must be 'batch' or 1")
+            raise Misshapen(f"{stated}, and the first must be 'batch' or 1")
         if named - {"batch"} - {a for a in named if isinstance(a, int)} not in CACHE_AXES:
-            raise Misshapen(f"{said}, and besides there must be one of 'past' and 'capacity'")
+            raise Misshapen(f"{stated}, and besides there must be one of 'past' and 'capacity'")
         if CACHE_OUT + name[len(CACHE_IN) :] not in outputs:
             raise Misshapen(
                 f"{where} gives no {CACHE_OUT + name[len(CACHE_IN) :]:.80} for {name:.80}"

@@ -17,13 +17,13 @@ WORDS = ("as_head", "computes", "operators", "engines")  # fields that are lists
 def to_json(storage: Storage) -> dict[str, Any]:
     """What differs from float32, as plain data."""
     plain: dict[str, Any] = {}
-    for each in fields(storage):
-        value = getattr(storage, each.name)
-        if value == getattr(PLAINEST, each.name):
+    for field in fields(storage):
+        value = getattr(storage, field.name)
+        if value == getattr(PLAINEST, field.name):
             continue
         if isinstance(value, Codes):
             value = {name: held for name, held in vars(value).items() if held}
-        plain[each.name] = list(value) if isinstance(value, tuple) else value
+        plain[field.name] = list(value) if isinstance(value, tuple) else value
     return plain
 
 
@@ -51,7 +51,7 @@ def from_json(plain: Any, where: str) -> Storage:
 def levers_to_json(levers: Levers) -> dict[str, Any]:
     """By lever and role."""
     return {
-        name: {role: to_json(each) for role, each in roles.items()}
+        name: {role: to_json(storage) for role, storage in roles.items()}
         for name, roles in levers.items()
     }
 
@@ -60,8 +60,8 @@ def levers_from_json(plain: Mapping[str, Any]) -> dict[str, dict[str, Storage]]:
     """The same read back; Misshapen as `from_json` has it."""
     return {
         name: {
-            role: from_json(each, f"{role:.80} of lever {name:.80}")
-            for role, each in need(plain, name, dict, where="'levers'").items()
+            role: from_json(entry, f"{role:.80} of lever {name:.80}")
+            for role, entry in need(plain, name, dict, where="'levers'").items()
         }
         for name in plain
     }

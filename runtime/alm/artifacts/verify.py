@@ -60,10 +60,10 @@ def opened(root: Path, file: File, progress: Callable[[int], None] | None = None
                 f"{file.name!r} in {root} has {there} bytes and the manifest says {file.bytes}; "
                 "copy or export it again"
             )
-        found = _sha256(stream, path, progress)
-        if found != file.sha256.lower():
+        actual = _sha256(stream, path, progress)
+        if actual != file.sha256.lower():
             raise BadArtifacts(
-                f"{file.name!r} in {root} has sha256 {found} and the manifest says "
+                f"{file.name!r} in {root} has sha256 {actual} and the manifest says "
                 f"{file.sha256:.80}; copy or export it again"
             )
         stream.seek(0)
@@ -81,10 +81,10 @@ def content(root: Path, file: File, most: int) -> bytes:
     if file.bytes > most:
         raise BadArtifacts(f"{file.name!r} has {file.bytes} bytes in the manifest, {most} at most")
     with opened(root, file) as stream:
-        found = stream.read(file.bytes + 1)
-    if hashlib.sha256(found).hexdigest() != file.sha256.lower():
+        data = stream.read(file.bytes + 1)
+    if hashlib.sha256(data).hexdigest() != file.sha256.lower():
         raise BadArtifacts(f"{file.name!r} in {root} changed while it was read; try again")
-    return found
+    return data
 
 
 @contextlib.contextmanager
@@ -193,18 +193,18 @@ def _sha256(file: IO[bytes], path: Path, progress: Callable[[int], None] | None)
         key, place = _key(before), str(Path(path).resolve())
         remembered = user_cache.recall(HASHES).get(place)
         if isinstance(remembered, list) and remembered[:-1] == key:
-            found = str(remembered[-1])
-            if re.fullmatch("[0-9a-f]{64}", found):
+            hexdigest = str(remembered[-1])
+            if re.fullmatch("[0-9a-f]{64}", hexdigest):
                 (progress or _quiet)(before.st_size)
-                return found
-        found = digest(file, progress)
+                return hexdigest
+        hexdigest = digest(file, progress)
         if _key(os.fstat(file.fileno())) != key:
             raise BadArtifacts(f"{path} changed while it was read; try again")
     except OSError as error:
         raise BadArtifacts(f"{path} cannot be read: {error.strerror or error}") from None
     if max(before.st_mtime_ns, before.st_ctime_ns) < now - TICK:
-        user_cache.remember(HASHES, place, [*key, found], MOST_CACHED)
-    return found
+        user_cache.remember(HASHES, place, [*key, hexdigest], MOST_CACHED)
+    return hexdigest
 
 
 def _unfollowed(path: str, flags: int) -> int:
@@ -213,17 +213,17 @@ def _unfollowed(path: str, flags: int) -> int:
 
 def digest(file: IO[bytes], progress: Callable[[int], None] | None = None) -> str:
     """sha256, in hexadecimal, of what is left to read of an open file; nothing is remembered."""
-    made = hashlib.sha256()
+    hasher = hashlib.sha256()
     while chunk := file.read(CHUNK):
-        made.update(chunk)
+        hasher.update(chunk)
         (progress or _quiet)(len(chunk))
-    return made.hexdigest()
+    return hasher.hexdigest()
 
 
 def _quiet(_: int) -> None:
     pass
 
 
-def _key(found: os.stat_result) -> list[int]:
+def _key(status: os.stat_result) -> list[int]:
     # st_ctime_ns: a file's mtime can be set back, its change time cannot.
-    return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]

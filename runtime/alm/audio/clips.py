@@ -1,4 +1,4 @@
-"""Clips as a model takes them: read, cut into its windows where it hears no more, padded."""
+"""Clips as a model takes them: read, cut into its windows where they are longer, padded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EACH, JOINED = "each", "joined"  # of a long clip: its windows are answered apar
 
 
 class Rules:
-    """What the manifest's `audio` says of clips."""
+    """The manifest's `audio` facts, as rules for clips."""
 
     def __init__(self, audio: AudioFacts) -> None:
         self.audio, self.rate = audio, audio.rate
@@ -35,7 +35,7 @@ class Rules:
     def read(self, source: Any, max_seconds: float, stages: Stages) -> reader.Clip:
         """The clip at the model's rate; see `audio.read`."""
         return reader.read(
-            source, self.rate, self.audio.channel, max_seconds=max_seconds, told=stages.add
+            source, self.rate, self.audio.channel, max_seconds=max_seconds, on_stage=stages.add
         )
 
     def windows(
@@ -56,10 +56,10 @@ class Rules:
             whole[place]
             for place in reader.windows(len(whole), self.window, whole, slack, least=least)
         ]
-        heard = [piece for piece in pieces if _peak(piece) > silent] or pieces[:1]
-        if lost := sum(map(len, pieces)) - sum(map(len, heard)):
+        audible = [piece for piece in pieces if _peak(piece) > silent] or pieces[:1]
+        if lost := sum(map(len, pieces)) - sum(map(len, audible)):
             notes.append(f"{lost / self.rate:.3g} s of silence within the clip got no answer")
-        return [self._padded(piece) for piece in heard], notes
+        return [self._padded(piece) for piece in audible], notes
 
     def _shortened(
         self, pcm: np.ndarray, silent: float, sliver: float
@@ -99,16 +99,16 @@ class Rules:
 
     def notes(self, clips: Sequence[reader.Clip], truncated: bool) -> list[str]:
         """What is odd about clips, and what was done to those too short or too long."""
-        found = [note for clip in clips for note in clip.notes]
+        notes = [note for clip in clips for note in clip.notes]
         least, window = self.least / self.rate, self.window / self.rate
         for clip in clips:
             if clip.seconds * self.rate < self.least:
-                found.append(
+                notes.append(
                     f"{clip.seconds:.3g} s of audio were padded with silence to {least:g} s"
                 )
             if truncated and clip.seconds > window:
-                found.append(f"only the first {window:g} s of {clip.seconds:.1f} s were heard")
-        return found
+                notes.append(f"only the first {window:g} s of {clip.seconds:.1f} s were heard")
+        return notes
 
     def _padded(self, pcm: np.ndarray) -> np.ndarray:
         return pcm if len(pcm) >= self.least else np.pad(pcm, (0, self.least - len(pcm)))

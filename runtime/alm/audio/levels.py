@@ -1,4 +1,4 @@
-"""What a recording's samples are like, measured while they are decoded, and what is odd of them."""
+"""What a recording's samples are like, measured while they are decoded, and what is odd in them."""
 
 from __future__ import annotations
 
@@ -50,28 +50,28 @@ class Levels:
 
     def notes(self, name: str, channel: str) -> tuple[str, ...]:
         """What a listener should know; `channel` is the one that is heard, first or mean."""
-        found: list[str] = []
+        notes: list[str] = []
         loudest = float(self._energy.max())
         if self.peak > SCALED:
-            found.append(
+            notes.append(
                 f"{name} has samples up to {self.peak:.6g}, and full scale is 1.0; if they are "
                 "16-bit integers stored as floats, divide them by 32768"
             )
         if self.peak <= SILENT:
-            found.append(f"{name} holds nothing but silence")
+            notes.append(f"{name} holds nothing but silence")
         elif channel == "first" and self._energy[0] < 1e-6 * loudest:
-            found.append(
+            notes.append(
                 f"only the first of the {self.channels} channels of {name} was heard, and it is "
                 "silent while another is not"
             )
         elif channel == "first" and float(self._apart.max()) > APART * loudest:
-            found.append(
+            notes.append(
                 f"only the first of the {self.channels} channels of {name} was heard, and they "
                 "differ"
             )
         elif channel == "mean" and self._mean < CANCELLED * float(self._energy.mean()):
-            found.append(
+            notes.append(
                 f"the {self.channels} channels of {name} cancel each other: their mean, which was "
                 "heard, is nearly silent"
             )
-        return tuple(found)
+        return tuple(notes)

@@ -26,7 +26,7 @@ from alm.audio.levels import Levels
 from alm.audio.windows import windows as windows
 from alm.errors import BadAudio, BadOption, MissingFile
 from alm.host.hush import hush
-from alm.timings import Told
+from alm.timings import OnStage
 
 HOUR = 3600.0  # seconds
 MOST_SECONDS = 24 * HOUR  # that may be allowed: at 16 kHz the samples are 5.5 GB by then
@@ -102,7 +102,7 @@ def read(
     channel: Literal["first", "mean"] = "first",
     max_seconds: float = HOUR,
     max_bytes: int = MOST_BYTES,
-    told: Told | None = None,
+    on_stage: OnStage | None = None,
 ) -> Clip:
     """The sound of `source` as float32 mono [samples] at `rate` Hz.
 
@@ -114,7 +114,7 @@ def read(
     At most `max_seconds` long and `max_bytes` decoded; past one hour the bytes grow in proportion,
     so max_seconds=7200 allows twice `max_bytes`.
 
-    `told` is called after the stages "decode_audio" and, where it is needed, "resample".
+    `on_stage` is called after the stages "decode_audio" and, where it is needed, "resample".
 
     Raises MissingFile when there is no file, BadAudio when it holds no sound that can be used,
     BadOption when an option is out of range.
@@ -124,25 +124,25 @@ def read(
     start = time.perf_counter()
     if isinstance(source, str | os.PathLike):
         name = os.fspath(source)
-        pcm, own, levels = _read_file(Path(source), channel, bounds)
+        pcm, source_rate, levels = _read_file(Path(source), channel, bounds)
     elif isinstance(source, bytes | bytearray | memoryview) or hasattr(source, "read"):
         name, data = contents(source, 2 * int(bounds.bytes))  # float64 takes twice
-        pcm, own, levels = _read_data(name, data, io.BytesIO(data), channel, bounds)
+        pcm, source_rate, levels = _read_data(name, data, io.BytesIO(data), channel, bounds)
     else:
-        name, (pcm, own, levels) = "the array", _read_array(source, channel, bounds)
-    if told:
-        told("decode_audio", start)
+        name, (pcm, source_rate, levels) = "the array", _read_array(source, channel, bounds)
+    if on_stage:
+        on_stage("decode_audio", start)
     start = time.perf_counter()
-    pcm = _resample(pcm, own, int(rate))
-    if told and own != rate:
-        told("resample", start)
-    return Clip(pcm, int(rate), own, levels.notes(name, channel))
+    pcm = _resample(pcm, source_rate, int(rate))
+    if on_stage and source_rate != rate:
+        on_stage("resample", start)
+    return Clip(pcm, int(rate), source_rate, levels.notes(name, channel))
 
 
 def check_options(
     rate: int, channel: str, max_seconds: float = HOUR, max_bytes: int = MOST_BYTES
 ) -> None:
-    """Refuse, with BadOption, what `read` cannot be asked for."""
+    """Refuse, with BadOption, options that `read` does not take."""
     if not _is_whole(rate) or rate not in RATES:
         raise BadOption(f"a model's rate is {RATES[0]} to {RATES[-1]} Hz, not {rate!r}")
     if channel not in ("first", "mean"):
@@ -187,9 +187,9 @@ def _read_data(
 def _open(path: Path) -> BinaryIO:
     """A file that is there, regular and not empty."""
     try:
-        found = path.stat()
+        info = path.stat()
         # Only then: opening a pipe would wait for its writer.
-        file = path.open("rb") if stat.S_ISREG(found.st_mode) and found.st_size else None
+        file = path.open("rb") if stat.S_ISREG(info.st_mode) and info.st_size else None
     except (FileNotFoundError, NotADirectoryError):
         raise MissingFile(f"there is no file {path}; wanted an audio file") from None
     except (OSError, ValueError) as error:
@@ -197,7 +197,7 @@ def _open(path: Path) -> BinaryIO:
         raise BadAudio(f"{str(path)!r} cannot be read ({why}); wanted an audio file") from None
     if file is None:
         what = "a folder" if path.is_dir() else "not a regular file"
-        what = "empty" if stat.S_ISREG(found.st_mode) else what
+        what = "empty" if stat.S_ISREG(info.st_mode) else what
         raise BadAudio(f"{path} is {what}; wanted an audio file")
     return file
 
@@ -207,7 +207,7 @@ def _sound(name: str, file: int | BinaryIO) -> soundfile.SoundFile:
         return soundfile.SoundFile(file, closefd=False)
     except soundfile.LibsndfileError as error:
         raise BadAudio(
-            f"{name} is not audio that can be read ({_said(error)}); wanted wav, flac, mp3 or ogg"
+            f"{name} is not audio that can be read ({_reason(error)}); wanted wav, flac, mp3 or ogg"
         ) from None
 
 
@@ -223,7 +223,7 @@ def _decode(
             block = sound.read(wanted, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             after = f"after {done / rate:.1f} s of {frames / rate:.1f} s"
-            raise BadAudio(f"{name} is cut or damaged {after} ({_said(error)})") from None
+            raise BadAudio(f"{name} is cut or damaged {after} ({_reason(error)})") from None
         levels.add(name, block, done, rate)
         pcm[done : done + len(block)] = _mono(block, channel)
         done += len(block)
@@ -276,15 +276,15 @@ def _mono(block: np.ndarray, channel: str) -> np.ndarray:
     return block[:, 0] if channel == "first" else block.mean(axis=1, dtype=np.float64)
 
 
-def _resample(pcm: np.ndarray, own: int, rate: int) -> np.ndarray:
-    if own == rate:
+def _resample(pcm: np.ndarray, source_rate: int, rate: int) -> np.ndarray:
+    if source_rate == rate:
         return pcm
     # soxr gives nothing for less than one sample at the new rate: then the first is kept.
-    made = np.asarray(soxr.resample(pcm, own, rate, quality="HQ"), np.float32)
-    return made if len(made) else pcm[:1]
+    resampled = np.asarray(soxr.resample(pcm, source_rate, rate, quality="HQ"), np.float32)
+    return resampled if len(resampled) else pcm[:1]
 
 
-def _said(error: soundfile.LibsndfileError) -> str:
+def _reason(error: soundfile.LibsndfileError) -> str:
     return error.error_string.strip().rstrip(".")
 
 

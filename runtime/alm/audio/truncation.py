@@ -78,7 +78,7 @@ def _mpeg_lack(data: mmap | bytes) -> str:
     # Encoders disagree whether the frame with the index counts itself.
     if stated and count - partial < stated - 1:
         return f"is cut: its header promises {stated} MPEG frames, {count - partial} are there"
-    # Without an index, the last frame tells; one after junk may be no frame but a tag's bytes.
+    # Without an index, the last frame decides; one after junk may be no frame but a tag's bytes.
     if not stated and partial and before == at:
         return "ends inside an MPEG frame: it was cut"
     return ""
@@ -102,15 +102,15 @@ def _frames(data: mmap | bytes) -> Iterator[tuple[int, int, int]]:
         at = 10 + (a << 21 | b << 14 | c << 7 | d) + (10 if data[5] & 16 else 0)
     sync, junk = b"", 0
     while 0 <= at < len(data) - 4 and junk < MOST_JUNK:
-        found = _frame(data, at) if data[at : at + 2] == sync or not sync else None
-        if found is None:
+        frame = _frame(data, at) if data[at : at + 2] == sync or not sync else None
+        if frame is None:
             junk += 1
             # Before the first frame any sync may be the one; after it, only the same kind.
             at = data.find(sync or b"\xff", at + 1)
             continue
         sync = data[at : at + 2]
-        yield at, *found
-        at += found[0]
+        yield at, *frame
+        at += frame[0]
 
 
 def _frame(data: mmap | bytes, at: int) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""A long clip is heard in pieces: where it is cut."""
+"""Where a long clip is cut into windows."""
 
 from __future__ import annotations
 

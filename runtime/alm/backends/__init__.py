@@ -50,8 +50,8 @@ def choose(provider: str, judge: Callable[[Iterable[str]], str] | None = None) -
 
     Args:
         provider: a provider's name or "auto".
-        judge: asked which of the processor's providers to take, the preferred first, where none
-            for another device comes before them. An engine is imported when the judge gets to it.
+        judge: picks one of the processor's providers, given the preferred first, where none for
+            another device comes before them. An engine is imported when the judge gets to it.
 
     Raises:
         UnknownName: nobody drives it.

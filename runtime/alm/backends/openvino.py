@@ -67,7 +67,7 @@ def _dynamic_quantize_linear(node: Any) -> Any:
     # Not the input itself: as an output of this operator it would lose its name.
     x = ops.convert(node.get_input(0), "f32")
     one, none = ops.constant(np.float32(1)), ops.constant(np.uint8(0))
-    return [each.output(0) for each in (x, one, none)]
+    return [operation.output(0) for operation in (x, one, none)]
 
 
 def _matmul_integer(node: Any) -> Any:
@@ -123,8 +123,8 @@ def open_session(part: Part, folder: Path, options: EngineOptions) -> Session:
         there = ", ".join(available())
         raise MissingEngine(f"provider {options.provider!r} is not installed; there is: {there}")
     graph = folder / part.files[0].name
-    said = summary.read(graph)
-    if FOREIGN in said.nodes:
+    graph_file = summary.read(graph)
+    if FOREIGN in graph_file.nodes:
         raise BadArtifacts(_unknown(graph, FOREIGN))
     threads = {"INFERENCE_NUM_THREADS": str(options.threads)} if options.threads else {}
     try:
@@ -135,7 +135,7 @@ def open_session(part: Part, folder: Path, options: EngineOptions) -> Session:
         if unknown:
             raise BadArtifacts(_unknown(graph, unknown[1].strip())) from error
         raise BadArtifacts(f"OpenVINO cannot load {graph}: {_reason(error)}") from error
-    return OpenvinoSession(compiled, said)
+    return OpenvinoSession(compiled, graph_file)
 
 
 def _unknown(graph: Path, operators: str) -> str:
@@ -154,10 +154,10 @@ class OpenvinoSession(Session):
 
     in_place = True
 
-    def __init__(self, compiled: Any, said: GraphFile) -> None:
+    def __init__(self, compiled: Any, file: GraphFile) -> None:
         self._compiled = compiled
         self._idle: list[Any] = []  # requests; each serves one run at a time
-        self.inputs, self.outputs = said.inputs, said.outputs  # axes have names in the file alone
+        self.inputs, self.outputs = file.inputs, file.outputs  # axes have names in the file alone
         self._blank = {name: _blank(compiled.output(name)) for name in self.outputs}
 
     def run(
@@ -166,7 +166,7 @@ class OpenvinoSession(Session):
         """See `Session.run`."""
         keep = keep or {}
         request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
-        made: dict[str, Handle] = {}
+        outputs: dict[str, Handle] = {}
         try:
             for name, feed in feeds.items():
                 handle = feed if isinstance(feed, Handle) else self.hold(np.asarray(feed))
@@ -174,14 +174,14 @@ class OpenvinoSession(Session):
             for name in self.outputs:
                 place = keep.get(name)
                 # A tensor of its own in every run: the request would overwrite its own in the next.
-                made[name] = place if isinstance(place, Handle) else Handle(self._blank[name]())
-                request.set_tensor(name, made[name].tensor)
+                outputs[name] = place if isinstance(place, Handle) else Handle(self._blank[name]())
+                request.set_tensor(name, outputs[name].tensor)
             request.infer()
         except RuntimeError as error:
             raise BadArtifacts(f"OpenVINO failed: {_reason(error)}") from error
         self._idle.append(request)
         return {
-            name: handle if name in keep else handle.tensor.data for name, handle in made.items()
+            name: handle if name in keep else handle.tensor.data for name, handle in outputs.items()
         }
 
     def hold(self, array: np.ndarray) -> Handle:
@@ -208,5 +208,5 @@ def _blank(port: Any) -> Callable[[], Any]:
 def _reason(error: Exception) -> str:
     """The first line of OpenVINO's message that is about the matter, not about its own sources."""
     lines = [line.strip() for line in str(error).splitlines()]
-    told = [x for x in lines if x and not x.startswith(("Exception from src/", "Check '"))]
-    return printable((told or lines or [""])[0], 500)
+    relevant = [x for x in lines if x and not x.startswith(("Exception from src/", "Check '"))]
+    return printable((relevant or lines or [""])[0], 500)

@@ -105,18 +105,18 @@ def open_session(part: Part, folder: Path, options: EngineOptions) -> Session:
     if options.provider != "cpu":
         _load_libraries()
     graph = folder / part.files[0].name
-    own, shapes = _own(part, options.provider)
+    provider_options, shapes = _provider_options(part, options.provider)
     settings = _settings(runtime, options)
     late = options.halves and options.provider == "cpu"
     left_out = _widen_late(runtime, settings) if late else []
-    providers = ort_provider.chain(options.provider, there, own)
+    providers = ort_provider.chain(options.provider, there, provider_options)
     try:
         # With its fallback ONNX Runtime prints to stdout and goes on with another provider.
         session = runtime.InferenceSession(
             graph, settings, providers, disabled_optimizers=left_out, enable_fallback=0
         )
     except Exception as error:  # onnxruntime's own exceptions share no base of theirs
-        if "is under development" in str(error):  # what it says of an opset newer than itself
+        if "is under development" in str(error):  # its message about an opset newer than itself
             raise BadArtifacts(
                 f"{graph} is newer than ONNX Runtime {runtime.__version__} here; upgrade that "
                 "(from 1.24 on it will do), or export with: --target portable"
@@ -129,11 +129,11 @@ def open_session(part: Part, folder: Path, options: EngineOptions) -> Session:
             "use --provider cpu"
         )
     if options.provider in ort_provider.BUILDERS:
-        ort_provider.keep(own)
+        ort_provider.keep(provider_options)
     return OrtSession(session, options.provider, shapes)
 
 
-def _own(part: Part, provider: str) -> tuple[dict[str, str], Profile]:
+def _provider_options(part: Part, provider: str) -> tuple[dict[str, str], Profile]:
     """A provider's options for a part, and the shapes that it may be given."""
     if provider not in ort_provider.BUILDERS:
         return (ort_provider.CUDA if provider == "cuda" else {}), {}
@@ -198,7 +198,7 @@ class OrtSession(Session):
     """One graph in ONNX Runtime."""
 
     def __init__(self, session: Any, provider: str, shapes: Profile | None = None) -> None:
-        """`shapes`: what a provider that builds engines was told; none are any."""
+        """`shapes`: those that a provider's engine is built for; none are any."""
         self._session, self._shapes = session, shapes or {}
         self._device: str = "cpu" if provider == "cpu" else "cuda"
         self.inputs = {i.name: _port(i) for i in session.get_inputs()}

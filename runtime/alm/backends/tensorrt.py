@@ -43,7 +43,7 @@ DTYPES = {
 
 
 def available() -> list[str]:
-    """Providers that can run here; none without a GPU, and nothing large is imported to tell."""
+    """Providers that can run here; none without a GPU, and nothing large is imported for it."""
     if api.gpu() is None:
         return []
     return [name for name, module in PROVIDERS.items() if importlib.util.find_spec(module)]
@@ -82,10 +82,10 @@ def read(folder: Path, part: Part, backend: str) -> tuple[Engine, bytes]:
     path = containment.contained(folder, engine.file.name)
     # Read once, hashed and used: what is executed is what was verified.
     plan = path.read_bytes()
-    found = hashlib.sha256(plan).hexdigest()
-    if found != engine.file.sha256.lower():
+    digest = hashlib.sha256(plan).hexdigest()
+    if digest != engine.file.sha256.lower():
         raise BadArtifacts(
-            f"{engine.file.name!r} in {folder} has sha256 {found} and the manifest says "
+            f"{engine.file.name!r} in {folder} has sha256 {digest} and the manifest says "
             f"{engine.file.sha256}; it was not loaded; {remedy} --force"
         )
     return engine, plan
@@ -97,16 +97,16 @@ class TensorrtSession(Session):
     def __init__(
         self,
         loaded: Any,
-        said: Engine,
+        entry: Engine,
         device: Device,
         graphs: bool = False,
     ) -> None:
-        """`loaded` as TensorRT gave it, `said` what the manifest says of it."""
+        """`loaded` as TensorRT gave it, `entry` what the manifest holds of it."""
         engine = self._engine = loaded
-        self._profiles, self._device = said.profiles, device
+        self._profiles, self._device = entry.profiles, device
         self._graphs = graphs
         self._contexts: dict[int, Any] = {}
-        self._own: dict[tuple[int, str], Buffer] = {}  # of inputs and outputs that nobody keeps
+        self._buffers: dict[tuple[int, str], Buffer] = {}  # of inputs and outputs that nobody keeps
         self._recorded: tuple[Any, Callable[[], None] | None] = (None, None)
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         sides: dict[bool, dict[str, Port]] = {True: {}, False: {}}
@@ -116,11 +116,11 @@ class TensorrtSession(Session):
         self.inputs, self.outputs = sides[True], sides[False]
         # The room of a cache is fixed here; a cache that is shorter is made as long.
         self._rooms = {}
-        if ROOM in said.fixed:
+        if ROOM in entry.fixed:
             for name in [n for n in self.inputs if n.startswith(CACHE_IN)]:
-                self._rooms[name] = said.fixed[ROOM]
-                self.inputs[name] = _roomy(self.inputs[name], said.fixed[ROOM])
-        most = [r[2][0] for p in said.profiles for r in p.values() if r[2]]
+                self._rooms[name] = entry.fixed[ROOM]
+                self.inputs[name] = _roomy(self.inputs[name], entry.fixed[ROOM])
+        most = [r[2][0] for p in entry.profiles for r in p.values() if r[2]]
         # An engine for one row runs several one after another: it has as many as its caller likes.
         self.one_row = bool(most) and max(most) == 1
 
@@ -163,7 +163,7 @@ class TensorrtSession(Session):
 
     def _widened(self, feeds: Mapping[str, Feed]) -> dict[str, Feed]:
         """Caches with as much room as the engine was built for: the first run of an answer."""
-        made = dict(feeds)
+        wide = dict(feeds)
         for name, room in self._rooms.items():
             feed, axis = feeds[name], self.inputs[name].axes.index(ROOM)
             lacking = room - _shape(feed)[axis]
@@ -175,8 +175,8 @@ class TensorrtSession(Session):
             if lacking:
                 array = self.fetch(feed) if isinstance(feed, Buffer) else np.asarray(feed)
                 spare = [(0, lacking if i == axis else 0) for i in range(array.ndim)]
-                made[name] = self.hold(np.pad(array, spare))
-        return made
+                wide[name] = self.hold(np.pad(array, spare))
+        return wide
 
     def _choose(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
         """The number of a profile that these shapes are in."""
@@ -206,7 +206,7 @@ class TensorrtSession(Session):
         if isinstance(feed, Buffer):
             return feed
         array = np.ascontiguousarray(feed, self.inputs[name].dtype)
-        buffer = self._mine(number, name, array.shape, array.dtype)
+        buffer = self._buffer(number, name, array.shape, array.dtype)
         if array.nbytes:
             self._device.upload(buffer.address, array)
         return buffer
@@ -229,12 +229,14 @@ class TensorrtSession(Session):
             return twin
         if name in keep:
             return Buffer(self._device, shape, dtype)
-        return self._mine(number, name, shape, dtype)
+        return self._buffer(number, name, shape, dtype)
 
-    def _mine(self, number: int, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Buffer:
-        old = self._own.get((number, name))
+    def _buffer(
+        self, number: int, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> Buffer:
+        old = self._buffers.get((number, name))
         if old is None or old.shape != shape or old.dtype != dtype:
-            self._own[number, name] = old = Buffer(self._device, shape, dtype)
+            self._buffers[number, name] = old = Buffer(self._device, shape, dtype)
         return old
 
     def _execute(self, number: int, context: Any, bound: Mapping[str, Any]) -> None:

@@ -55,10 +55,10 @@ def _page(height: int, parts: Sequence[str]) -> str:
     return "\n".join([head, f"<style>{style}</style>", ground, *parts, "</svg>", ""])
 
 
-def _box(x: float, y: float, wide: float, high: float, colour: str, says: str) -> str:
+def _box(x: float, y: float, wide: float, high: float, colour: str, title: str) -> str:
     place = f'x="{x:.2f}" y="{y:.2f}" width="{wide:.2f}" height="{high}"'
-    return f'<rect {place} fill="{colour}"><title>{escape(says)}</title></rect>'
+    return f'<rect {place} fill="{colour}"><title>{escape(title)}</title></rect>'
 
 
-def _text(x: float, y: float, says: str, kind: str) -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{escape(says)}</text>'
+def _text(x: float, y: float, text: str, kind: str) -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'

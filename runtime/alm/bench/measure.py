@@ -22,9 +22,7 @@ from alm.host import processor
 from alm.parsing import numbers
 from alm.version import __version__
 
-NOISE_RATE = (
-    44_100  # Hz of the noise that is heard where no audio is given, so that it is resampled
-)
+NOISE_RATE = 44_100  # Hz of the noise that stands in where no audio is given: it is resampled
 LOUD = 0.1  # of full scale: the noise's standard deviation
 MOST_STEPS = 16  # tokens timed at each context
 TASK = "transcribe"
@@ -45,10 +43,10 @@ def measure(
 
     Args:
         folder: what export.py wrote.
-        source: an audio file, heard as it is and repeated or cut to each length; None is noise.
+        source: an audio file, run as it is and repeated or cut to each length; None is noise.
         plan: what to measure.
         provider, threads: as `alm.load` takes them.
-        say: told what is being done.
+        say: called with what is being done.
 
     Returns:
         Plain data: machine, model, load_ms, memory, cold, clips, contexts, roofline and notes.
@@ -66,7 +64,7 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="alm-bench-") as scratch:
         clips = list(_clips(source, plan.seconds, parts.rules.rate, Path(scratch)))
         cold = bench.cold(*clips[0])
-        found = [bench.clip(*clip) for clip in clips]
+        measured = [bench.clip(*clip) for clip in clips]
     contexts = bench.contexts()
     memory["after_runs"] = processor.memory()
     say("measuring the machine")  # last, since it takes memory of its own
@@ -82,9 +80,9 @@ def measure(
         "memory": memory,
         "peak_counts_from": "the end of loading" if fresh else "the start of the process",
         "cold": cold,
-        "clips": found,
+        "clips": measured,
         "contexts": contexts,
-        "roofline": roofline(parts, found, machine, bench.notes),
+        "roofline": roofline(parts, measured, machine, bench.notes),
         "notes": bench.notes,
     }
 
@@ -113,14 +111,14 @@ class _Bench:
         for i in range(plan.repeats):
             self.say(f"{name}: run {i + 1} of {plan.repeats}")
             runs.append(self.once(path))
-        found = summary(runs)
+        result = summary(runs)
         return {
             "clip": name,
             "seconds": seconds,
             "parts": [part.name for part in self.parts.pipeline.parts],
-            "real_time_factor": found["total"]["p50"] / seconds / 1e3,
-            "tokens_per_second": 1e3 / found["per_token"]["p50"] if runs[0]["steps"] else None,
-            **found,
+            "real_time_factor": result["total"]["p50"] / seconds / 1e3,
+            "tokens_per_second": 1e3 / result["per_token"]["p50"] if runs[0]["steps"] else None,
+            **result,
         }
 
     def once(self, source: Any) -> dict[str, Any]:
@@ -176,15 +174,15 @@ def _machine() -> dict[str, Any]:
 
 
 def _about(parts: Parts, threads: int) -> dict[str, Any]:
-    said = parts.manifest
+    manifest = parts.manifest
     return {
         "folder": str(parts.folder),
-        "family": said.family,
+        "family": manifest.family,
         "provider": parts.provider,
         "threads": threads,
-        "bytes": sum(part.bytes for part in said.parts),
+        "bytes": sum(part.bytes for part in manifest.parts),
         "parts": {
-            part.name: {"bytes": part.bytes, "precision": part.precision} for part in said.parts
+            part.name: {"bytes": part.bytes, "precision": part.precision} for part in manifest.parts
         },
     }
 
@@ -194,23 +192,27 @@ def _clips(
 ) -> Iterator[tuple[str, float, Path]]:
     """Name, seconds and file of each clip; files are 16-bit wav at the rate of the source."""
     if source is None:
-        own = NOISE_RATE
-        sound = LOUD * np.random.default_rng(0).standard_normal(own * 10)
+        source_rate = NOISE_RATE
+        sound = LOUD * np.random.default_rng(0).standard_normal(source_rate * 10)
     else:
-        heard = reader.read(source, rate, max_seconds=LONGEST)
-        own = heard.source_rate
-        sound = heard.pcm if own == rate else reader.read(source, own, max_seconds=LONGEST).pcm
-        yield "as it is", heard.seconds, Path(source)
+        clip = reader.read(source, rate, max_seconds=LONGEST)
+        source_rate = clip.source_rate
+        sound = (
+            clip.pcm
+            if source_rate == rate
+            else reader.read(source, source_rate, max_seconds=LONGEST).pcm
+        )
+        yield "as it is", clip.seconds, Path(source)
     for length in seconds:
-        samples = max(1, round(length * own))
+        samples = max(1, round(length * source_rate))
         path = scratch / f"{length:g}.wav"
         with wave.open(str(path), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
-            file.setframerate(own)
+            file.setframerate(source_rate)
             pcm = np.resize(np.clip(sound, -1, 1), samples)  # repeats it where it is too short
             file.writeframes((pcm * 32767).astype("<i2").tobytes())
-        yield f"{length:g} s", samples / own, path
+        yield f"{length:g} s", samples / source_rate, path
 
 
 def read_plan(
@@ -221,7 +223,7 @@ def read_plan(
     warmup: int,
     repeats: int,
 ) -> Plan:
-    """What a command line asks for.
+    """The plan of a command line's options.
 
     Raises:
         BadOption: lengths that are none.

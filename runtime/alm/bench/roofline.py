@@ -54,17 +54,15 @@ def roofline(
         measured = clip["per_token"] if stage == "per_token" else clip["stages"][stage]
         return bound(stage, part.bytes + held, operations, machine, measured["p50"])
 
-    found = [row(part.name, part, sizes_of(part, tensors)) for part in parts.pipeline.parts]
+    rows = [row(part.name, part, sizes_of(part, tensors)) for part in parts.pipeline.parts]
     decoder, prompt, steps = parts.decoder_part, clip["prompt_tokens"], clip["new_tokens"] - 1
-    found.append(
-        row("prefill", decoder, {"batch": 1, "seq": prompt, "past": 0, "capacity": prompt})
-    )
+    rows.append(row("prefill", decoder, {"batch": 1, "seq": prompt, "past": 0, "capacity": prompt}))
     if steps:
         past = prompt + steps // 2  # of the step in the middle
         sizes = {"batch": 1, "seq": 1, "past": past, "capacity": past}
-        found.append(row("per_token", decoder, sizes, cache_bytes(decoder, past)))
-    notes += beyond(found, machine)
-    return found
+        rows.append(row("per_token", decoder, sizes, cache_bytes(decoder, past)))
+    notes += beyond(rows, machine)
+    return rows
 
 
 def beyond(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> Iterator[str]:
@@ -108,11 +106,11 @@ def bound(
 
 def sizes_of(part: Part, tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
     """The sizes of a part's dynamic axes in these feeds."""
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for name, port in part.inputs.items():
         pairs = zip(port.axes, tensors[name].shape, strict=True)
-        found |= {axis: size for axis, size in pairs if isinstance(axis, str)}
-    return found
+        sizes |= {axis: size for axis, size in pairs if isinstance(axis, str)}
+    return sizes
 
 
 def cache_bytes(decoder: Part, positions: int) -> int:

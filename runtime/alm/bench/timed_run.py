@@ -10,7 +10,7 @@ import numpy as np
 
 from alm.audio import reader
 from alm.generation.conversation import Conversation, finish
-from alm.generation.keywords import Hearing
+from alm.generation.keywords import InputOptions
 from alm.generation.parts import Parts
 from alm.generation.turn import Question
 from alm.timings import Times
@@ -40,12 +40,12 @@ def timed(parts: Parts, new_tokens: int, source: Any, prompt: str) -> dict[str, 
     """
     times = Times()
     options = {"num_beams": 1, "do_sample": False, "min_new_tokens": 0}
-    asking = Conversation(
+    conversation = Conversation(
         parts.endless(),
-        Hearing(max_audio_seconds=LONGEST),
+        InputOptions(max_audio_seconds=LONGEST),
         options | {"max_new_tokens": new_tokens},
     )
-    answer = finish(asking.turn([Question(prompt, [source])], times=times))[0]
+    answer = finish(conversation.turn([Question(prompt, [source])], times=times))[0]
     return {
         "stages": dict(times.ms),
         "overlap": times.overlap_ms,

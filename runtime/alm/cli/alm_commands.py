@@ -166,12 +166,12 @@ def bench(
     speak_utf8()
     with ExitStack() as stack:
         source = stack.enter_context(audio_file(audio)) if audio else None
-        found = measuring.measure(
+        report = measuring.measure(
             folder, source, plan, provider=provider, threads=threads, say=tell
         )
     if picture:
-        out_file.write(picture, bench_tables.picture(found))
-    out_file.give(found, as_json, out, lambda: bench_tables.show(found))
+        out_file.write(picture, bench_tables.picture(report))
+    out_file.give(report, as_json, out, lambda: bench_tables.show(report))
 
 
 @app.command()
@@ -192,5 +192,5 @@ def plan(
 
     out_file.check(out)
     speak_utf8()
-    found = planning.predict(folder, device, planning.read_seconds(seconds), context)
-    out_file.give(found, as_json, out, lambda: plan_tables.show(found))
+    predicted = planning.predict(folder, device, planning.read_seconds(seconds), context)
+    out_file.give(predicted, as_json, out, lambda: plan_tables.show(predicted))

@@ -9,30 +9,30 @@ from alm.bench import drawing
 from alm.cli import terminal
 
 
-def show(found: Mapping[str, Any]) -> None:
+def show(report: Mapping[str, Any]) -> None:
     """Print it all to stdout."""
     table = terminal.printer()
-    table("", "|", _about(found))
-    runs = [("cold", found["cold"]), *((clip["clip"], clip) for clip in found["clips"])]
+    table("", "|", _about(report))
+    runs = [("cold", report["cold"]), *((clip["clip"], clip) for clip in report["clips"])]
     heads = "|".join([">" + name for name, _ in runs])
     table("milliseconds by stage, p50 of warm runs", f"stage|{heads}|", _stages(runs))
     table(
-        "decoder by context", "context|>prefill ms|>ms/token p50|>p90|>tokens/s|", _contexts(found)
+        "decoder by context", "context|>prefill ms|>ms/token p50|>p90|>tokens/s|", _contexts(report)
     )
     table(
         "against this machine",
         "stage|>bytes|>GFLOP|>memory ms|>compute ms|>measured ms|>reached|bound",
-        _roofline(found),
+        _roofline(report),
     )
-    table("memory, MB", "when|>resident|>own|>of files|>peak|", _memory(found))
-    for note in found["notes"]:
+    table("memory, MB", "when|>resident|>own|>of files|>peak|", _memory(report))
+    for note in report["notes"]:
         print(f"note: {note}")
 
 
-def picture(found: Mapping[str, Any]) -> str:
+def picture(report: Mapping[str, Any]) -> str:
     """An SVG: a bar for each clip, its stages in the order in which they run."""
-    rows = [(clip["clip"], _shares(clip)) for clip in found["clips"]]
-    title = f"{found['model']['family']} on {found['machine']['processor']}: where the time goes"
+    rows = [(clip["clip"], _shares(clip)) for clip in report["clips"]]
+    title = f"{report['model']['family']} on {report['machine']['processor']}: where the time goes"
     return drawing.bars(title, rows)
 
 
@@ -45,8 +45,8 @@ def _shares(clip: Mapping[str, Any]) -> dict[str, float]:
     return {name: ms * factor if name in parts else ms for name, ms in means.items()}
 
 
-def _about(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    machine, model = found["machine"], found["model"]
+def _about(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    machine, model = report["machine"], report["model"]
     yield "machine", f"{machine['processor']}, {machine['usable_cores']} cores, {machine['system']}"
     yield (
         "reads and computes",
@@ -56,7 +56,7 @@ def _about(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     threads = f"threads: {model['threads'] or 'its own choice'}"
     yield "model", f"{model['folder']}: {model['family']}, {terminal.size(model['bytes'])}"
     yield "engine", f"{model['provider']}, {threads}"
-    yield "load", f"{found['load_ms']:.0f} ms"
+    yield "load", f"{report['load_ms']:.0f} ms"
 
 
 def _stages(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[tuple[str, ...]]:
@@ -84,15 +84,15 @@ def _stages(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[tuple[str
     )
 
 
-def _contexts(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    for each in found["contexts"]:
-        prefill, step = each["prefill"]["p50"], each["per_token"]
-        speed = f"{each['tokens_per_second']:.1f}"
-        yield str(each["context"]), _ms(prefill), _ms(step["p50"]), _ms(step["p90"]), speed, ""
+def _contexts(report: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for row in report["contexts"]:
+        prefill, step = row["prefill"]["p50"], row["per_token"]
+        speed = f"{row['tokens_per_second']:.1f}"
+        yield str(row["context"]), _ms(prefill), _ms(step["p50"]), _ms(step["p90"]), speed, ""
 
 
-def _roofline(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    for row in found["roofline"]:
+def _roofline(report: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for row in report["roofline"]:
         yield (
             row["stage"],
             terminal.size(row["bytes"]),
@@ -103,10 +103,10 @@ def _roofline(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         )
 
 
-def _memory(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    for when, held in found["memory"].items():
+def _memory(report: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for when, sizes in report["memory"].items():
         names = ("resident", "own", "of_files", "peak")
-        yield (when.replace("_", " "), *(_megabytes(held[name]) for name in names), "")
+        yield (when.replace("_", " "), *(_megabytes(sizes[name]) for name in names), "")
 
 
 def _ms(value: float | None) -> str:

@@ -26,10 +26,10 @@ def converse(chat: Conversation, clips: list[str], as_json: bool) -> None:
     Raises:
         AlmError: from a pipe, what is wrong with a line.
     """
-    told = sys.stdin.isatty()
-    if told:
+    interactive = sys.stdin.isatty()
+    if interactive:
         print(HELP, file=sys.stderr)
-    for line in _lines(told):
+    for line in _lines(interactive):
         try:
             if line.startswith("/"):
                 clips = [*clips, _clip(line)]
@@ -37,19 +37,19 @@ def converse(chat: Conversation, clips: list[str], as_json: bool) -> None:
             _turn(chat, line, clips, as_json)
             clips = []
         except AlmError as error:
-            if not told:
+            if not interactive:
                 raise
             print(f"error: {error}", file=sys.stderr)
         except KeyboardInterrupt:  # stops the answer, not the conversation
-            if not told:
+            if not interactive:
                 raise
             print("\ninterrupted", file=sys.stderr)
 
 
 def _turn(chat: Conversation, prompt: str, clips: list[str], as_json: bool) -> None:
-    said = chat.ask(prompt, *clips, on_text=None if as_json else say)
-    print(json_text(said.to_json()) if as_json else "", flush=True)
-    for note in () if as_json else said.notes:
+    answer = chat.ask(prompt, *clips, on_text=None if as_json else say)
+    print(json_text(answer.to_json()) if as_json else "", flush=True)
+    for note in () if as_json else answer.notes:
         print(f"note: {note}", file=sys.stderr)
 
 
@@ -63,10 +63,10 @@ def _clip(line: str) -> str:
     return path
 
 
-def _lines(told: bool) -> Iterator[str]:
+def _lines(interactive: bool) -> Iterator[str]:
     """What is typed, without what is empty, until the end or /quit."""
     while True:
-        if told:
+        if interactive:
             print("> ", end="", file=sys.stderr, flush=True)
         line = sys.stdin.readline()
         if not line or line.strip() == LEAVE:

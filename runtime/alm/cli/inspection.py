@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from alm.artifacts import manifest, verify
-from alm.artifacts.manifest import File, Manifest, Part
+from alm.artifacts import verify
+from alm.artifacts.manifest import FORMAT, FORMAT_VERSION, File, Manifest, Part
+from alm.artifacts.manifest import load as load_manifest
 from alm.cli import out_file, terminal
 from alm.errors import LONGEST, AlmError, BadArtifacts, BadOption
 from alm.host import containment
@@ -54,28 +55,28 @@ def show(
         check: hold every file against its hash.
 
     Returns:
-        0, or 1 when something is not what the manifest says; stderr then says what.
+        0, or 1 when something is not as in the manifest; stderr then has what.
     """
     if netron and out:
         raise BadOption("--netron serves a graph and finds nothing that --out could write")
     if netron:
         return serve(folder, netron, port)
-    said = manifest.load(folder)
-    parts = [said.named(part)] if part else list(said.parts)
-    found = examine(folder, said, parts, check)
-    data = _data(said, parts, found, check)
-    tables = partial(_print, folder, said, parts, found, whole=not part)
+    manifest = load_manifest(folder)
+    parts = [manifest.named(part)] if part else list(manifest.parts)
+    findings = examine(folder, manifest, parts, check)
+    data = _data(manifest, parts, findings, check)
+    tables = partial(_print, folder, manifest, parts, findings, whole=not part)
     out_file.give(data, as_json, out, tables)
-    for sentence in found.wrong:
+    for sentence in findings.wrong:
         print(f"error: {printable(sentence, LONGEST)}", file=sys.stderr)
-    return 1 if found.wrong else 0
+    return 1 if findings.wrong else 0
 
 
 def serve(folder: Path, part: str, port: int = PORT, browse: bool = False) -> int:
     """Show a part in Netron, for this machine alone and until Ctrl-C; the URL goes to stdout."""
     from alm.cli.netron import Viewer
 
-    chosen = manifest.load(folder).named(part)
+    chosen = load_manifest(folder).named(part)
     files = {file.name: _checked(folder, file) for file in chosen.files}
     name = chosen.files[0].name
     if name.endswith(GRAPH):
@@ -95,30 +96,30 @@ def serve(folder: Path, part: str, port: int = PORT, browse: bool = False) -> in
     return 0
 
 
-def examine(folder: Path, said: Manifest, parts: Sequence[Part], check: bool) -> Findings:
+def examine(folder: Path, manifest: Manifest, parts: Sequence[Part], check: bool) -> Findings:
     """Read the graphs of `parts`; with `check` hold all files against the manifest too."""
-    found = Findings()
-    lone = [said.tokenizer] if said.tokenizer and len(parts) == len(said.parts) else []
+    findings = Findings()
+    lone = [manifest.tokenizer] if manifest.tokenizer and len(parts) == len(manifest.parts) else []
     for file in [*(file for part in parts for file in part.files), *lone]:
         try:
             _checked(folder, file) if check else containment.contained(folder, file.name)
-            found.verdicts[file.name] = "ok" if check else "there"
+            findings.verdicts[file.name] = "ok" if check else "there"
         except AlmError as error:
-            found.verdicts[file.name] = "wrong"
-            found.wrong.append(str(error))
+            findings.verdicts[file.name] = "wrong"
+            findings.wrong.append(str(error))
     for part in parts:
         name = part.files[0].name
         if not name.endswith(GRAPH):
             continue
         try:
             graph = summary.read(containment.contained(folder, name))
-            found.nodes[part.name] = dict(graph.nodes.most_common())
+            findings.nodes[part.name] = dict(graph.nodes.most_common())
             if check:
                 _check_graph(folder, part, graph)
         except AlmError as error:
-            if str(error) not in found.wrong:
-                found.wrong.append(str(error))
-    return found
+            if str(error) not in findings.wrong:
+                findings.wrong.append(str(error))
+    return findings
 
 
 def _checked(folder: Path, file: File) -> Path:
@@ -134,53 +135,55 @@ def _check_graph(folder: Path, part: Part, graph: summary.GraphFile) -> None:
             raise BadArtifacts(f"{name!r} in {folder} has other {side}s than the manifest: {wrong}")
 
 
-def _data(said: Manifest, parts: Sequence[Part], found: Findings, check: bool) -> dict[str, Any]:
+def _data(
+    manifest: Manifest, parts: Sequence[Part], findings: Findings, check: bool
+) -> dict[str, Any]:
     """The manifest, of its parts only `parts`, and what was found."""
-    plain = said.to_json()
+    plain = manifest.to_json()
     named = {part["name"]: part for part in plain["parts"]}
     plain["parts"] = [
-        named[part.name] | {"bytes": part.bytes, "histogram": found.nodes.get(part.name, {})}
+        named[part.name] | {"bytes": part.bytes, "histogram": findings.nodes.get(part.name, {})}
         for part in parts
     ]
-    return plain | {"verified": check, "verdicts": found.verdicts, "wrong": found.wrong}
+    return plain | {"verified": check, "verdicts": findings.verdicts, "wrong": findings.wrong}
 
 
 # --- for people
 
 
 def _print(
-    folder: Path, said: Manifest, parts: Sequence[Part], found: Findings, whole: bool
+    folder: Path, manifest: Manifest, parts: Sequence[Part], findings: Findings, whole: bool
 ) -> None:
     table = terminal.printer()
     if whole:
-        table("", "|", _header(folder, said))
+        table("", "|", _header(folder, manifest))
     table("parts", PARTS, _parts(parts))
     files = [file for part in parts for file in part.files]
-    files += [said.tokenizer] if whole and said.tokenizer else []
+    files += [manifest.tokenizer] if whole and manifest.tokenizer else []
     table(
         "files",
         "file|>bytes|sha256|",
-        ((f.name, str(f.bytes), f.sha256[:12], found.verdicts[f.name]) for f in files),
+        ((f.name, str(f.bytes), f.sha256[:12], findings.verdicts[f.name]) for f in files),
     )
     table("simplified", "part|", ((p.name, p.simplified) for p in parts if p.simplified))
     rows = (row for part in parts for row in _ports(part))
     table("ports, dynamic axes with least/usual/most", "part||name|type|axes", rows)
-    table("operators", "part|", ((n, _counts(nodes)) for n, nodes in found.nodes.items()))
+    table("operators", "part|", ((n, _counts(nodes)) for n, nodes in findings.nodes.items()))
     if whole:
         table(
             "tasks",
             "task|prompt",
-            ((str(n), str(t)) for n, t in said.facts.prompt.tasks.items()),
+            ((str(n), str(t)) for n, t in manifest.facts.prompt.tasks.items()),
         )
 
 
-def _header(folder: Path, said: Manifest) -> Iterator[tuple[str, str]]:
+def _header(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "folder", str(folder)
-    yield "family", said.family
-    yield "format", f"{manifest.FORMAT} {manifest.FORMAT_VERSION}"
-    yield "created", said.created or "?"
-    yield "size", terminal.size(sum(file.bytes for file in said.files()))
-    facts = said.facts.to_json() | {"tools": said.tools}
+    yield "family", manifest.family
+    yield "format", f"{FORMAT} {FORMAT_VERSION}"
+    yield "created", manifest.created or "?"
+    yield "size", terminal.size(sum(file.bytes for file in manifest.files()))
+    facts = manifest.facts.to_json() | {"tools": manifest.tools}
     for name in ("source", "licence", "dimensions", "audio", "generation", "tools"):
         if values := facts[name]:
             yield name, ", ".join(f"{key}={value}" for key, value in values.items())
@@ -203,11 +206,11 @@ def _parts(parts: Sequence[Part]) -> Iterator[tuple[str, ...]]:
 
 
 def _verdict(parity: Mapping[str, Any]) -> str:
-    """ "exact", "within 0.3", or "-" where the manifest says none."""
-    said, bound = parity.get("verdict"), parity.get("bound")
-    if isinstance(said, str) and said.startswith("within") and isinstance(bound, int | float):
+    """ "exact", "within 0.3", or "-" where the manifest has none."""
+    verdict, bound = parity.get("verdict"), parity.get("bound")
+    if isinstance(verdict, str) and verdict.startswith("within") and isinstance(bound, int | float):
         return f"within {bound:g}"
-    return said if isinstance(said, str) else "-"
+    return verdict if isinstance(verdict, str) else "-"
 
 
 def _error(value: object) -> str:

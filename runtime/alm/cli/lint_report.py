@@ -30,7 +30,7 @@ def show(
 
 
 def table(verdict: Verdict) -> None:
-    """What was found goes to stdout, the sum of it to stderr."""
+    """The findings go to stdout, the sum of them to stderr."""
     draw = printer()
     for refused, title in ((True, "will not build"), (False, "good to know")):
         rows = _rows([f for f in verdict.findings if f.refused == refused])
@@ -51,17 +51,17 @@ def summary(verdict: Verdict) -> str:
 def _rows(findings: Sequence[Finding]) -> list[tuple[str, ...]]:
     """Findings that differ in the node alone share a row, with the first node and their number."""
     groups: dict[Finding, dict[str, int]] = {}
-    for found in findings:
-        alike = replace(found, node="", nodes=0)
-        groups.setdefault(alike, {})[found.node] = found.nodes  # a node breaks a rule once
+    for finding in findings:
+        alike = replace(finding, node="", nodes=0)
+        groups.setdefault(alike, {})[finding.node] = finding.nodes  # a node breaks a rule once
     return [
         (f.part, next(iter(nodes)), str(sum(nodes.values()) or "-"), f.rule, *_why(f))
         for f, nodes in groups.items()
     ]
 
 
-def _why(found: Finding) -> tuple[str, str, str]:
-    return found.what, found.way_out, found.source
+def _why(finding: Finding) -> tuple[str, str, str]:
+    return finding.what, finding.way_out, finding.source
 
 
 def _data(verdict: Verdict) -> dict[str, object]:

@@ -62,7 +62,7 @@ class _Handler(SimpleHTTPRequestHandler):
         super().__init__(*args, directory=str(args[2].pages))
 
     def send_head(self) -> Any:
-        """The answer's head; only to who asked for this machine by its own name."""
+        """The response's head; only for a request that names this machine as its host."""
         if self.headers.get("Host") not in self.server.hosts:
             self.send_error(HTTPStatus.FORBIDDEN)  # another site's name that points here
             return None
@@ -106,8 +106,8 @@ def _netron() -> Path:
 
 
 def _page(index: Path, graph: str) -> bytes:
-    """Netron's page, told which file to open, and that it is neither released nor old."""
-    said = {
+    """Netron's page, with which file to open, and as neither released nor old."""
+    fields = {
         "type": "Python",
         "version": "0.0.0",
         "date": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
@@ -115,10 +115,10 @@ def _page(index: Path, graph: str) -> bytes:
         "name": graph,
         "identifier": graph.rpartition("/")[2],
     }
-    metas = "\n".join(f'<meta name="{k}" content="{escape(v)}">' for k, v in said.items())
+    metas = "\n".join(f'<meta name="{k}" content="{escape(v)}">' for k, v in fields.items())
     text = re.sub(r'<meta name="date" content=".*">', "", index.read_text("utf-8"))
-    page, found = re.subn(r'<meta name="version" content=".*">', lambda _: metas, text)
-    if found != 1:
+    page, count = re.subn(r'<meta name="version" content=".*">', lambda _: metas, text)
+    if count != 1:
         raise BadArtifacts(
             f"{index} is no page of Netron that is known; try: pip install netron==9.*"
         )

@@ -41,13 +41,13 @@ def write(path: Path, text: str) -> None:
         raise BadOption(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def give(found: Any, as_json: bool, out: Path | None, table: Callable[[], None]) -> None:
-    """Print `found` as JSON, or its `table`; write the JSON to `out` if that is wanted.
+def give(data: Any, as_json: bool, out: Path | None, table: Callable[[], None]) -> None:
+    """Print `data` as JSON, or its `table`; write the JSON to `out` if that is wanted.
 
     Raises:
         BadOption: `out` cannot be written.
     """
-    text = json_text(found, indent=1)
+    text = json_text(data, indent=1)
     if out:
         write(out, text + "\n")
     print(text) if as_json else table()

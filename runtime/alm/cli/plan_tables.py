@@ -10,30 +10,30 @@ from alm.cli import terminal
 OWN = "*"  # marks the precision that lies in the folder
 
 
-def show(found: Mapping[str, Any]) -> None:
+def show(plan: Mapping[str, Any]) -> None:
     """Print it all to stdout."""
     table = terminal.printer()
-    table("", "|", _about(found))
-    clips = [f"{clip['seconds']:g} s" for clip in found["choices"][0]["clips"]]
+    table("", "|", _about(plan))
+    clips = [f"{clip['seconds']:g} s" for clip in plan["choices"][0]["clips"]]
     table(
         f"memory, {OWN} is what lies in the folder",
         "decoder|encoders|>weights|>KV/s|>at load|>at run|fits|",
-        _memory(found),
+        _memory(plan),
     )
     table(
         "predicted speed, with error bars; first token in ms",
         "decoder|>tokens/s|" + "".join(f">first, {clip}|" for clip in clips),
-        _speed(found),
+        _speed(plan),
     )
     heads = "".join(f">{clip}|" for clip in clips)
-    table("before the decoder, predicted, ms", f"part|>weights|>GFLOP|{heads}", _parts(found))
+    table("before the decoder, predicted, ms", f"part|>weights|>GFLOP|{heads}", _parts(plan))
     print()
-    for note in found["notes"]:
+    for note in plan["notes"]:
         print(f"note: {note}")
 
 
-def _about(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    device, model = found["device"], found["model"]
+def _about(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    device, model = plan["device"], plan["model"]
     size = terminal.size
     yield "device", f"{device['title']}; {size(int(device['usable']))} for a program"
     yield "engines", f"TensorRT, exported with --target {' or '.join(device['targets'])}"
@@ -56,8 +56,8 @@ def _about(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     )
 
 
-def _memory(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    for row in found["choices"]:
+def _memory(plan: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for row in plan["choices"]:
         sizes = (
             *(row[name] for name in ("weights", "cache_per_second", "load")),
             row["run"]["value"],
@@ -66,8 +66,8 @@ def _memory(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         yield _name(row), row["encoders"], *cells, row["fits"], ""
 
 
-def _speed(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    for row in found["choices"]:
+def _speed(plan: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for row in plan["choices"]:
         cells = [row["tokens_per_second"], *(clip["first_token"] for clip in row["clips"])]
         yield _name(row), *(_bar(cell) if row["buildable"] else "-" for cell in cells), ""
 
@@ -76,8 +76,8 @@ def _name(row: Mapping[str, Any]) -> str:
     return f"{row['precision']} {OWN}" if row["own"] else row["precision"]
 
 
-def _parts(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    for row in found["parts"]:
+def _parts(plan: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for row in plan["parts"]:
         most = max(clip["operations"] for clip in row["clips"])
         times = (_bar(clip["ms"]) for clip in row["clips"])
         yield row["part"], f"{row['weights'] / 1e6:.1f} M", f"{most / 1e9:.1f}", *times, ""

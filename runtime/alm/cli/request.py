@@ -1,4 +1,4 @@
-"""What alm-run was asked about several clips, and its answers: one about all, or one for each."""
+"""The prompt of alm-run about several clips, and its answers: one about all, or one for each."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def meant(
     language: str,
     verbatim: bool,
 ) -> tuple[str, list[list[str]]]:
-    """The prompt, and the clips that it is asked about at a time.
+    """The prompt, and the groups of clips that it is about, one group at a time.
 
     A task is done for each clip. A prompt with a place for each clip is about all of them; any
-    other must say which is meant.
+    other needs `each` set.
 
     Raises:
-        BadOption: it does not.
+        BadOption: it is None there.
         BadPrompt, UnknownName: a prompt that is no text, or nearly a task's name.
     """
     checked(prompt)
@@ -51,41 +51,41 @@ def meant(
     return prompt, [[clip] for clip in clips] if each else [clips]
 
 
-def there(asked: Sequence[Sequence[str]]) -> bool:
+def there(groups: Sequence[Sequence[str]]) -> bool:
     """Whether any clip is there; a lack that is not one file of several is raised.
 
     Raises:
         MissingFile: a clip of the one prompt is not there.
     """
-    if len(asked) == 1:
-        for clip in asked[0]:
+    if len(groups) == 1:
+        for clip in groups[0]:
             _check(clip)
         return True
-    if any(clip == STDIN or os.path.exists(clip) for clips in asked for clip in clips):
+    if any(clip == STDIN or os.path.exists(clip) for clips in groups for clip in clips):
         return True
-    for clips in asked:
+    for clips in groups:
         _report(clips[0], f"there is no file {clips[0]}; wanted an audio file", as_json=False)
     return False
 
 
 def answer(
     model: Model,
-    asked: Sequence[Sequence[str]],
+    groups: Sequence[Sequence[str]],
     prompt: str,
     as_json: bool,
     options: Mapping[str, Any],
 ) -> int:
-    """Print an answer to each; the exit status is 1 where one of several could not be given.
+    """Print an answer to each group; the exit status is 1 where one of several could not be given.
 
     Where there are several, every line of text begins with its file's name, as grep's do, and what
-    is wrong with a file is said before the next is answered.
+    is wrong with a file is printed before the next is answered.
     """
     status = 0
-    for clips in asked:
+    for clips in groups:
         try:
-            _answer(model, clips, prompt, as_json, options, several=len(asked) > 1)
+            _answer(model, clips, prompt, as_json, options, several=len(groups) > 1)
         except AlmError as error:
-            if len(asked) == 1 or error.usage:
+            if len(groups) == 1 or error.usage:
                 raise
             status = FAILED
             _report(clips[0], str(error), as_json)
@@ -104,16 +104,16 @@ def _answer(
     with ExitStack() as stack:
         paths = [stack.enter_context(audio_file(clip)) for clip in clips]
         on_text = None if as_json else push
-        said = model.generate([paths], prompt, on_text=on_text, **options)[0]
+        result = model.generate([paths], prompt, on_text=on_text, **options)[0]
     if as_json:
         names = [shown(clip) for clip in clips]
         which = {"file": names[0]} if len(names) == 1 else {"files": names}
-        print(json_text(which | said.to_json()), flush=True)
+        print(json_text(which | result.to_json()), flush=True)
         return
-    if several and not said.text:
+    if several and not result.text:
         push("")
     print(flush=True)
-    for note in said.notes:
+    for note in result.notes:
         about = f"{shown(clips[0])}: " if several and clips[0] not in note else ""
         print(f"note: {about}{note}", file=sys.stderr)
 

@@ -38,7 +38,7 @@ Version = Annotated[
     bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Whole = typer.Option  # the manifest's default holds where nothing is said
+Whole = typer.Option  # the manifest's default holds where none is given
 
 
 @running.command()
@@ -152,25 +152,26 @@ def answer(
         "seed": seed,
     } | _more(more or [])
     import alm
-    from alm.artifacts import manifest
+    from alm.artifacts.manifest import check_run
+    from alm.artifacts.manifest import load as load_manifest
     from alm.audio import reader
     from alm.cli import request
     from alm.generation import keywords
     from alm.host import processor
 
     # Words that contradict each other are refused before a model of gigabytes is loaded.
-    told = manifest.load(engine)
-    manifest.check_run(told, engine)
-    keywords.choose(told.facts.generation, options)
+    manifest = load_manifest(engine)
+    check_run(manifest, engine)
+    keywords.choose(manifest.facts.generation, options)
     processor.check_threads(threads)
-    reader.check_options(told.facts.audio.rate, "first", max_audio_seconds)
+    reader.check_options(manifest.facts.audio.rate, "first", max_audio_seconds)
     speak_utf8()
-    asked = [clips]
+    groups = [clips]
     if not chat:
-        prompt, asked = request.meant(
-            clips, prompt, told.facts.prompt.tasks, each, language, verbatim
+        prompt, groups = request.meant(
+            clips, prompt, manifest.facts.prompt.tasks, each, language, verbatim
         )
-    if not request.there(asked):
+    if not request.there(groups):
         return exit_status.FAILED
     if build_first:
         from alm.tensorrt import build as building
@@ -187,23 +188,23 @@ def answer(
 
         converse(model.chat(**bounds, **options), clips, as_json)
         return 0
-    return request.answer(model, asked, prompt, as_json, bounds | options)
+    return request.answer(model, groups, prompt, as_json, bounds | options)
 
 
 def _more(pairs: list[str]) -> dict[str, Any]:
     """Options given as NAME=VALUE, the value in JSON or a plain word."""
     import json
 
-    made: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise BadOption(f"wanted --option NAME=VALUE, not {pair!r:.80}")
         try:
-            made[name.strip().replace("-", "_")] = json.loads(value)
+            options[name.strip().replace("-", "_")] = json.loads(value)
         except (ValueError, RecursionError):
-            made[name.strip().replace("-", "_")] = value
-    return made
+            options[name.strip().replace("-", "_")] = value
+    return options
 
 
 def _split(words: list[str], chat: bool, engine: Path) -> tuple[list[str], str]:
@@ -221,11 +222,12 @@ def _split(words: list[str], chat: bool, engine: Path) -> tuple[list[str], str]:
 
 
 def _print_tasks(engine: Path, as_json: bool) -> None:
-    from alm.artifacts import manifest
+    from alm.artifacts.manifest import check_run
+    from alm.artifacts.manifest import load as load_manifest
 
-    told = manifest.load(engine)
-    manifest.check_run(told, engine)
-    tasks = told.tasks
+    manifest = load_manifest(engine)
+    check_run(manifest, engine)
+    tasks = manifest.tasks
     speak_utf8()
     if as_json:
         print(json_text(tasks))

@@ -31,7 +31,7 @@ def json_text(value: Any, indent: int | None = None) -> str:
     """`value` as JSON that a terminal may show: its control characters are escaped, see CONTROL."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     return CONTROL.sub(
-        lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text
+        lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text
     )
 
 

@@ -59,7 +59,7 @@ class Row:
                 score = self.rules.average(score, len(token_ids))
                 self.finished.append(Hypothesis(token_ids, score, reason))
         self.beams = beams[:width]
-        self.finished = sorted(self.finished, key=lambda found: -found.score)[:width]
+        self.finished = sorted(self.finished, key=lambda hypothesis: -hypothesis.score)[:width]
         self.done = not self._may_improve()
         return parents[:width]
 

@@ -33,18 +33,18 @@ def sequence(name: str, value: object) -> Ids:
 def sequences(name: str, value: object) -> tuple[Ids, ...]:
     if not _listed(value):
         raise BadOption(f"{name} must be a list of lists of token ids, not {value!r:.80}")
-    return tuple(sequence(name, each) for each in cast("Iterable[object]", value))
+    return tuple(sequence(name, tokens) for tokens in cast("Iterable[object]", value))
 
 
 def biases(name: str, value: object) -> tuple[tuple[Ids, float], ...]:
     pairs = list(value.items()) if isinstance(value, Mapping) else value
     if not _listed(pairs) or not all(_listed(pair, 2) for pair in cast("list[Any]", pairs)):
         raise BadOption(f"{name} must be a list of [token ids, bias], not {value!r:.80}")
-    made: dict[Ids, float] = {}
+    by_tokens: dict[Ids, float] = {}
     for tokens, bias in cast("list[Any]", pairs):
         between(f"a bias of {name}", bias, -1e9, 1e9)
-        made[sequence(name, tokens)] = float(bias)
-    return tuple(made.items())
+        by_tokens[sequence(name, tokens)] = float(bias)
+    return tuple(by_tokens.items())
 
 
 def ends(name: str, value: object) -> int | Ids:
@@ -71,12 +71,12 @@ def watermark(name: str, value: object) -> tuple[tuple[str, float], ...]:
         raise BadOption(f"{name} can have the seeding_scheme 'lefthash' only")
     if unknown := sorted(map(str, plain.keys() - WATERMARK.keys())):
         raise BadOption(f"{name} has {unknown[0]!r:.80}; known are: {', '.join(sorted(WATERMARK))}")
-    made = WATERMARK | plain
-    between(f"greenlist_ratio of {name}", made["greenlist_ratio"], 1e-6, 1 - 1e-6)
-    between(f"bias of {name}", made["bias"], -1e6, 1e6)
-    whole(f"hashing_key of {name}", made["hashing_key"], 0)
-    whole(f"context_width of {name}", made["context_width"], 1)
-    return tuple(sorted(made.items()))
+    config = WATERMARK | plain
+    between(f"greenlist_ratio of {name}", config["greenlist_ratio"], 1e-6, 1 - 1e-6)
+    between(f"bias of {name}", config["bias"], -1e6, 1e6)
+    whole(f"hashing_key of {name}", config["hashing_key"], 0)
+    whole(f"context_width of {name}", config["context_width"], 1)
+    return tuple(sorted(config.items()))
 
 
 def _listed(value: object, count: int | None = None) -> bool:

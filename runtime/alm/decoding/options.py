@@ -147,37 +147,37 @@ class Options:
         return replace(self, max_new_tokens=most, max_length=None, min_new_tokens=least)
 
 
-def choose(defaults: Mapping[str, Any], said: Mapping[str, Any]) -> Options:
-    """Options: the defaults with what is said in their place; `None` is as good as unsaid.
+def choose(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Options:
+    """Options: the defaults with what is given in their place; `None` is as good as not given.
 
     Asking for a temperature above 0, or for anything that only sampling heeds, asks for sampling,
-    temperature 0 for none. Who asks for sampling gets one beam, unless beams are asked for too or
-    the defaults already sample with several.
+    temperature 0 for none. Sampling then has one beam, unless beams are asked for too or the
+    defaults already sample with several.
 
     Raises:
         BadOption: out of range, contradicting each other, or unknown.
     """
     names = {f.name for f in fields(Options)}
-    unknown = sorted((set(said) | set(defaults)) - names)
+    unknown = sorted((set(given) | set(defaults)) - names)
     if unknown:
         raise BadOption(f"unknown option {unknown[0]!r:.80}; there is: {', '.join(sorted(names))}")
-    said = {name: value for name, value in said.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None}
     default = {name: value for name, value in defaults.items() if value is not None}
-    if said.keys() & SAMPLING:
-        said.setdefault("do_sample", said.get("temperature") != 0)
+    if given.keys() & SAMPLING:
+        given.setdefault("do_sample", given.get("temperature") != 0)
     # A default must not forbid what was asked for.
-    if "do_sample" not in said and said.get("num_beams", 1) != 1:
-        said["do_sample"] = False
-    chosen = default | said
-    if said.get("do_sample") and not default.get("do_sample") and "num_beams" not in said:
+    if "do_sample" not in given and given.get("num_beams", 1) != 1:
+        given["do_sample"] = False
+    chosen = default | given
+    if given.get("do_sample") and not default.get("do_sample") and "num_beams" not in given:
         chosen["num_beams"] = 1
-    if "max_new_tokens" in said:
+    if "max_new_tokens" in given:
         chosen.pop("max_length", None)
-        most = Options(max_new_tokens=said["max_new_tokens"]).max_new_tokens
+        most = Options(max_new_tokens=given["max_new_tokens"]).max_new_tokens
         least = default.get("min_new_tokens")
-        if isinstance(least, int) and "min_new_tokens" not in said:  # others are refused below
+        if isinstance(least, int) and "min_new_tokens" not in given:  # others are refused below
             chosen["min_new_tokens"] = min(least, most)
-    if "min_length" in said and "min_new_tokens" not in said:
+    if "min_length" in given and "min_new_tokens" not in given:
         chosen.pop("min_new_tokens", None)
     return Options(**chosen)
 

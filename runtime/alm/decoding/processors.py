@@ -61,7 +61,7 @@ Processor = Callable[[np.ndarray, History], None]  # scores [vocab] are changed 
 
 
 class Processors:
-    """All that `options` ask for, in its order."""
+    """All processors that `options` turn on, in the order of transformers."""
 
     def __init__(self, options: Options, eos_ids: Iterable[int]) -> None:
         self.options = options
@@ -143,7 +143,7 @@ class Processors:
         single = {ids[0]: bias for ids, bias in biases if len(ids) == 1}
         alone, amounts = np.array([*single], np.int64), np.array([*single.values()], np.float32)
         longer = [(ids[:-1], ids[-1], np.float32(bias)) for ids, bias in biases if len(ids) > 1]
-        longer.sort(key=lambda each: len(each[0]))  # the order in which transformers adds them
+        longer.sort(key=lambda biased: len(biased[0]))  # the order in which transformers adds them
 
         def process(row: np.ndarray, past: History) -> None:
             sums = np.zeros_like(row)

@@ -37,8 +37,8 @@ def decode(
         decoder: its cache holds the prompts, one a row; rows that are done leave it.
         options: what to do.
         eos_ids: the tokens that end an answer; may be empty.
-        stopped: asked (row, new tokens so far) after each token but an EOS; True ends the row, or
-            with beams that one hypothesis of it.
+        stopped: called with (row, new tokens so far) after each token but an EOS; True ends the
+            row, or with beams that one hypothesis of it.
         prompts: the token ids of each prompt, placeholders of its audio included, where penalties
             and n-grams are to see them, as from `generate(input_ids=...)`; without, they see only
             new tokens, as from `generate(inputs_embeds=...)`.
@@ -84,11 +84,11 @@ def _one_by_one(logits: np.ndarray, decoder: Decoder, rules: Rules) -> Iterator[
         tokens: dict[int, int] = {}
         ended: dict[int, steps.Sequence] = {}
         for place, row in enumerate(live):
-            each, answer = scores[place], answers[row]
+            row_scores, answer = scores[place], answers[row]
             if sampled:
-                token = logit_arrays.draw(each, random[row])
+                token = logit_arrays.draw(row_scores, random[row])
             else:
-                token = logit_arrays.likeliest(each)
+                token = logit_arrays.likeliest(row_scores)
             answer.append(token)
             tokens[row] = token
             reason = rules.end(row, answer)

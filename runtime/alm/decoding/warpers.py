@@ -19,44 +19,44 @@ if TYPE_CHECKING:
 
 Warper = Callable[[np.ndarray], np.ndarray]
 
-HEAD = 256  # tokens that top-p sorts first; nearly always they hold the mass it asks for
+HEAD = 256  # tokens that top-p sorts first; nearly always they hold all of its mass
 TOP_H_TOKENS = 100  # transformers measures the entropy of so many of the likeliest
 
 
 def warpers(options: Options, keep: int = 1) -> list[Warper]:
-    """What `options` ask for, each from scores [vocab] to scores with -inf for what is left out.
+    """The warpers that `options` turn on: from scores [vocab] to scores, -inf for what is left out.
 
     Args:
         options: how to sample.
         keep: the likeliest tokens that always stay.
     """
-    made: list[Warper] = []
+    active: list[Warper] = []
     if options.temperature != 1:
-        made.append(lambda scores: scores / np.float32(options.temperature))
+        active.append(lambda scores: scores / np.float32(options.temperature))
     if (top_h := options.top_h) is not None:
-        made.append(lambda scores: only(scores, _low_entropy(scores, top_h)))
+        active.append(lambda scores: only(scores, _low_entropy(scores, top_h)))
     if options.top_k:
-        made.append(
+        active.append(
             lambda scores: _at_least(scores, logit_arrays.kth(scores, max(options.top_k, keep)))
         )
     if options.top_p < 1:
-        made.append(lambda scores: only(scores, _nucleus(scores, options.top_p, keep)))
+        active.append(lambda scores: only(scores, _nucleus(scores, options.top_p, keep)))
     if (min_p := options.min_p) is not None:
-        made.append(lambda scores: _min_p(scores, min_p, keep))
+        active.append(lambda scores: _min_p(scores, min_p, keep))
     if options.typical_p < 1:
-        made.append(lambda scores: only(scores, _typical(scores, options.typical_p, keep)))
+        active.append(lambda scores: only(scores, _typical(scores, options.typical_p, keep)))
     if 0 < options.epsilon_cutoff < 1:
-        made.append(lambda scores: _cut(scores, np.float32(options.epsilon_cutoff), keep))
+        active.append(lambda scores: _cut(scores, np.float32(options.epsilon_cutoff), keep))
     if 0 < options.eta_cutoff < 1:
-        made.append(lambda scores: _cut(scores, _eta(scores, options.eta_cutoff), keep))
-    return made
+        active.append(lambda scores: _cut(scores, _eta(scores, options.eta_cutoff), keep))
+    return active
 
 
 def only(scores: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Scores [vocab] at these places, -inf elsewhere."""
-    made = np.full_like(scores, -np.inf)
-    made[places] = scores[places]
-    return made
+    kept = np.full_like(scores, -np.inf)
+    kept[places] = scores[places]
+    return kept
 
 
 def _at_least(scores: np.ndarray, least: np.floating) -> np.ndarray:

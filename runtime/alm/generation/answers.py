@@ -1,4 +1,4 @@
-"""What the model said, and what is said about it."""
+"""A model's answers, and the notes about them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ CUT = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said to one prompt.
+    """The model's answer to one prompt.
 
-    A clip longer than the model's window is answered window by window, unless the model hears its
+    A clip longer than the model's window is answered window by window, unless the model takes its
     windows as one: `token_ids` are then those of all windows, `text` is joined, and `windows`
     counts them.
     """
@@ -38,7 +38,7 @@ class Answer:
     provider: str
     timings_ms: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    audio_cached: int = 0  # clips or windows heard before, whose encoders were not run again
+    audio_cached: int = 0  # clips or windows remembered, whose encoders were not run again
     cached_tokens: int = 0  # of the prompt's, those that a turn before it left in the KV cache
     stop_reasons: tuple[str, ...] = ()  # of each window
 
@@ -48,10 +48,10 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Said:
-    """What was said to one prompt, or to one window of its clip."""
+class WindowAnswer:
+    """The answer to one prompt, or to one window of its clip."""
 
-    asked: int
+    question: int  # its place in the turn
     sequence: steps.Sequence
     text: str
     prompt_tokens: int
@@ -63,43 +63,47 @@ class Said:
 
 def join(
     clips: Sequence[reader.Clip],
-    said: Sequence[Said],
+    windows: Sequence[WindowAnswer],
     separator: str,
     notes: Sequence[str],
     provider: str,
     timings_ms: dict[str, float],
 ) -> Answer:
-    """The answer to a prompt about clips from what was said to each window, in their order."""
-    parts = [each.text.strip() for each in said]
-    reasons = [each.stop_reason for each in said]
+    """The answer to a prompt about clips from the answers to its windows, in their order."""
+    parts = [window.text.strip() for window in windows]
+    reasons = [window.stop_reason for window in windows]
     return Answer(
         text=separator.join(part for part in parts if part),
-        token_ids=[int(i) for each in said for i in each.sequence.token_ids],
+        token_ids=[int(i) for window in windows for i in window.sequence.token_ids],
         stop_reason=next((cut for cut in CUT if cut in reasons), reasons[-1]),
         audio_seconds=round(sum(clip.seconds for clip in clips), 4),
-        audio_tokens=sum(each.audio_tokens for each in said),
-        prompt_tokens=sum(each.prompt_tokens for each in said),
-        windows=len(said),
+        audio_tokens=sum(window.audio_tokens for window in windows),
+        prompt_tokens=sum(window.prompt_tokens for window in windows),
+        windows=len(windows),
         provider=provider,
         timings_ms=timings_ms,
-        notes=(*notes, *_cut_notes(said)),
-        audio_cached=sum(each.audio_cached for each in said),
-        cached_tokens=sum(each.cached_tokens for each in said),
+        notes=(*notes, *_cut_notes(windows)),
+        audio_cached=sum(window.audio_cached for window in windows),
+        cached_tokens=sum(window.cached_tokens for window in windows),
         stop_reasons=tuple(reasons),
     )
 
 
-def _cut_notes(said: Sequence[Said]) -> Iterator[str]:
+def _cut_notes(windows: Sequence[WindowAnswer]) -> Iterator[str]:
     """Which answers are not whole, and what would make them so."""
     for cut, why in CUT.items():
-        rows = [i for i, each in enumerate(said, 1) if each.stop_reason == cut]
-        if not rows:
+        places = [i for i, window in enumerate(windows, 1) if window.stop_reason == cut]
+        if not places:
             continue
-        many = f" to window {', '.join(map(str, rows))} of {len(said)}" if len(said) > 1 else ""
-        tokens = max(len(said[i - 1].sequence.token_ids) for i in rows)
+        many = (
+            f" to window {', '.join(map(str, places))} of {len(windows)}"
+            if len(windows) > 1
+            else ""
+        )
+        tokens = max(len(windows[i - 1].sequence.token_ids) for i in places)
         yield f"the answer{many} was cut after {tokens} tokens, {why}"
 
 
 def reason(sequence: steps.Sequence, cut: bool) -> str:
-    """Why an answer stopped, where `cut` says that the context left less room than asked for."""
+    """Why an answer stopped, where `cut` means that the context left less room than asked for."""
     return "context" if cut and sequence.stop_reason == "length" else sequence.stop_reason

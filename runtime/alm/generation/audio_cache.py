@@ -1,4 +1,4 @@
-"""What was heard is remembered: a second question about a clip computes no encoder."""
+"""Embeddings of clips are remembered: a second question about a clip computes no encoder."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ class Memory:
                 self.bytes -= self._known.popitem(last=False)[1].nbytes
 
 
-class Ear:
-    """The parts before the decoder, and what they made of the clips heard last."""
+class AudioEncoder:
+    """The parts before the decoder, and their embeddings of the latest clips."""
 
     def __init__(self, pipeline: Pipeline, most_bytes: int = MOST_BYTES, window: int = 0) -> None:
         """With `most_bytes` of 0 nothing is remembered.
 
-        `window` is the samples of a window where the model hears all windows of a clip as one.
+        `window` is the samples of a window where the model takes all windows of a clip as one.
         """
         self.pipeline, self.memory, self.window = pipeline, Memory(most_bytes), window
 
-    def hear(
+    def encode(
         self, clips: Sequence[np.ndarray], stages: Stages
     ) -> tuple[list[np.ndarray], list[bool]]:
         """Embeddings float32 [n, hidden] of each clip [samples], and whether they were known.
@@ -66,32 +66,34 @@ class Ear:
         Only clips that are new are computed, in few batches and each of them once.
         """
         if not self.memory.most_bytes:
-            return self._encode(clips, stages), [False] * len(clips)
+            return self._compute(clips, stages), [False] * len(clips)
         start = time.perf_counter()
         keys = [key(pcm) for pcm in clips]
-        found = {k: self.memory.get(k) for k in keys}
-        new = {k: pcm for k, pcm in zip(keys, clips, strict=True) if found[k] is None}
+        by_key = {k: self.memory.get(k) for k in keys}
+        new = {k: pcm for k, pcm in zip(keys, clips, strict=True) if by_key[k] is None}
         stages.add("recall", start)
         if new:
-            for k, embeds in zip(new, self._encode(list(new.values()), stages), strict=True):
+            for k, embeds in zip(new, self._compute(list(new.values()), stages), strict=True):
                 self.memory.put(k, embeds)
-                found[k] = embeds
-        return [found[k] for k in keys], [k not in new for k in keys]  # pyright: ignore
+                by_key[k] = embeds
+        return [by_key[k] for k in keys], [k not in new for k in keys]  # pyright: ignore
 
-    def _encode(self, clips: Sequence[np.ndarray], stages: Stages) -> list[np.ndarray]:
-        found: dict[int, np.ndarray] = {}
+    def _compute(self, clips: Sequence[np.ndarray], stages: Stages) -> list[np.ndarray]:
+        by_place: dict[int, np.ndarray] = {}
         for places in self._batches(clips):
-            made = self.pipeline.forward(batch([clips[i] for i in places]), stages)
-            embeds = made["audio_embeds"]
-            lengths = made.get("audio_embeds_lengths", [embeds.shape[1]] * len(embeds))
-            found |= {i: row[: int(n)] for i, row, n in zip(places, embeds, lengths, strict=True)}
-        return [found[i] for i in range(len(clips))]
+            tensors = self.pipeline.forward(batch([clips[i] for i in places]), stages)
+            embeds = tensors["audio_embeds"]
+            lengths = tensors.get("audio_embeds_lengths", [embeds.shape[1]] * len(embeds))
+            by_place |= {
+                i: row[: int(n)] for i, row, n in zip(places, embeds, lengths, strict=True)
+            }
+        return [by_place[i] for i in range(len(clips))]
 
     def _batches(self, clips: Sequence[np.ndarray]) -> Iterator[list[int]]:
         """Which clips go together: few, of as many windows each, so that none is for padding."""
         sizes = [-(-len(pcm) // self.window) if self.window else 0 for pcm in clips]
         for size in sorted(set(sizes)):
-            alike = [i for i, each in enumerate(sizes) if each == size]
+            alike = [i for i, other in enumerate(sizes) if other == size]
             for at in range(0, len(alike), MOST_ROWS):
                 yield alike[at : at + MOST_ROWS]
 
@@ -106,6 +108,6 @@ def batch(windows: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def key(pcm: np.ndarray) -> bytes:
-    """What tells windows of float32 samples apart: their sha256, and how many there are."""
-    made = hashlib.sha256(np.ascontiguousarray(pcm, np.float32).data)
-    return made.digest() + len(pcm).to_bytes(8, "little")
+    """The key of a window's float32 samples: their sha256, and how many there are."""
+    sha256 = hashlib.sha256(np.ascontiguousarray(pcm, np.float32).data)
+    return sha256.digest() + len(pcm).to_bytes(8, "little")

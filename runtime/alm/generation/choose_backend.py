@@ -20,7 +20,7 @@ from alm.host import processor, user_cache
 from alm.session import EngineOptions
 
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino")
-# A usual answer: a prompt of so many tokens beside the audio's, and so many that are said.
+# A usual answer: a prompt of so many tokens beside the audio's, and so many new ones.
 PROMPT, ANSWER = 48, 32
 STEPS = 6  # of the answer that are really taken
 REPEATS = 2
@@ -60,22 +60,22 @@ class Fastest:
 
     def _try(self, provider: str) -> float:
         """Seconds for a usual answer; infinite where the engine cannot do it."""
-        said, options = self.manifest.facts.dimensions, EngineOptions(provider, self.threads)
-        room = said.context - ANSWER
-        prompt = max(1, min((said.audio_tokens or 0) + PROMPT, room))
+        dimensions, options = self.manifest.facts.dimensions, EngineOptions(provider, self.threads)
+        room = dimensions.context - ANSWER
+        prompt = max(1, min((dimensions.audio_tokens or 0) + PROMPT, room))
         part = self.manifest.with_role("decoder")[0]
         try:
             for other in self.manifest.with_role("frontend", "encoder", "bridge"):
                 open_session(other, self.folder, options)
             session = open_session(part, self.folder, options)
             decoder = Decoder(session, part, _NoTable())
-            return seconds(decoder, prompt, said.hidden)
+            return seconds(decoder, prompt, dimensions.hidden)
         except AlmError:
             return float("inf")
 
 
 class _NoTable(Table):
-    """A trial says nothing, so it looks nothing up."""
+    """A trial feeds embeddings only, so it looks no token up."""
 
     def __init__(self) -> None:
         self.shape = (0, 0)
@@ -114,10 +114,10 @@ def _processor() -> str:
 
 def _versions() -> list[str]:
     """The engines installed, known without importing them: that takes a while."""
-    found: list[str] = []
+    versions: list[str] = []
     for name in PACKAGES:
         try:
-            found.append(f"{name} {metadata.version(name)}")
+            versions.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from alm.audio import reader
 from alm.errors import BadOption
 from alm.generation.answers import Answer
-from alm.generation.keywords import Hearing
+from alm.generation.keywords import InputOptions
 from alm.generation.parts import Parts
 from alm.generation.past import Past
 from alm.generation.turn import Question, Turn
@@ -34,10 +34,10 @@ class Conversation:
     conversations side by side make one for each; the Model may be shared by all.
     """
 
-    def __init__(self, parts: Parts, hearing: Hearing, options: Mapping[str, Any]) -> None:
-        parts.options(options)  # what contradicts itself is refused before anything is heard
-        reader.check_options(parts.rules.rate, "first", hearing.max_audio_seconds)
-        self._parts, self._hearing, self._options = parts, hearing, options
+    def __init__(self, parts: Parts, inputs: InputOptions, options: Mapping[str, Any]) -> None:
+        parts.options(options)  # what contradicts itself is refused before any audio is read
+        reader.check_options(parts.rules.rate, "first", inputs.max_audio_seconds)
+        self._parts, self._inputs, self._options = parts, inputs, options
         self._past = Past(parts)
         self._turn = threading.Lock()
         self._asking: int | None = None  # the thread whose turn it is
@@ -54,7 +54,7 @@ class Conversation:
         on_text: Callable[[str], None] | None = None,
         **options: Unpack[Decoding],
     ) -> Answer:
-        """Answer the next turn; it waits until a turn that another thread asked is answered.
+        """Answer the next turn; it waits until another thread's turn is answered.
 
         Args:
             prompt: free text or a task's name; each `<audio>` in it is the place of a clip.
@@ -70,8 +70,8 @@ class Conversation:
             BadAudio, MissingFile, BadPrompt, BadOption: one sentence says what is wrong, such as a
                 question that `on_text` asks while its own turn is still being answered.
         """
-        asked = [Question(prompt, sources)]
-        return finish(self.turn(asked, options, on_text is not None, remember=True), on_text)[0]
+        questions = [Question(prompt, sources)]
+        return finish(self.turn(questions, options, on_text is not None, remember=True), on_text)[0]
 
     def turn(
         self,
@@ -101,7 +101,7 @@ class Conversation:
             self._asking = threading.get_ident()
             try:
                 chosen = self._parts.options({**self._options, **(options or {})})
-                turn = Turn(self._parts, chosen, self._hearing, times or Times(), listening)
+                turn = Turn(self._parts, chosen, self._inputs, times or Times(), listening)
                 return (yield from turn.answers(questions, self._past if remember else None))
             finally:
                 self._asking = None

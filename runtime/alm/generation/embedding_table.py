@@ -63,10 +63,10 @@ class Table:
                 "leave special tokens out of the prompt"
             )
         wanted, places = np.unique(token_ids, return_inverse=True)
-        found = np.empty((len(wanted), hidden), self._dtype)
-        for row, token in zip(found, wanted.tolist(), strict=True):
+        stored = np.empty((len(wanted), hidden), self._dtype)
+        for row, token in zip(stored, wanted.tolist(), strict=True):
             self._read(token, row)
-        rows = found.astype(np.float32)
+        rows = stored.astype(np.float32)
         if self._scales is not None:
             rows *= self._scales[wanted, None]
         return rows[places.reshape(token_ids.shape)]
@@ -89,12 +89,12 @@ def open_table(folder: Path, files: Sequence[File]) -> Table:
     """The table of a part's verified files, of which a second one holds the scales of int8.
 
     Raises:
-        MissingFile, BadArtifacts: a file that is not what the manifest says, or no table.
+        MissingFile, BadArtifacts: a file that differs from the manifest's entry, or no table.
     """
     with contextlib.ExitStack() as stack:
-        made = Table(*(stack.enter_context(verify.opened(folder, file)) for file in files[:2]))
+        table = Table(*(stack.enter_context(verify.opened(folder, file)) for file in files[:2]))
         stack.pop_all()  # the table closes them
-        return made
+        return table
 
 
 def _open(file: Path | IO[bytes]) -> IO[bytes]:
@@ -107,7 +107,7 @@ def _open(file: Path | IO[bytes]) -> IO[bytes]:
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Shape, type and start of the values of an .npy file that is as long as these say."""
+    """Shape, type and start of the values of an .npy file that is long enough for them."""
     read = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,

@@ -1,4 +1,4 @@
-"""What may be said of an answer by keyword, and bounds that keep a machine from being filled."""
+"""The options of an answer by keyword, and bounds that keep a machine from being filled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_TOKENS = 2**31 - 1  # positions: the graphs' int32, more than any context
 
 
 @dataclass(frozen=True)
-class Hearing:
+class InputOptions:
     """How clips and prompts are taken.
 
     `truncate`: only the first window of a longer clip, as the original does. `max_audio_seconds`:
@@ -30,7 +30,7 @@ class Hearing:
 
 
 class Decoding(TypedDict, total=False):
-    """The fields of `alm.Options` as keyword arguments; None is as good as unsaid."""
+    """The fields of `alm.Options` as keyword arguments; None is as good as not given."""
 
     max_new_tokens: int | None
     max_length: int | None
@@ -65,29 +65,29 @@ class Decoding(TypedDict, total=False):
     renormalize_logits: bool | None
 
 
-class Asking(Decoding, total=False):
-    """The fields of `Hearing` as keyword arguments, beside those of `Decoding`."""
+class Generating(Decoding, total=False):
+    """The fields of `InputOptions` as keyword arguments, beside those of `Decoding`."""
 
     truncate: bool
     max_audio_seconds: float
     verbatim: bool
 
 
-def parted(said: Mapping[str, Any]) -> tuple[Hearing, dict[str, Any]]:
-    """Keyword arguments as how to hear, and what is said of decoding, which `choose` checks."""
-    names = {each.name for each in fields(Hearing)}
-    hearing = Hearing(**{name: value for name, value in said.items() if name in names})
-    return hearing, {name: value for name, value in said.items() if name not in names}
+def split(given: Mapping[str, Any]) -> tuple[InputOptions, dict[str, Any]]:
+    """Keyword arguments as input options, and the decoding options, which `choose` checks."""
+    names = {f.name for f in fields(InputOptions)}
+    inputs = InputOptions(**{name: value for name, value in given.items() if name in names})
+    return inputs, {name: value for name, value in given.items() if name not in names}
 
 
-def choose(defaults: Mapping[str, Any], said: Mapping[str, Any]) -> options.Options:
+def choose(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> options.Options:
     """`options.choose`, after what is unknown or beyond all bounds.
 
     Raises:
         BadOption: as there; an unknown name is answered with the near ones.
     """
-    known = [each.name for each in fields(options.Options)]
-    for name in sorted(set(said) - set(known)):
+    known = [f.name for f in fields(options.Options)]
+    for name in sorted(set(given) - set(known)):
         nearest = near(name, known)
         if nearest:
             raise BadOption(f"unknown option {name!r:.80}; did you mean {nearest[0]}?")
@@ -99,7 +99,7 @@ def choose(defaults: Mapping[str, Any], said: Mapping[str, Any]) -> options.Opti
         ("min_length", MOST_TOKENS),
         ("top_k", MOST_TOKENS),
     ):
-        value = said.get(name)
+        value = given.get(name)
         if isinstance(value, int) and value > most:
             raise BadOption(f"{name} is at most {most}, not {value if value < 1e18 else 'more'}")
-    return options.choose(defaults, said)
+    return options.choose(defaults, given)

@@ -22,7 +22,7 @@ from alm.generation.turn import Question
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from alm.generation.keywords import Asking, Decoding
+    from alm.generation.keywords import Decoding, Generating
 
 Audio = reader.Source
 
@@ -51,7 +51,7 @@ class Model:
 
     @property
     def manifest(self) -> Manifest:
-        """What the folder says of the model."""
+        """The folder's manifest."""
         return self.parts.manifest
 
     @property
@@ -64,8 +64,8 @@ class Model:
         """Task names that stand for a prompt."""
         return self.manifest.tasks
 
-    def options(self, **said: Unpack[Decoding]) -> Options:
-        """Decoding options: the manifest's defaults with what is said in their place.
+    def options(self, **given: Unpack[Decoding]) -> Options:
+        """Decoding options: the manifest's defaults with what is given in their place.
 
         Asking for a temperature above 0, or for anything that only sampling heeds, asks for
         sampling, temperature 0 for none; see `decoding.options.choose`.
@@ -73,7 +73,7 @@ class Model:
         Raises:
             BadOption: out of range, contradicting each other, or unknown.
         """
-        return self.parts.options(said)
+        return self.parts.options(given)
 
     @overload
     def generate(
@@ -82,7 +82,7 @@ class Model:
         prompt: str,
         *,
         on_text: Callable[[str], None] | None = None,
-        **said: Unpack[Asking],
+        **options: Unpack[Generating],
     ) -> Answer: ...
 
     @overload
@@ -92,7 +92,7 @@ class Model:
         prompt: str | Sequence[str],
         *,
         on_text: Callable[[str], None] | None = None,
-        **said: Unpack[Asking],
+        **options: Unpack[Generating],
     ) -> list[Answer]: ...
 
     def generate(
@@ -101,7 +101,7 @@ class Model:
         prompt: str | Sequence[str],
         *,
         on_text: Callable[[str], None] | None = None,
-        **said: Unpack[Asking],
+        **options: Unpack[Generating],
     ) -> Answer | list[Answer]:
         """Answer a prompt about a clip, or several prompts about clips in one batch.
 
@@ -112,10 +112,10 @@ class Model:
             prompt: free text or a task's name, for a batch one for all or one for each; `<audio>`
                 in it is the place of a clip, without any they go where the model's own are.
             on_text: called with pieces of text as they become certain (one prompt only).
-            said: `truncate`, to answer only the first window of a longer clip, as the original
+            options: `truncate`, to answer only the first window of a longer clip, as the original
                 does; `max_audio_seconds`, at most a day, to refuse longer audio before decoding it
-                (unsaid: an hour); `verbatim`, to take the prompt as text, even where it is a task's
-                name or nearly one; and the fields of `alm.Options`, whose defaults are the
+                (default: an hour); `verbatim`, to take the prompt as text, even where it is a
+                task's name or nearly one; and the fields of `alm.Options`, whose defaults are the
                 manifest's.
 
         Returns:
@@ -126,14 +126,16 @@ class Model:
             UnknownName: a prompt of one word that is nearly a task's name.
         """
         many = _is_batch(source)
-        asked = _questions(list(source) if many else [source], prompt, many)  # pyright: ignore
-        if on_text and len(asked) > 1:
+        questions = _questions(list(source) if many else [source], prompt, many)  # pyright: ignore
+        if on_text and len(questions) > 1:
             raise BadOption("on_text follows one prompt, not several")
-        answers = finish(self.chat(**said).turn(asked, listening=on_text is not None), on_text)
+        answers = finish(
+            self.chat(**options).turn(questions, listening=on_text is not None), on_text
+        )
         return answers if many else answers[0]
 
     def stream(
-        self, source: Audio, prompt: str, **said: Unpack[Asking]
+        self, source: Audio, prompt: str, **options: Unpack[Generating]
     ) -> Generator[str, None, None]:
         """As `generate` with one clip, in pieces of text; joined they are the answer's text.
 
@@ -142,18 +144,18 @@ class Model:
         the end, and comes as one piece.
         """
         many = _is_batch(source)
-        asked = _questions(list(source) if many else [source], prompt, many)  # pyright: ignore
-        if len(asked) > 1:
+        questions = _questions(list(source) if many else [source], prompt, many)  # pyright: ignore
+        if len(questions) > 1:
             raise BadOption("a stream follows one prompt, not several")
-        yield from self.chat(**said).turn(asked, listening=True)
+        yield from self.chat(**options).turn(questions, listening=True)
 
-    def chat(self, **said: Unpack[Asking]) -> Conversation:
+    def chat(self, **options: Unpack[Generating]) -> Conversation:
         """A conversation about any number of clips; see `Conversation.ask`.
 
         Args:
-            said: of all its turns, as `generate` takes them.
+            options: of all its turns, as `generate` takes them.
         """
-        return Conversation(self.parts, *keywords.parted(said))
+        return Conversation(self.parts, *keywords.split(options))
 
 
 def _questions(sources: list[Any], prompt: Any, many: bool) -> list[Question]:
@@ -166,8 +168,8 @@ def _questions(sources: list[Any], prompt: Any, many: bool) -> list[Question]:
     if len(prompts) != len(sources):
         raise BadPrompt(f"there are {len(sources)} clips but {len(prompts)} prompts")
     return [
-        Question(each, own if _is_batch(own) else [own])
-        for own, each in zip(sources, prompts, strict=True)
+        Question(text, source if _is_batch(source) else [source])
+        for source, text in zip(sources, prompts, strict=True)
     ]
 
 

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from alm import backends
-from alm.artifacts import manifest, verify
+from alm.artifacts import verify
+from alm.artifacts.manifest import NAME as MANIFEST_NAME
+from alm.artifacts.manifest import check_run
+from alm.artifacts.manifest import load as load_manifest
 from alm.audio.clips import Rules
 from alm.decoding.options import Options
 from alm.errors import BadArtifacts, BadOption
 from alm.generation import keywords
-from alm.generation.audio_cache import Ear
+from alm.generation.audio_cache import AudioEncoder
 from alm.generation.choose_backend import Fastest
 from alm.generation.embedding_table import open_table
 from alm.generation.pipeline import Decoder, Pipeline, at_once, check_table
@@ -38,7 +41,7 @@ class Parts:
             raise BadOption(f"audio_cache is bytes, 0 or more, not {audio_cache!r}")
         processor.check_threads(threads)
         self.folder = folder
-        self.manifest = manifest.load(folder)
+        self.manifest = load_manifest(folder)
         self._check_complete()
         self.provider = backends.choose(provider, Fastest(folder, self.manifest, threads))
         tokenizer = self.manifest.tokenizer
@@ -59,52 +62,53 @@ class Parts:
 
     def _check_complete(self) -> None:
         """All that answering needs was exported."""
-        said = self.manifest
-        roles = {part.role for part in said.parts}
-        names = ", ".join(part.name for part in said.parts) or "nothing"
-        front = [part for part in said.parts if part.role not in ("table", "decoder")]
+        manifest = self.manifest
+        roles = {part.role for part in manifest.parts}
+        names = ", ".join(part.name for part in manifest.parts) or "nothing"
+        front = [part for part in manifest.parts if part.role not in ("table", "decoder")]
         lack = Pipeline(front, {}).lack(("pcm", "pcm_lengths"), ("audio_embeds",))
-        if lack or not {"table", "decoder"} <= roles or said.tokenizer is None:
+        if lack or not {"table", "decoder"} <= roles or manifest.tokenizer is None:
             why = f" ({lack})" if lack else ""
             raise BadArtifacts(
                 f"{self.folder} holds only {names}, not a whole model{why}; "
                 f"export the rest with: python export.py --model M --part all --out {self.folder}"
             )
-        manifest.check_run(said, self.folder)
+        check_run(manifest, self.folder)
         try:
             self.options({})
         except BadOption as error:
             raise BadArtifacts(
-                f"the generation defaults of {self.folder / manifest.NAME}: {error}"
+                f"the generation defaults of {self.folder / MANIFEST_NAME}: {error}"
             ) from error
 
     def _connect(self, sessions: dict[str, Session], audio_cache: int, at_once: int) -> None:
-        said = self.manifest
-        table, decoder = said.with_role("table")[0], said.with_role("decoder")[0]
+        manifest = self.manifest
+        table, decoder = manifest.with_role("table")[0], manifest.with_role("decoder")[0]
         self.table = open_table(self.folder, table.files)
-        check_table(self.table, said)
-        front = [part for part in said.parts if part.role not in ("table", "decoder")]
+        check_table(self.table, manifest)
+        front = [part for part in manifest.parts if part.role not in ("table", "decoder")]
         self.pipeline = Pipeline(front, sessions, at_once)
-        self.rules = Rules(said.facts.audio)
-        self.ear = Ear(self.pipeline, audio_cache, self.rules.window if self.rules.joined else 0)
+        self.rules = Rules(manifest.facts.audio)
+        window = self.rules.window if self.rules.joined else 0
+        self.audio_encoder = AudioEncoder(self.pipeline, audio_cache, window)
         self.decoder_session, self.decoder_part = sessions[decoder.name], decoder
-        self.eos = frozenset(said.facts.tokens.eos)
-        self.stops = detokenizer.Stops(self.tokenizer, said.facts.tokens.stop_strings)
+        self.eos = frozenset(manifest.facts.tokens.eos)
+        self.stops = detokenizer.Stops(self.tokenizer, manifest.facts.tokens.stop_strings)
 
     def decoder(self) -> Decoder:
         """The decoder with a KV cache of its own, which holds nothing before `start`."""
         return Decoder(self.decoder_session, self.decoder_part, self.table)
 
-    def options(self, said: Mapping[str, Any]) -> Options:
-        """Decoding options: the manifest's defaults with what is said in their place.
+    def options(self, given: Mapping[str, Any]) -> Options:
+        """Decoding options: the manifest's defaults with what is given in their place.
 
         Raises:
             BadOption: see `keywords.choose`.
         """
-        return keywords.choose(self.manifest.facts.generation, said)
+        return keywords.choose(self.manifest.facts.generation, given)
 
     def endless(self) -> Parts:
         """The same, but only a length ends an answer, so that runs can be compared."""
-        made = copy.copy(self)
-        made.eos, made.stops = frozenset(), detokenizer.Stops(self.tokenizer, ())
-        return made
+        parts = copy.copy(self)
+        parts.eos, parts.stops = frozenset(), detokenizer.Stops(self.tokenizer, ())
+        return parts

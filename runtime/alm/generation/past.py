@@ -24,7 +24,7 @@ class Feed:
 
     @property
     def whole(self) -> list[int]:
-        """Positions of each row's prompt, with all that was said before it."""
+        """Positions of each row's prompt, with all turns before it."""
         return [self.held + int(length) for length in self.lengths]
 
 
@@ -76,7 +76,7 @@ class Past:
 
         Args:
             feed: what the turn began with.
-            answer: what was said to it.
+            answer: the answer to it.
             prompt: all ids before the answer, or none for models that are not given ids.
             beams: with more than one, the cache's first row is of another hypothesis.
             clips: how many were new in this turn.
@@ -104,7 +104,7 @@ class History:
 
     def __init__(self, dimensions: DimensionFacts) -> None:
         self.grows, self.switches = dimensions.rope_grows_past, dimensions.rope_switches_past
-        self.row: list[np.ndarray] = []  # ids [n] and embeddings [n, hidden] of what was said
+        self.row: list[np.ndarray] = []  # ids [n] and embeddings [n, hidden] of all turns
         self._first = 0  # positions of the call that began the cache
 
     def restarts(self, held: int, whole: int) -> bool:
@@ -114,9 +114,9 @@ class History:
         grown = self.grows is not None and whole > self.grows
         return grown or (self.switches is not None and self._first <= self.switches < whole)
 
-    def add(self, held: int, whole: int, new: Sequence[np.ndarray], said: Sequence[int]) -> None:
+    def add(self, held: int, whole: int, new: Sequence[np.ndarray], answer: Sequence[int]) -> None:
         """Remember a turn: it began with `held` of its `whole` positions in the cache."""
         if self.grows is None and self.switches is None:
             return
         self._first = self._first if held else whole
-        self.row += [*new, np.asarray(said, np.int64)]
+        self.row += [*new, np.asarray(answer, np.int64)]

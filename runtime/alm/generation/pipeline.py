@@ -75,29 +75,31 @@ class Pipeline:
     ) -> dict[str, np.ndarray]:
         start = time.perf_counter()
         session, feeds = self.sessions[part.name], {n: tensors[n] for n in part.inputs}
-        made = [session.run(window) for window in _windows(part, feeds)]
+        outputs = [session.run(window) for window in _windows(part, feeds)]
         stages.add(part.name, start)
-        return made[0] if len(made) == 1 else {n: _joined([m[n] for m in made]) for n in made[0]}
+        if len(outputs) == 1:
+            return outputs[0]
+        return {name: _joined([window[name] for window in outputs]) for name in outputs[0]}
 
     def _side_by_side(
         self, tensors: Mapping[str, np.ndarray], stages: Stages
     ) -> dict[str, np.ndarray]:
         """Every part is run as soon as what it takes is there, `at_once` of them at a time."""
         start, before = time.perf_counter(), sum(stages.ms[part.name] for part in self.parts)
-        made, waiting = dict(tensors), list(self.parts)
+        available, waiting = dict(tensors), list(self.parts)
         running: set[Future[dict[str, np.ndarray]]] = set()
         with ThreadPoolExecutor(self.at_once) as pool:
             while waiting or running:
-                ready = [part for part in waiting if made.keys() >= part.inputs.keys()]
+                ready = [part for part in waiting if available.keys() >= part.inputs.keys()]
                 for part in ready[: self.at_once - len(running)]:
                     waiting.remove(part)
-                    running.add(pool.submit(self._run, part, dict(made), stages))
+                    running.add(pool.submit(self._run, part, dict(available), stages))
                 done, running = wait(running, return_when=FIRST_COMPLETED)
-                for each in done:
-                    made |= each.result()
+                for future in done:
+                    available |= future.result()
         parts = sum(stages.ms[part.name] for part in self.parts) - before
         stages.overlap_ms += parts - (time.perf_counter() - start) * 1e3
-        return made
+        return available
 
 
 def _windows(part: Part, feeds: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
@@ -158,10 +160,10 @@ class Decoder:
         }
         # A cache of fixed capacity is written in place, one that grows comes back as another.
         keep = {out: cache.kept[name] if cache.fixed else None for out, name in outputs.items()}
-        made = self.session.run(feeds, keep)
-        cache.kept = {name: made[out] for out, name in outputs.items()}
+        results = self.session.run(feeds, keep)
+        cache.kept = {name: results[out] for out, name in outputs.items()}
         self.lengths = self.lengths + lengths
-        return made["logits"][:, 0].astype(np.float32, copy=False)
+        return results["logits"][:, 0].astype(np.float32, copy=False)
 
     def step(self, token_ids: np.ndarray) -> np.ndarray:
         """Logits [rows, vocab] after one more token [rows] in every row."""
@@ -214,8 +216,8 @@ def woven(ids: Sequence[Sequence[int]], clips: Sequence[np.ndarray]) -> list[np.
 
 
 def check_table(table: Table, manifest: Manifest) -> None:
-    """The table is as the manifest says: it may have rows for tokens that are never said."""
-    said = manifest.facts.dimensions
-    want = (said.table or said.vocab, said.hidden)
+    """The table's shape is the manifest's: it may have rows for tokens that never come."""
+    dimensions = manifest.facts.dimensions
+    want = (dimensions.table or dimensions.vocab, dimensions.hidden)
     if table.shape != want:
         raise BadArtifacts(f"the embedding table is {list(table.shape)}, not {list(want)}")

@@ -14,9 +14,9 @@ from alm.decoding import search, steps
 from alm.decoding.options import Options
 from alm.errors import BadPrompt
 from alm.generation import answers
-from alm.generation.answers import Answer, Said
+from alm.generation.answers import Answer, WindowAnswer
 from alm.generation.audio_cache import MOST_ROWS
-from alm.generation.keywords import Hearing
+from alm.generation.keywords import InputOptions
 from alm.generation.parts import Parts
 from alm.generation.past import Feed, Past
 from alm.generation.pipeline import Decoder, woven
@@ -37,21 +37,21 @@ class Question:
 class _Row:
     """What is answered at once: a prompt and its clips, or one window of its only clip."""
 
-    asked: int  # the question's place in the turn
+    question: int  # its place in the turn
     prompt: Prompt
     pcms: list[np.ndarray]  # float32 [samples] of each clip
     embeds: list[np.ndarray] = field(default_factory=list)  # float32 [n, hidden] of each
-    cached: int = 0  # clips that were heard before
+    cached: int = 0  # clips whose embeddings were remembered
 
 
 class Turn:
     """Questions answered at once, with options that hold for all of them."""
 
     def __init__(
-        self, parts: Parts, options: Options, hearing: Hearing, times: Times, listening: bool
+        self, parts: Parts, options: Options, inputs: InputOptions, times: Times, listening: bool
     ) -> None:
         """With `listening` pieces of text are yielded; then there is one question."""
-        self.parts, self.options, self.hearing, self.times = parts, options, hearing, times
+        self.parts, self.options, self.inputs, self.times = parts, options, inputs, times
         self.listening = listening
         self._joiner = Joiner("")
 
@@ -69,88 +69,92 @@ class Turn:
             BadAudio, MissingFile, BadPrompt, BadOption, UnknownName: see `Model.generate`.
         """
         start, build = time.perf_counter(), self.parts.prompter.build
-        heard, first = (past.clips, not past.turns) if past else (0, True)
+        earlier, first = (past.clips, not past.turns) if past else (0, True)
         prompts = [
-            build(each.prompt, len(each.sources), heard, first, self.hearing.verbatim)
-            for each in questions
+            build(question.prompt, len(question.sources), earlier, first, self.inputs.verbatim)
+            for question in questions
         ]
         self.times.add("prompt", start)
-        clips = [[self._read(source) for source in each.sources] for each in questions]
+        clips = [[self._read(source) for source in question.sources] for question in questions]
         start = time.perf_counter()
         left_out: list[list[str]] = [[] for _ in questions]  # as notes
         rows = [
             row
-            for i, own in enumerate(clips)
-            for row in self._rows(i, prompts[i], own, past is None, left_out[i])
+            for i, question_clips in enumerate(clips)
+            for row in self._rows(i, prompts[i], question_clips, past is None, left_out[i])
         ]
         self.times.add("windows", start)
         if self.listening:
             self._joiner = Joiner(_separator(prompts[0]))
         # One clip is answered window after window, so that its text can be read as it comes.
         most = 1 if len(questions) == 1 else MOST_ROWS
-        said: list[Said] = []
+        answered: list[WindowAnswer] = []
         for at in range(0, len(rows), most):
-            said += yield from self._answered(rows[at : at + most], past)
+            answered += yield from self._answered(rows[at : at + most], past)
         timings = self.times.of_answer(self.parts.load_ms)
         return [
             answers.join(
-                own,
-                [each for each in said if each.asked == i],
+                question_clips,
+                [window for window in answered if window.question == i],
                 _separator(prompts[i]),
-                self.parts.rules.notes(own, self.hearing.truncate) + left_out[i],
+                self.parts.rules.notes(question_clips, self.inputs.truncate) + left_out[i],
                 self.parts.provider,
                 timings,
             )
-            for i, own in enumerate(clips)
+            for i, question_clips in enumerate(clips)
         ]
 
     def _read(self, source: reader.Source) -> reader.Clip:
-        return self.parts.rules.read(source, self.hearing.max_audio_seconds, self.times)
+        return self.parts.rules.read(source, self.inputs.max_audio_seconds, self.times)
 
     def _rows(
         self,
-        asked: int,
+        question: int,
         prompt: Prompt,
         clips: Sequence[reader.Clip],
         windows: bool,
         left_out: list[str],
     ) -> Iterator[_Row]:
-        rules, truncate = self.parts.rules, self.hearing.truncate
+        rules, truncate = self.parts.rules, self.inputs.truncate
         if windows and len(clips) == 1:
             pieces, notes = rules.windows(clips[0], truncate, prompt.joined)
             left_out += notes
-            yield from (_Row(asked, prompt, [pcm]) for pcm in pieces)
+            yield from (_Row(question, prompt, [pcm]) for pcm in pieces)
             return
         pcms: list[np.ndarray] = []
         for clip in clips:
             pcm, notes = rules.one(clip, truncate)
             pcms.append(pcm)
             left_out += notes
-        yield _Row(asked, prompt, pcms)
+        yield _Row(question, prompt, pcms)
 
     def _answered(
         self, rows: Sequence[_Row], past: Past | None
-    ) -> Generator[str, None, list[Said]]:
+    ) -> Generator[str, None, list[WindowAnswer]]:
         """Encode the clips of these rows and answer all rows at a time."""
-        embeds, known = self.parts.ear.hear([pcm for row in rows for pcm in row.pcms], self.times)
-        heard = zip(embeds, known, strict=True)
+        pcms = [pcm for row in rows for pcm in row.pcms]
+        embeds, known = self.parts.audio_encoder.encode(pcms, self.times)
+        pairs = zip(embeds, known, strict=True)
         for row in rows:
-            own = list(islice(heard, len(row.pcms)))
-            row.embeds, row.cached = [each for each, _ in own], sum(hit for _, hit in own)
-        return (yield from self._spoken(rows, past))
+            of_row = list(islice(pairs, len(row.pcms)))
+            row.embeds = [array for array, _ in of_row]
+            row.cached = sum(hit for _, hit in of_row)
+        return (yield from self._generated(rows, past))
 
-    def _spoken(self, rows: Sequence[_Row], past: Past | None) -> Generator[str, None, list[Said]]:
-        """What the model says to these prompts around their audio."""
+    def _generated(
+        self, rows: Sequence[_Row], past: Past | None
+    ) -> Generator[str, None, list[WindowAnswer]]:
+        """The model's answers to these prompts around their audio."""
         start, parts = time.perf_counter(), self.parts
         begun = past or Past(parts)
         feed = begun.feed([woven(row.prompt.pieces, row.embeds) for row in rows])
         self.times.add("prompt", start)
         options, cut = self._fitted(max(feed.whole))
         if cut and len(rows) > 1:  # each row has its own room, which a batch would share
-            said: list[Said] = []
+            alone: list[WindowAnswer] = []
             for row in rows:
-                said += yield from self._spoken([row], past)
-            return said
+                alone += yield from self._generated([row], past)
+            return alone
         start = time.perf_counter()
         most = max(whole + options.most(whole) for whole in feed.whole)
         decoder = begun.open(feed, max(most, feed.held + feed.embeds.shape[1]))
@@ -167,8 +171,8 @@ class Turn:
             clips, before = len(rows[0].pcms), prompts[0] if prompts else []
             past.remember(feed, sequences[0], before, options.num_beams, clips)
         return [
-            Said(
-                asked=row.asked,
+            WindowAnswer(
+                question=row.question,
                 sequence=sequence,
                 text=texts[i],
                 prompt_tokens=feed.whole[i],
@@ -210,14 +214,14 @@ class Turn:
 
         def stopped(_: int, ids: list[int]) -> bool:
             since = time.perf_counter()
-            found = stops.reached(ids)
+            reached = stops.reached(ids)
             ms = (time.perf_counter() - since) * 1e3
             times.add_ms("detokenise", ms)
             times.add_ms("choose", -ms)  # the step that it belongs to counts it too
-            return found
+            return reached
 
         ended: dict[int, steps.Sequence] = {}
-        stream = TextStream(self.parts.tokenizer, stops.strings)  # of the one row, if it is told
+        stream = TextStream(self.parts.tokenizer, stops.strings)  # of the one row, if it is yielded
         start = time.perf_counter()
         for step in search.decode(
             logits,

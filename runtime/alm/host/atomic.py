@@ -76,13 +76,13 @@ def new_folder(place: Path) -> Path:
     Raises:
         BadArtifacts: the system refused.
     """
-    made = place.with_name(_beside(place.name))
+    folder = place.with_name(_beside(place.name))
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        made.mkdir()
+        folder.mkdir()
     except OSError as error:
         raise BadArtifacts(f"{place} cannot be written: {error.strerror or error}") from error
-    return made
+    return folder
 
 
 def leftovers(place: Path) -> list[Path]:

@@ -17,26 +17,26 @@ def contained(root: Path, name: str) -> Path:
     """
     check_name(name)
     path = Path(root)
-    found = None
+    status = None
     for part in name.split("/"):
-        if found is not None and not stat.S_ISDIR(found.st_mode):
+        if status is not None and not stat.S_ISDIR(status.st_mode):
             raise BadArtifacts(f"{name!r} in {root} is refused: {path.name!r} is not a folder")
         path = path / part
         try:
-            found = path.lstat()
+            status = path.lstat()
         except (FileNotFoundError, NotADirectoryError):
             raise MissingFile(f"there is no {name!r} in {root}; copy or export it again") from None
         except (OSError, ValueError) as error:  # no permission, too long, not encodable
             why = getattr(error, "strerror", None) or "no name of a file"
             raise BadArtifacts(f"{name[:200]!r} in {root} cannot be looked at: {why}") from None
-        if stat.S_ISLNK(found.st_mode):
+        if stat.S_ISLNK(status.st_mode):
             raise BadArtifacts(f"{name!r} in {root} is refused: {part!r} is a symbolic link")
-    assert found is not None  # a name has at least one part
-    if not stat.S_ISREG(found.st_mode):
+    assert status is not None  # a name has at least one part
+    if not stat.S_ISREG(status.st_mode):
         raise BadArtifacts(f"{name!r} in {root} is refused: it is not a regular file")
-    if found.st_nlink != 1:
+    if status.st_nlink != 1:
         raise BadArtifacts(
-            f"{name!r} in {root} is refused: it has {found.st_nlink} hard links and 1 was wanted; "
+            f"{name!r} in {root} is refused: it has {status.st_nlink} hard links and 1 was wanted; "
             "copy the folder with plain files"
         )
     return path

@@ -22,7 +22,7 @@ WIDE = 1024  # of the square matrices of the peak: 2.1 GFLOP a product
 
 
 def facts() -> dict[str, Any]:
-    """Processor, cores, memory in bytes, system and versions; what cannot be told is None."""
+    """Processor, cores, memory in bytes, system and versions; what cannot be found out is None."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -51,7 +51,7 @@ def check_threads(threads: int) -> None:
 
 
 def available() -> int | None:
-    """Bytes of memory that programs may still take; None where the system does not tell."""
+    """Bytes of memory that programs may still take; None where the system reports none."""
     return _kib(Path("/proc/meminfo"), "MemAvailable")
 
 
@@ -78,17 +78,17 @@ def peak() -> float:
 def memory() -> dict[str, int | None]:
     """Bytes of this process in memory: resident, of these its own and of files, and their peak.
 
-    None where the system does not tell; the peak is counted since `forget_peak` if that worked.
+    None where the system reports none; the peak is counted since `forget_peak` if that worked.
     """
-    said = {
+    sizes = {
         "resident": _kib(STATUS, "VmRSS"),
         "own": _kib(STATUS, "RssAnon"),
         "of_files": _kib(STATUS, "RssFile"),
         "peak": _kib(STATUS, "VmHWM"),
     }
-    if said["peak"] is None:
-        said["peak"] = _most_by_rusage()
-    return said
+    if sizes["peak"] is None:
+        sizes["peak"] = _most_by_rusage()
+    return sizes
 
 
 def forget_peak() -> bool:

@@ -28,8 +28,8 @@ LOG = logging.getLogger("alm")
 
 def folder() -> Path:
     """Where they lie; RuntimeError where the system knows no home."""
-    if own := os.environ.get("ALM_CACHE"):
-        return Path(own)
+    if chosen := os.environ.get("ALM_CACHE"):
+        return Path(chosen)
     shared = os.environ.get("XDG_CACHE_HOME")
     base = Path(shared) if shared else Path.home() / ".cache"
     return base / "alm-edge"
@@ -84,10 +84,10 @@ def write(name: str, content: bytes | memoryview) -> None:
 def recall(name: str) -> dict[str, Any]:
     """All that the JSON file of this name holds; a broken one is empty."""
     try:
-        said = json.loads(read(name))
+        entries = json.loads(read(name))
     except (ValueError, RecursionError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return entries if isinstance(entries, dict) else {}
 
 
 def remember(name: str, key: str, value: Any, most: int) -> None:
@@ -115,11 +115,11 @@ def seal(place: Path) -> None:
 def sealed(place: Path) -> bool:
     """Clear a folder of `private` of what is not as `seal` left it; whether all of it was."""
     try:
-        said = json.loads((place / SEAL).read_bytes())
+        recorded = json.loads((place / SEAL).read_bytes())
     except (OSError, ValueError, RecursionError):
-        said = None
+        recorded = None
     there = _hashes(place)
-    if isinstance(said, dict) and said == there or not there:
+    if isinstance(recorded, dict) and recorded == there or not there:
         return True
     for name in there:
         (place / name).unlink(missing_ok=True)
@@ -128,21 +128,21 @@ def sealed(place: Path) -> bool:
 
 
 def _hashes(place: Path) -> dict[str, str]:
-    found: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     for path in sorted(place.iterdir()):
         if path.name == SEAL or path.is_dir() and not path.is_symlink():
             continue
         linked = path.is_symlink() or not path.is_file()
-        found[path.name] = "link" if linked else _sha256(path)
-    return found
+        hashes[path.name] = "link" if linked else _sha256(path)
+    return hashes
 
 
 def _sha256(path: Path) -> str:
-    made = hashlib.sha256()
+    hasher = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**20):
-            made.update(block)
-    return made.hexdigest()
+            hasher.update(block)
+    return hasher.hexdigest()
 
 
 def _wrong(there: os.stat_result, kind: Any) -> str:

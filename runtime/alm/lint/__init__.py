@@ -1,4 +1,4 @@
-"""Would an engine build of these graphs? Asked before the device is there.
+"""Would an engine build of these graphs? Checked before the device is there.
 
 A file of `rules/` is a group of rules, each a function under `@rule(...)`: writing one is all there
 is to it.
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alm import registry, targets
-from alm.artifacts import manifest, verify
+from alm.artifacts import verify
 from alm.artifacts.manifest import Manifest, Part
+from alm.artifacts.manifest import load as load_manifest
 from alm.host import containment
 from alm.lint import rules
 from alm.lint.rule import Case, Rule
@@ -23,7 +24,7 @@ GRAPH = ".onnx"
 
 @dataclass(frozen=True)
 class Finding:
-    """A rule that does not hold: where, what there is, the way out, and who says so."""
+    """A rule that does not hold: where, what there is, the way out, and its source."""
 
     part: str
     node: str
@@ -70,9 +71,9 @@ def lint(folder: Path, target: str, parts: Sequence[str] = ()) -> Verdict:
         MissingFile, BadArtifacts: something of the folder is not there or not what it should be.
     """
     goal = targets.find(target)
-    said = manifest.load(folder)
-    chosen = [part for part in _chosen(said, parts) if part.files[0].name.endswith(GRAPH)]
-    found: list[Finding] = []
+    manifest = load_manifest(folder)
+    chosen = [part for part in _chosen(manifest, parts) if part.files[0].name.endswith(GRAPH)]
+    findings: list[Finding] = []
     nodes = 0
     for part in chosen:
         name = part.files[0].name
@@ -80,13 +81,13 @@ def lint(folder: Path, target: str, parts: Sequence[str] = ()) -> Verdict:
         graph = graph_nodes.read(path)
         verify.check_external(folder, graph.file, name, {file.name for file in part.files})
         nodes += len(graph.nodes)
-        found += examine(Case(part, path, graph, target, goal, said.levers))
+        findings += examine(Case(part, path, graph, target, goal, manifest.levers))
     names = tuple(part.name for part in chosen)
-    return Verdict(target, goal.LIMITS.engine, names, nodes, tuple(found))
+    return Verdict(target, goal.LIMITS.engine, names, nodes, tuple(findings))
 
 
 def examine(case: Case) -> Iterator[Finding]:
-    """What the rules say of one graph."""
+    """The findings of all rules in one graph."""
     for rule in all_rules():
         for breach in rule.check(case):
             yield Finding(
@@ -101,5 +102,5 @@ def examine(case: Case) -> Iterator[Finding]:
             )
 
 
-def _chosen(said: Manifest, names: Sequence[str]) -> list[Part]:
-    return [said.named(name) for name in names] if names else list(said.parts)
+def _chosen(manifest: Manifest, names: Sequence[str]) -> list[Part]:
+    return [manifest.named(name) for name in names] if names else list(manifest.parts)

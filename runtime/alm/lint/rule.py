@@ -1,4 +1,4 @@
-"""What a rule is, what it is asked about, and what it answers."""
+"""A rule, the case that it judges, and the breaches that it yields."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Case:
         return self.goal.LIMITS
 
     def fewer_bits(self, bits: int) -> str:
-        """What to say to the exporter for weights of so many bits that the target takes.
+        """The exporter's option for weights of so many bits that the target takes.
 
         Where no lever has them, those of 16 bits are taken.
         """
@@ -87,15 +87,15 @@ class Rule:
     """
 
     name: str
-    says: str
+    requirement: str
     source: str
     check: Check
     refused: bool = True
 
 
-def rule(name: str, says: str, source: str, refused: bool = True) -> Callable[[Check], Rule]:
+def rule(name: str, requirement: str, source: str, refused: bool = True) -> Callable[[Check], Rule]:
     """Make a rule of the function that finds what breaks it."""
-    return lambda check: Rule(name, says, source, check, refused)
+    return lambda check: Rule(name, requirement, source, check, refused)
 
 
 def called(node: Node) -> str:

@@ -78,14 +78,14 @@ def _bytes(path: Path, start: int, size: int, tensor: Tensor) -> bytes:
 
 def _inline(path: Path, tensor: Tensor) -> list[bytes]:
     """What the fields hold, as bytes of the tensor's own type."""
-    found = []
+    chunks = []
     for number, start, end in tensor.places:
         data = _bytes(path, start, end - start, tensor)
         if number in (RAW, FLOATS, DOUBLES):
-            found.append(data)
+            chunks.append(data)
             continue
         # Whole numbers, each as long as it must be; float16 and kin as the number of their bits.
         listed = Wire(f"{path} is not a readable ONNX graph", data).packed((0, len(data)))
         wide = np.array(list(listed), np.uint64)
-        found.append(wide.astype(f"<u{_width(tensor)}").tobytes())
-    return found
+        chunks.append(wide.astype(f"<u{_width(tensor)}").tobytes())
+    return chunks

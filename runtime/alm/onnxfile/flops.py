@@ -20,11 +20,11 @@ def operations(path: Path, sizes: Mapping[str, int]) -> tuple[int, int]:
     """Additions and multiplications of the products in a graph, when its axes have these sizes.
 
     Counted are MatMul, Gemm, Conv, MatMulNBits and their integer kin, and attention where the graph
-    says the shapes; all else is little beside them.
+    states the shapes; all else is little beside them.
 
     Returns:
-        2 * rows * columns * inner length of each product, added up, and how many products say too
-        little of their shapes: they are taken to have as many rows as the graph's first output.
+        2 * rows * columns * inner length of each product, added up, and how many products lack a
+        shape: they are taken to have as many rows as the graph's first output.
 
     Raises:
         BadArtifacts: the file is no readable graph.
@@ -51,10 +51,10 @@ def size(axis: int | str, sizes: Mapping[str, int]) -> int | None:
     if isinstance(axis, int):
         return axis
     try:
-        found = _value(ast.parse(axis[:LONGEST], mode="eval").body, sizes)
+        number = _value(ast.parse(axis[:LONGEST], mode="eval").body, sizes)
     except (SyntaxError, ValueError, KeyError, ZeroDivisionError, RecursionError):
         return None
-    return found if 0 <= found < 2**63 else None
+    return number if 0 <= number < 2**63 else None
 
 
 def _value(node: ast.expr, sizes: Mapping[str, int]) -> int:

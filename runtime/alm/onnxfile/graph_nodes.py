@@ -1,4 +1,4 @@
-"""Every node of a graph with its attributes, constants and types, for those who judge graphs.
+"""Every node of a graph with its attributes, constants and types, for the checks of graphs.
 
 As in `summary`: the file may come from anywhere, and payloads stay where they are.
 """
@@ -80,13 +80,13 @@ class Graph:
 
     def dtype(self, name: str) -> str:
         """The element type of a tensor; "" where the graph does not say."""
-        found = self.types.get(name)
-        return "" if found is None or found.dtype == "undefined" else found.dtype
+        port = self.types.get(name)
+        return "" if port is None or port.dtype == "undefined" else port.dtype
 
     def axes(self, name: str) -> tuple[int | str, ...] | None:
         """The axes of a tensor; None where the graph does not say."""
-        found = self.types.get(name)
-        return None if found is None or found.axes == (ANY_RANK,) else found.axes
+        port = self.types.get(name)
+        return None if port is None or port.axes == (ANY_RANK,) else port.axes
 
 
 def read(path: Path | str) -> Graph:
@@ -97,15 +97,15 @@ def read(path: Path | str) -> Graph:
 def _read(path: Path, data: mmap) -> Graph:
     walk = _Nodes(path, data)
     file = walk.model()
-    return Graph(file, tuple(walk.found), walk.constants, walk.types)
+    return Graph(file, tuple(walk.node_list), walk.constants, walk.types)
 
 
 class _Nodes(summary.Walk):
-    """Counts as `Walk` does, and keeps what it saw."""
+    """Counts as `Walk` does, and keeps the nodes, constants and types."""
 
     def __init__(self, path: Path, data: mmap) -> None:
         super().__init__(path, data)
-        self.found: list[Node] = []
+        self.node_list: list[Node] = []
         self.constants: dict[str, Tensor] = {}
         self.types: dict[str, Port] = {}
 
@@ -120,25 +120,25 @@ class _Nodes(summary.Walk):
 
     def node(self, span: Span, depth: int) -> None:
         super().node(span, depth)  # first what lies within: a subgraph's nodes
-        said = {3: "", 4: "", 7: ""}
+        texts = {3: "", 4: "", 7: ""}
         names: dict[int, list[str]] = {1: [], 2: []}
         attributes: dict[str, Attribute] = {}
         for number, value, end in self.only(span, 1, 2, 3, 4, 5, 7):
             if number in names:
                 names[number].append(self.text((value, end)))
-            elif number in said:
-                said[number] = self.text((value, end))
+            elif number in texts:
+                texts[number] = self.text((value, end))
             else:
                 self.valued((value, end), attributes)
-        op = summary.operator(said[7], said[4])
+        op = summary.operator(texts[7], texts[4])
         ins, outs = tuple(names[1]), tuple(names[2])
-        self.found.append(Node(op, said[3], ins, outs, attributes, depth))
+        self.node_list.append(Node(op, texts[3], ins, outs, attributes, depth))
         if op == "Constant" and names[2]:
             held = attributes.get("value")
             if not isinstance(held, Tensor):  # value_ints and kin: small, and of no weight
                 held = Tensor("", "", ())
             self.keep(held, names[2][0])
-        if len(self.found) > MOST_NODES:
+        if len(self.node_list) > MOST_NODES:
             self.fail(f"it has more than {MOST_NODES} nodes")
 
     def keep(self, tensor: Tensor, name: str) -> None:
@@ -152,7 +152,7 @@ class _Nodes(summary.Walk):
             self.fail(f"it names more than {MOST_NAMES} tensors")
 
     def valued(self, span: Span, attributes: dict[str, Attribute]) -> None:
-        """One attribute more."""
+        """Read one attribute into `attributes`."""
         name, value_of, floats, ints = "", None, [], []
         for number, value, end in self.fields(span, fixed=True):
             inner = (value, end)
@@ -179,7 +179,7 @@ class _Nodes(summary.Walk):
         return struct.unpack(f"<{(end - start) // 4}f", self.data[start : end - (end - start) % 4])
 
     def constant(self, span: Span) -> Tensor:
-        """What a TensorProto says of itself."""
+        """The constant that a TensorProto describes."""
         name, kind = "", 0
         dims: list[int] = []
         places: list[Place] = []
@@ -194,8 +194,8 @@ class _Nodes(summary.Walk):
             elif number in (4, 5, 7, 9, 10, 11) and end >= 0:
                 places.append((number, value, end))
             elif number == 13:
-                key, said = self.entry((value, end))
-                where[key] = said
+                key, text = self.entry((value, end))
+                where[key] = text
         if len(dims) > MOST_AXES:
             self.fail(f"tensor {name!r} has more than {MOST_AXES} axes")
         dtype = summary.dtype(kind)

@@ -1,7 +1,7 @@
-"""What an .onnx file says, read without the onnx package.
+"""The structure of an .onnx file, read without the onnx package.
 
 Payloads are stepped over and never copied, so a graph of gigabytes costs as much as its structure.
-The file may come from anywhere: whatever its bytes are, the answer is a GraphFile or BadArtifacts.
+The file may come from anywhere: whatever its bytes are, the result is a GraphFile or BadArtifacts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from alm.onnxfile.wire import Span, Wire
 from alm.ports import Port
 
 DEEPEST = 32  # graphs within graphs
-ANY_RANK = "..."  # the only axis of a port that says nothing of its shape
+ANY_RANK = "..."  # the only axis of a port without a stated shape
 T = TypeVar("T")
 
 # TensorProto.DataType, by number, as numpy (or ml_dtypes) calls them.
@@ -42,7 +42,7 @@ TYPES = {4: "sequence", 5: "map", 7: "opaque", 8: "sparse", 9: "optional"}  # be
 class External:
     """Where a tensor outside the graph lies: `length` bytes from `offset` of file `location`.
 
-    `length` is the tensor's own size where the graph says none, and 0 where that is unknown too.
+    `length` is the tensor's own size where the graph states none, and 0 where that is unknown too.
     """
 
     location: str
@@ -52,7 +52,7 @@ class External:
 
 @dataclass(frozen=True)
 class GraphFile:
-    """What a graph says of itself.
+    """The summary of a graph's file.
 
     `nodes` counts operators, also in subgraphs and functions: "MatMul", and "domain::Op" outside
     the default domain. `inputs` leaves out those that are initializers. An axis without size and
@@ -79,13 +79,13 @@ class GraphFile:
 
 
 def read(path: Path | str) -> GraphFile:
-    """What the graph in `path` says; MissingFile, or BadArtifacts when it cannot be read."""
+    """The summary of the graph in `path`; MissingFile, or BadArtifacts when it cannot be read."""
     path = Path(path)
     return mapped(path, lambda data: Walk(path, data).model())
 
 
 def mapped(path: Path, reader: Callable[[mmap], T]) -> T:
-    """What `reader` says of the mapped file; MissingFile, or BadArtifacts when it is no graph."""
+    """What `reader` gives for the mapped file; MissingFile, or BadArtifacts when it is no graph."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for its writer
             raise OSError("it is not a regular file")
@@ -165,13 +165,13 @@ class Walk(Wire):
         return {name: inputs[name] for name in inputs if name not in constants}, outputs
 
     def function(self, span: Span) -> None:
-        said = {1: "", 10: ""}
+        texts = {1: "", 10: ""}
         for number, value, end in self.only(span, 1, 7, 10, 11):
-            if number in said:
-                said[number] = self.text((value, end))
+            if number in texts:
+                texts[number] = self.text((value, end))
             else:
                 self.node((value, end), 1) if number == 7 else self.attribute((value, end), 1)
-        self.functions.add(operator(said[10], said[1]))
+        self.functions.add(operator(texts[10], texts[1]))
 
     def node(self, span: Span, depth: int) -> None:
         kind = domain = ""
@@ -200,8 +200,8 @@ class Walk(Wire):
         name = ""
         for number, value, end in self.fields(span, once=(1, 2)):
             if number in (1, 2):
-                found = self.tensor((value, end))
-                name = found if number == 1 else name  # the values' name is the whole's
+                tensor_name = self.tensor((value, end))
+                name = tensor_name if number == 1 else name  # the values' name is the whole's
         return name
 
     def tensor(self, span: Span) -> str:
@@ -219,10 +219,10 @@ class Walk(Wire):
             elif number in (4, 5, 6, 7, 9, 10, 11):
                 self.inline_bytes += end - value if end >= 0 else 4
             elif number == 13:
-                key, said = self.entry((value, end))
+                key, text = self.entry((value, end))
                 if key in where:
                     self.fail(f"a tensor says twice what its {key!r} is")
-                where[key] = said
+                where[key] = text
             elif number == 14 and end < 0:
                 outside = value == 1
         if outside or where:
@@ -230,22 +230,22 @@ class Walk(Wire):
         return name
 
     def external(self, name: str, where: dict[str, str], size: int) -> External:
-        """What a tensor says of where it lies, its own size being `size`."""
+        """Where a tensor of `size` bytes lies, by the entries of its external_data."""
         if not where.get("location"):
             self.fail(f"tensor {name!r} lies in another file and does not say in which")
         numbers = []
         for key, default in (("offset", 0), ("length", size)):
-            said = where.get(key, str(default))
-            if not (said.isascii() and said.isdigit() and len(said) < 20):
-                self.fail(f"tensor {name!r} has the {key} {said[:40]!r}")
-            numbers.append(int(said))
+            text = where.get(key, str(default))
+            if not (text.isascii() and text.isdigit() and len(text) < 20):
+                self.fail(f"tensor {name!r} has the {key} {text[:40]!r}")
+            numbers.append(int(text))
         return External(where["location"], *numbers)
 
     def entry(self, span: Span) -> tuple[str, str]:
-        said = {1: "", 2: ""}
+        texts = {1: "", 2: ""}
         for number, value, end in self.only(span, 1, 2):
-            said[number] = self.text((value, end))
-        return said[1], said[2]
+            texts[number] = self.text((value, end))
+        return texts[1], texts[2]
 
     def port(self, span: Span) -> tuple[str, Port]:
         name, port = "", Port("undefined", (ANY_RANK,))

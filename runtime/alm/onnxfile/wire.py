@@ -20,7 +20,7 @@ Field = tuple[int, int, int]
 
 
 class Wire:
-    """Messages in `data`; whatever the bytes are, BadArtifacts about `subject` or an answer."""
+    """Messages in `data`; whatever the bytes are, BadArtifacts about `subject` or a result."""
 
     def __init__(self, subject: str, data: mmap | bytes) -> None:
         self.subject, self.data = subject, data
@@ -60,7 +60,7 @@ class Wire:
         """The message's fields; numbers of fixed size, which are floats, only if they are wanted.
 
         Protobuf merges a message that comes twice; those of `once` may not, since a tensor could
-        hide its place by saying it in two halves.
+        hide its place by stating it in two halves.
         """
         at, end = span
         if end < 0:

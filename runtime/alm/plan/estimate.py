@@ -1,4 +1,4 @@
-"""What a manifest alone tells of a model: weights, rows, operations, cache. No graph is opened."""
+"""What a manifest alone holds of a model: weights, rows, operations, cache. No graph is opened."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Stored:
     def of(cls, storage: Storage) -> Stored:
         """Of a part that is stored so."""
         layers, head = (codes.bits / 8 for codes in (storage.layers, storage.of_head))
-        whole = (int(each) if each == int(each) else each for each in (layers, head))
+        whole = (int(size) if size == int(size) else size for size in (layers, head))
         return cls(*whole)  # bytes of whole weights are whole numbers in a plan, too
 
 
 @dataclass(frozen=True)
-class Heard:
+class AudioPart:
     """A part before the decoder, and how many weights it has."""
 
     part: Part
@@ -53,16 +53,16 @@ class Heard:
         return self.part.bytes > 3 * self.weights
 
 
-def heard(part: Part) -> Heard:
+def to_audio_part(part: Part) -> AudioPart:
     """An encoder, bridge or front end."""
-    return Heard(part, weights(part))
+    return AudioPart(part, weights(part))
 
 
 def weights(part: Part) -> int:
     """How many weights a part has, as the exporter counted them.
 
     Raises:
-        BadArtifacts: the manifest does not say; alm-edge before the count was written made it.
+        BadArtifacts: the manifest has no count; alm-edge before the count was written made it.
     """
     count = part.measured.get("weights")
     if type(count) is not int or count < 0:
@@ -77,7 +77,7 @@ def decoder_weights(part: Part, dimensions: DimensionFacts) -> tuple[int, int]:
     """Weights of a decoder's layers, and of its head.
 
     Raises:
-        BadArtifacts: they are not said, or are fewer than the head alone has.
+        BadArtifacts: they are not in the manifest, or are fewer than the head alone has.
     """
     hidden, vocab = dimensions.hidden, dimensions.vocab
     head = hidden * vocab
@@ -102,25 +102,25 @@ def cache(decoder: Part, positions: int, dtype: str = "") -> int:
 
 def cache_dtype(decoder: Part) -> str:
     """How the cache is stored."""
-    found = (p.dtype for name, p in decoder.inputs.items() if name.startswith(CACHE_IN))
-    return next(found, np.dtype("float16").name)
+    dtypes = (p.dtype for name, p in decoder.inputs.items() if name.startswith(CACHE_IN))
+    return next(dtypes, np.dtype("float16").name)
 
 
 # --- how much there is to do
 
 
-def sizes(said: Manifest, seconds: float) -> dict[str, int]:
+def sizes(manifest: Manifest, seconds: float) -> dict[str, int]:
     """The dynamic axes of the parts before the decoder for a clip, at most a window of it."""
-    rules = said.facts.audio
+    rules = manifest.facts.audio
     window = rules.window_samples
     samples = min(max(round(seconds * rules.rate), rules.least_samples), window)
-    found = {"batch": 1}
-    for part in said.parts:
+    by_axis = {"batch": 1}
+    for part in manifest.parts:
         if part.role != "decoder":
             for axis, span in part.spans.items():
                 size = max(span.least, span.most * samples // window)
-                found[axis] = max(found.get(axis, 0), size)
-    return found | {"samples": samples}
+                by_axis[axis] = max(by_axis.get(axis, 0), size)
+    return by_axis | {"samples": samples}
 
 
 def rows(part: Part, sizes: Mapping[str, int]) -> int:
@@ -129,49 +129,50 @@ def rows(part: Part, sizes: Mapping[str, int]) -> int:
     Of an encoder those of its output; of a front end its frames, which may be the last axis; of a
     bridge those of its longest input or output, an upper bound where it makes few rows of many.
     """
-    made = [_shape(port, sizes) for port in part.outputs.values()]
+    shapes = [_shape(port, sizes) for port in part.outputs.values()]
     if part.role == "frontend":
-        return max((max(shape, default=1) for shape in made), default=1)
+        return max((max(shape, default=1) for shape in shapes), default=1)
     if part.role != "encoder":
-        made += [_shape(port, sizes) for port in part.inputs.values()]
-    return max((math.prod(shape[:-1]) for shape in made), default=1)
+        shapes += [_shape(port, sizes) for port in part.inputs.values()]
+    return max((math.prod(shape[:-1]) for shape in shapes), default=1)
 
 
-def operations(each: Heard, sizes: Mapping[str, int]) -> float:
+def operations(audio_part: AudioPart, sizes: Mapping[str, int]) -> float:
     """Additions and multiplications of a part for one clip.
 
     2 * weights * rows; an encoder's attention adds 4 * rows^2 * width a layer, and a layer of a
     transformer has 12 * width^2 weights.
     """
-    long = rows(each.part, sizes)
-    products = 2.0 * each.weights * long
-    if each.part.role != "encoder":
+    long = rows(audio_part.part, sizes)
+    products = 2.0 * audio_part.weights * long
+    if audio_part.part.role != "encoder":
         return products
     width = max(
-        (_shape(p, sizes)[-1] for p in each.part.outputs.values() if len(p.axes) > 2), default=0
+        (_shape(p, sizes)[-1] for p in audio_part.part.outputs.values() if len(p.axes) > 2),
+        default=0,
     )
-    return products + (long**2 * each.weights / (3 * width) if width else 0)
+    return products + (long**2 * audio_part.weights / (3 * width) if width else 0)
 
 
 def _shape(port: Port, sizes: Mapping[str, int]) -> list[int]:
     other = max(sizes["samples"] // SAMPLES, 1)
-    found = [flops.size(axis, sizes) for axis in port.axes]
-    return [other if size is None else size for size in found]
+    shape = [flops.size(axis, sizes) for axis in port.axes]
+    return [other if size is None else size for size in shape]
 
 
-def prompt_tokens(said: Manifest, seconds: float) -> tuple[int, int]:
+def prompt_tokens(manifest: Manifest, seconds: float) -> tuple[int, int]:
     """Tokens of a prompt about a window of audio: those of the audio, and all; words are guessed.
 
     No tokenizer is opened: a token of English has about four letters.
     """
-    audio = said.facts.dimensions.audio_tokens
+    audio = manifest.facts.dimensions.audio_tokens
     if audio is None:
-        ports = (part.outputs.get("audio_embeds") for part in said.parts)
-        made = sizes(said, seconds)
+        ports = (part.outputs.get("audio_embeds") for part in manifest.parts)
+        by_axis = sizes(manifest, seconds)
         audio = max(
-            (_shape(port, made)[1] for port in ports if port and len(port.axes) > 2), default=0
+            (_shape(port, by_axis)[1] for port in ports if port and len(port.axes) > 2), default=0
         )
-    prompt, tasks = said.facts.prompt, said.facts.prompt.tasks
+    prompt, tasks = manifest.facts.prompt, manifest.facts.prompt.tasks
     longest = max(tasks.values(), key=len, default="")
     words = prompt.start + prompt.turn + prompt.clip + tasks.get(TASK, longest)
     for place in (prompt.placeholder, "{clips}", "{}", "{n}"):

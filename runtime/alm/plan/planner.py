@@ -13,7 +13,7 @@ from alm.artifacts.manifest import Manifest, Part
 from alm.devices import Device
 from alm.errors import BadArtifacts, BadOption
 from alm.plan import estimate
-from alm.plan.estimate import Heard, Stored
+from alm.plan.estimate import AudioPart, Stored
 from alm.precision import PLAIN, PLAINEST, Storage, closest_first
 
 PROGRAM = 0.95e9  # bytes of a process with CUDA and an engine, without weights
@@ -48,33 +48,33 @@ class Planned:
 
     def __init__(
         self,
-        said: Manifest,
+        manifest: Manifest,
         folder: Path,
         device: Device,
         seconds: tuple[float, ...],
         context: int = 0,
     ) -> None:
         """See `plan.predict`."""
-        decoders = said.with_role("decoder")
+        decoders = manifest.with_role("decoder")
         if not decoders:
             raise BadArtifacts(
                 f"{folder} holds no decoder to plan for; export it with: "
                 f"python export.py --model M --part all --out {folder}"
             )
-        self.said, self.folder, self.device, self.seconds = said, folder, device, seconds
+        self.manifest, self.folder, self.device, self.seconds = manifest, folder, device, seconds
         self.decoder: Part = decoders[0]
-        before = [part for part in said.parts if part.role not in ("decoder", "table")]
-        self.heard: list[Heard] = [estimate.heard(part) for part in before]
-        self.layers, self.head = estimate.decoder_weights(self.decoder, said.facts.dimensions)
-        self.window = said.facts.audio.window_samples / said.facts.audio.rate  # seconds
-        self.audio_tokens, self.prompt_tokens = estimate.prompt_tokens(said, max(seconds))
-        most = said.facts.dimensions.context
+        before = [part for part in manifest.parts if part.role not in ("decoder", "table")]
+        self.audio_parts: list[AudioPart] = [estimate.to_audio_part(part) for part in before]
+        self.layers, self.head = estimate.decoder_weights(self.decoder, manifest.facts.dimensions)
+        self.window = manifest.facts.audio.window_samples / manifest.facts.audio.rate  # seconds
+        self.audio_tokens, self.prompt_tokens = estimate.prompt_tokens(manifest, max(seconds))
+        most = manifest.facts.dimensions.context
         if context > most:
             raise BadOption(f"--context {context} is beyond the model's {most}")
         self.context = context or min(self.prompt_tokens + self._default("max_new_tokens"), most)
 
     def _default(self, name: str) -> int:
-        value = self.said.facts.generation.get(name)
+        value = self.manifest.facts.generation.get(name)
         return value if isinstance(value, int) and value > 0 else 1
 
     def about(self) -> dict[str, Any]:
@@ -82,9 +82,9 @@ class Planned:
         cache = estimate.cache(self.decoder, 1, "float16")
         return {
             "folder": str(self.folder),
-            "family": self.said.family,
+            "family": self.manifest.family,
             "decoder_weights": round(self.layers + self.head),
-            "other_weights": round(sum(each.weights for each in self.heard)),
+            "other_weights": round(sum(audio_part.weights for audio_part in self.audio_parts)),
             "window_seconds": self.window,
             "audio_tokens": self.audio_tokens,
             "prompt_tokens": self.prompt_tokens,
@@ -96,51 +96,59 @@ class Planned:
     # --- by precision
 
     @cached_property
-    def own(self) -> Choice:
+    def exported(self) -> Choice:
         """What lies in the folder."""
-        others = [each for each in self.heard if each.part.role != "frontend"]
-        names = "/".join(sorted({each.part.precision or PLAIN for each in others})) or "-"
-        total = sum(each.weights for each in others)
+        others = [
+            audio_part for audio_part in self.audio_parts if audio_part.part.role != "frontend"
+        ]
+        names = (
+            "/".join(sorted({audio_part.part.precision or PLAIN for audio_part in others})) or "-"
+        )
+        total = sum(audio_part.weights for audio_part in others)
         stored = self.decoder.bytes / (self.layers + self.head)
         return Choice(
             self.decoder.precision or PLAIN,
             Stored(stored, stored),
             names,
-            sum(each.part.bytes for each in others) / total if total else 0.0,
+            sum(audio_part.part.bytes for audio_part in others) / total if total else 0.0,
             estimate.cache_dtype(self.decoder),
-            (self.decoder.storage, *(each.part.storage for each in others)),
+            (self.decoder.storage, *(audio_part.part.storage for audio_part in others)),
         )
 
     @cached_property
     def offered(self) -> list[Choice]:
         """What can be exported and built for the device."""
-        found: dict[str, Choice] = {}
-        levers = self.said.levers
+        choices: dict[str, Choice] = {}
+        levers = self.manifest.levers
         for goal in map(targets.find, self.device.targets):
             encoders = targets.automatic(goal, "encoder", levers)
-            heard = levers.get(encoders, {}).get("encoder", PLAINEST)
+            encoder_storage = levers.get(encoders, {}).get("encoder", PLAINEST)
             for name in closest_first(levers, "decoder"):
-                made = levers.get(name, {}).get("decoder", PLAINEST)
-                if targets.takes(goal, made) and (name == PLAIN or made != PLAINEST):
-                    stored, weight = Stored.of(made), Stored.of(heard).layers
-                    choice = Choice(name, stored, encoders, weight, made.cache, (made, heard))
-                    found.setdefault(name, choice)
-        return list(found.values())
+                storage = levers.get(name, {}).get("decoder", PLAINEST)
+                if targets.takes(goal, storage) and (name == PLAIN or storage != PLAINEST):
+                    stored, weight = Stored.of(storage), Stored.of(encoder_storage).layers
+                    choice = Choice(
+                        name, stored, encoders, weight, storage.cache, (storage, encoder_storage)
+                    )
+                    choices.setdefault(name, choice)
+        return list(choices.values())
 
     def choices(self) -> list[Choice]:
         """What lies in the folder, then what else can be built for the device."""
-        own = (self.own.precision, self.own.encoders)
-        return [self.own, *(c for c in self.offered if (c.precision, c.encoders) != own)]
+        exported = (self.exported.precision, self.exported.encoders)
+        return [self.exported, *(c for c in self.offered if (c.precision, c.encoders) != exported)]
 
     def buildable(self, choice: Choice) -> bool:
         """Whether a target of the device takes every part that is stored so."""
         goals = map(targets.find, self.device.targets)
-        return any(all(targets.takes(goal, each) for each in choice.storages) for goal in goals)
+        return any(
+            all(targets.takes(goal, storage) for storage in choice.storages) for goal in goals
+        )
 
     def choice(self, choice: Choice) -> dict[str, Any]:
         """A row of the plan: bytes, milliseconds, and whether it fits."""
         device, decoder = self.device, self._decoder_bytes(choice)
-        parts = [self._bytes(each, choice) for each in self.heard]
+        parts = [self._bytes(audio_part, choice) for audio_part in self.audio_parts]
         row = estimate.cache(self.decoder, self.context, choice.cache)
         cache = row * self._default("num_beams")
         weights = decoder + sum(parts)
@@ -152,7 +160,7 @@ class Planned:
             "precision": choice.precision,
             "encoders": choice.encoders,
             "cache": choice.cache,
-            "own": choice is self.own,
+            "own": choice is self.exported,
             "buildable": self.buildable(choice),
             "weights": weights,
             "decoder_bytes": decoder,
@@ -173,18 +181,22 @@ class Planned:
     def _decoder_bytes(self, choice: Choice) -> float:
         return self.layers * choice.stored.layers + self.head * choice.stored.head
 
-    def _bytes(self, each: Heard, choice: Choice) -> float:
-        own = choice is self.own
-        return float(each.part.bytes) if own else each.bytes_as(choice.encoder_weight)
+    def _bytes(self, audio_part: AudioPart, choice: Choice) -> float:
+        exported = choice is self.exported
+        return (
+            float(audio_part.part.bytes) if exported else audio_part.bytes_as(choice.encoder_weight)
+        )
 
     def _clip(self, seconds: float, choice: Choice) -> dict[str, Any]:
         """Until the first token of a clip, or of its first window if it has several."""
         device, decoder = self.device, self._decoder_bytes(choice)
-        _, tokens = estimate.prompt_tokens(self.said, seconds)
+        _, tokens = estimate.prompt_tokens(self.manifest, seconds)
         slower = SLOWER if choice.stored.layers > 3 else 1
         operations = 2 * self.layers * tokens * slower
         prompt = device.prompt(decoder, operations, int4=choice.stored.layers < 2)
-        encoders = sum(self._encoder(each, seconds, choice) for each in self.heard)
+        encoders = sum(
+            self._encoder(audio_part, seconds, choice) for audio_part in self.audio_parts
+        )
         error = encoders * device.encoder_error + prompt * device.prompt_error
         return {
             "seconds": seconds,
@@ -194,34 +206,34 @@ class Planned:
             "first_token": spread(encoders + prompt, error / (encoders + prompt)),
         }
 
-    def _encoder(self, each: Heard, seconds: float, choice: Choice) -> float:
-        wide = choice is self.own and each.wide and each.part.role != "frontend"
-        operations = self._operations(each, seconds) * (SLOWER if wide else 1)
-        return self.device.encode(self._bytes(each, choice), operations)
+    def _encoder(self, audio_part: AudioPart, seconds: float, choice: Choice) -> float:
+        wide = choice is self.exported and audio_part.wide and audio_part.part.role != "frontend"
+        operations = self._operations(audio_part, seconds) * (SLOWER if wide else 1)
+        return self.device.encode(self._bytes(audio_part, choice), operations)
 
-    def _operations(self, each: Heard, seconds: float) -> float:
-        return estimate.operations(each, estimate.sizes(self.said, seconds))
+    def _operations(self, audio_part: AudioPart, seconds: float) -> float:
+        return estimate.operations(audio_part, estimate.sizes(self.manifest, seconds))
 
     # --- for all of them
 
     def parts(self) -> list[dict[str, Any]]:
         """Every part before the decoder, as it is offered, for each clip."""
 
-        def clip(each: Heard, seconds: float) -> dict[str, Any]:
-            took = self._encoder(each, seconds, self.offered[0])
+        def clip(audio_part: AudioPart, seconds: float) -> dict[str, Any]:
+            ms = self._encoder(audio_part, seconds, self.offered[0])
             return {
                 "seconds": seconds,
-                "operations": self._operations(each, seconds),
-                "ms": spread(took, self.device.encoder_error),
+                "operations": self._operations(audio_part, seconds),
+                "ms": spread(ms, self.device.encoder_error),
             }
 
         return [
             {
-                "part": each.part.name,
-                "weights": round(each.weights),
-                "clips": [clip(each, seconds) for seconds in self.seconds],
+                "part": audio_part.part.name,
+                "weights": round(audio_part.weights),
+                "clips": [clip(audio_part, seconds) for seconds in self.seconds],
             }
-            for each in self.heard
+            for audio_part in self.audio_parts
         ]
 
     def notes(self) -> list[str]:
@@ -236,9 +248,10 @@ class Planned:
             "every time here is predicted and none was measured: an engine of alm build is taken "
             "to be as fast as the one of those figures; on the device, alm bench measures"
         )
-        if not self.buildable(self.own):
+        if not self.buildable(self.exported):
+            exported = self.exported
             yield (
-                f"what lies in the folder ({self.own.precision}, encoders {self.own.encoders}) is "
+                f"what lies in the folder ({exported.precision}, encoders {exported.encoders}) is "
                 f"not for TensorRT on this device; export it again with --target "
                 f"{self.device.targets[-1]} --precision auto, or run it there with ONNX Runtime, "
                 "whose speed is not predicted"
@@ -248,7 +261,7 @@ class Planned:
                 "this model is smaller than any with published figures: launching, not reading, "
                 "takes its time, and the encoders' milliseconds leave that out"
             )
-        if not self.heard:
+        if not self.audio_parts:
             yield "the folder holds no encoders: their bytes and milliseconds are left out"
         beams = self._default("num_beams")
         if beams > 1:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from alm import devices
-from alm.artifacts import manifest
+from alm.artifacts.manifest import check_run
+from alm.artifacts.manifest import load as load_manifest
 from alm.parsing import numbers
 from alm.plan.planner import Planned
 from alm.version import __version__
@@ -39,13 +40,13 @@ def predict(
 
     Raises:
         UnknownName, BadOption: no such device, a context beyond the model's.
-        MissingFile, BadArtifacts: no manifest, or one that says too little.
+        MissingFile, BadArtifacts: no manifest, or one that lacks something.
     """
     known = devices.device(device)
-    said = manifest.load(folder)
-    manifest.check_run(said, folder)
-    made = Planned(said, folder, known, tuple(seconds), context)
-    choices = [made.choice(choice) for choice in made.choices()]
+    manifest = load_manifest(folder)
+    check_run(manifest, folder)
+    planned = Planned(manifest, folder, known, tuple(seconds), context)
+    choices = [planned.choice(choice) for choice in planned.choices()]
     return {
         "format": "alm-plan",
         "format_version": 1,
@@ -58,10 +59,10 @@ def predict(
             "source": known.source,
             "targets": list(known.targets),
         },
-        "model": made.about(),
+        "model": planned.about(),
         "choices": choices,
-        "parts": made.parts(),
-        "notes": made.notes(),
+        "parts": planned.parts(),
+        "notes": planned.notes(),
     }
 
 

@@ -1,10 +1,10 @@
 """Where the artifacts will run, one file each.
 
-A file says the decoder's DIALECT, how many bits a weight has by default (PRECISION) and, for each
+A file gives the decoder's DIALECT, how many bits a weight has by default (PRECISION) and, for each
 role of a part, where they are chosen for it (AUTO), ENGINES: those whose own operators a graph may
 hold, LIMITS: what its engine takes of a graph, and BUILD: how an engine is built (None: graphs run
 as they are). It names no lever: which one stores so many bits and is taken here follows from what
-the levers say of themselves. On a command line a target's name has hyphens: trt-jetpack6.
+the levers state of themselves. On a command line a target's name has hyphens: trt-jetpack6.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def find(name: str) -> ModuleType:
 
 def reads(goal: ModuleType, storage: Storage) -> bool:
     """Whether the target's engine has the operators of a graph that is stored so."""
-    mine = set(storage.engines) <= set(goal.ENGINES)
-    return mine and all(map(goal.LIMITS.has, storage.operators))
+    engine_fits = set(storage.engines) <= set(goal.ENGINES)
+    return engine_fits and all(map(goal.LIMITS.has, storage.operators))
 
 
 def takes(goal: ModuleType, storage: Storage) -> bool:
@@ -44,7 +44,7 @@ def takes(goal: ModuleType, storage: Storage) -> bool:
 
 
 def automatic(goal: ModuleType, role: str, levers: Levers) -> str:
-    """The precision that the target takes for parts of this role where none is said."""
+    """The precision that the target takes for parts of this role where none is given."""
     return find_lever(goal, role, levers, goal.AUTO[role]) or PLAIN
 
 

@@ -83,7 +83,7 @@ def load(name: str) -> ModuleType:
 
 @lru_cache(1)
 def gpu() -> Gpu | None:
-    """The first GPU as the driver tells of it, without any package; None where there is none."""
+    """The first GPU as the driver reports it, without any package; None where there is none."""
     for library in ("libcuda.so.1", "nvcuda.dll"):
         try:
             cuda = ctypes.CDLL(library)
@@ -145,11 +145,11 @@ def build(
 
     Args:
         name: tensorrt or tensorrt-rtx.
-        content: an ONNX model, as `_trtgraph.fitted` gives it.
+        content: an ONNX model, as `graph.fitted` gives it.
         graph: the file that it was made of: external data lies beside it.
         profiles: none where every axis of every input is fixed.
         timings: what an earlier build of this TensorRT on this GPU gave; b"" for none.
-        say: told of the progress.
+        say: called with the progress.
 
     Raises:
         BadArtifacts: the graph cannot be read or built, in TensorRT's own words.
@@ -161,8 +161,8 @@ def build(
     parser = api.OnnxParser(network, log)
     say("reading the graph")
     if not parser.parse(content, str(graph)):
-        said = "; ".join(_refusal(parser.get_error(i)) for i in range(parser.num_errors))
-        raise BadArtifacts(f"{name} {api.__version__} cannot read {graph}: {said or log.last}")
+        refusals = "; ".join(_refusal(parser.get_error(i)) for i in range(parser.num_errors))
+        raise BadArtifacts(f"{name} {api.__version__} cannot read {graph}: {refusals or log.last}")
     config = _config(api, builder, profiles, limits)
     kept = _use_timings(config, timings) if flavour(name).needs_gpu else None
     watch = _watch(api, say)
@@ -181,7 +181,7 @@ def _refusal(error: Any) -> str:
 
 
 def _creation_flags(api: Any) -> int:
-    """Strongly typed: to be asked for in 10, always so in 11 and RTX, whose word may be gone."""
+    """Strongly typed: to be asked for in 10, always so in 11 and RTX, whose flag may be gone."""
     flags = getattr(api, "NetworkDefinitionCreationFlag", None)
     strong = getattr(flags, "STRONGLY_TYPED", None)
     return 0 if strong is None else 1 << int(strong)
@@ -225,7 +225,7 @@ def _log(api: Any) -> Any:
 
 
 def _watch(api: Any, say: Say) -> Any:
-    """What TensorRT tells its progress to; None where it does not (RTX has no such thing)."""
+    """TensorRT's progress monitor, which calls `say`; None where there is none (RTX)."""
     base = getattr(api, "IProgressMonitor", None)
     if base is None:
         return None

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from alm.artifacts import manifest, verify
+from alm.artifacts import verify
 from alm.artifacts.engine_files import Engine, Maker, fingerprint
 from alm.artifacts.manifest import Manifest, Part
+from alm.artifacts.manifest import load as load_manifest
 from alm.errors import AlmError, BadArtifacts, BadOption, UnknownName
 from alm.host import atomic, containment, processor
 from alm.onnxfile import summary
@@ -26,7 +27,7 @@ Say = Callable[[str], None]
 COPIES = 3.2
 SHARE = 0.9  # of the memory that is free: the rest is for whatever else the machine does
 GIB = 2**30
-PATIENCE = 1.0  # seconds between two words of progress
+PATIENCE = 1.0  # seconds between two lines of progress
 FOREIGN = "com.microsoft::"
 
 
@@ -42,7 +43,7 @@ class Settings:
     force: bool = False  # build what is up to date as well
 
 
-def jobs(folder: Path, said: Manifest, settings: Settings) -> list[Job]:
+def jobs(folder: Path, manifest: Manifest, settings: Settings) -> list[Job]:
     """What is to be built; every graph is read and nothing else is touched.
 
     Raises:
@@ -51,24 +52,24 @@ def jobs(folder: Path, said: Manifest, settings: Settings) -> list[Job]:
         BadOption: sizes that the model does not have.
     """
     base = api.flavour(settings.backend).fixed_bytes
-    known = [part.name for part in said.parts if part.role != "table"]
+    known = [part.name for part in manifest.parts if part.role != "table"]
     for name in settings.parts:
         if name not in known:
             raise UnknownName(f"unknown part {name!r}; there is: {', '.join(known)}")
-    made: list[Job] = []
-    for part in said.parts:
+    planned: list[Job] = []
+    for part in manifest.parts:
         if part.role == "table" or (settings.parts and part.name not in settings.parts):
             continue
         graph = containment.contained(folder, part.files[0].name)
-        _refuse_foreign(part, graph, said.levers)
-        old = said.engine(part.name, settings.backend)
+        _refuse_foreign(part, graph, manifest.levers)
+        old = manifest.engine(part.name, settings.backend)
         if old is not None and settings.sizes is None and _takes(old, part):
             ranges, fixed = old.profiles, old.fixed
         else:
             ranges, fixed = fit(part, settings.sizes or Sizes())
         target = f"{Path(part.files[0].name).with_suffix('')}.{settings.backend}.engine"
-        made.append(Job(part, graph, target, ranges, fixed, base + int(COPIES * part.bytes)))
-    return made
+        planned.append(Job(part, graph, target, ranges, fixed, base + int(COPIES * part.bytes)))
+    return planned
 
 
 def _takes(old: Engine, part: Part) -> bool:
@@ -101,7 +102,7 @@ def command(folder: Path, job: Job, settings: Settings) -> str:
         "--skipInference",
     ]
     if settings.backend == "tensorrt":
-        lines.append("--stronglyTyped")  # always so in 11, which takes the word and ignores it
+        lines.append("--stronglyTyped")  # always so in 11, which takes the flag and ignores it
     if settings.workspace:
         lines.append(f"--memPoolSize=workspace:{settings.workspace // 2**20}M")
     for number, profile in enumerate(job.profiles):
@@ -118,8 +119,8 @@ def build(folder: Path, settings: Settings, say: Say, show: Say) -> list[Engine]
     Args:
         folder: artifacts whose graphs TensorRT can read.
         settings: what to build, and how.
-        say: told of the progress, and what it does not do.
-        show: told what was made, and the equivalent commands.
+        say: called with the progress, and with what it does not do.
+        show: called with what was made, and with the equivalent commands.
 
     Returns:
         The engines of these parts, new ones and those that were up to date.
@@ -130,12 +131,12 @@ def build(folder: Path, settings: Settings, say: Say, show: Say) -> list[Engine]
         BadArtifacts, MissingFile: a graph that is not what the manifest says, or not for TensorRT,
             or TensorRT crashed or was ended.
     """
-    said = manifest.load(folder)
-    todo = jobs(folder, said, settings)
+    manifest = load_manifest(folder)
+    todo = jobs(folder, manifest, settings)
     maker = api.maker(settings.backend)
-    fresh = {job.part.name: _up_to_date(folder, said, job, maker) for job in todo}
+    fresh = {job.part.name: _up_to_date(folder, manifest, job, maker) for job in todo}
     waiting = [job for job in todo if settings.force or fresh[job.part.name] is None]
-    _refuse_too_little(waiting, settings.memory or free_memory(), said.levers)
+    _refuse_too_little(waiting, settings.memory or free_memory(), manifest.levers)
     engines: list[Engine] = []
     for number, job in enumerate(todo, 1):
         show(command(folder, job, settings))
@@ -145,12 +146,14 @@ def build(folder: Path, settings: Settings, say: Say, show: Say) -> list[Engine]
             engines.append(old)
             continue
         progress = _prefixed(say, f"[{number}/{len(todo)}] {name}")
-        made = built(folder, job, maker, api.Limits(settings.workspace), progress)
-        kept = (e for e in said.engines if (e.part, e.maker.backend) != (name, settings.backend))
-        said = said.with_engines((*kept, made))
-        said.save(folder)
-        engines.append(made)
-        show(f"{name}: {_size(made.file.bytes)} in {made.seconds:.1f} s, {maker}\n")
+        engine = built(folder, job, maker, api.Limits(settings.workspace), progress)
+        kept = (
+            e for e in manifest.engines if (e.part, e.maker.backend) != (name, settings.backend)
+        )
+        manifest = manifest.with_engines((*kept, engine))
+        manifest.save(folder)
+        engines.append(engine)
+        show(f"{name}: {_size(engine.file.bytes)} in {engine.seconds:.1f} s, {maker}\n")
     return engines
 
 
@@ -161,7 +164,7 @@ def dry_run(folder: Path, settings: Settings, show: Say, write: bool = False) ->
         folder, settings, show: see `build`.
         write: the graphs that the commands name are written, where they are not there already.
     """
-    for job in jobs(folder, manifest.load(folder), settings):
+    for job in jobs(folder, load_manifest(folder), settings):
         text = command(folder, job, settings)
         show(text)
         changed = folder / _changed(job.graph.name)
@@ -187,8 +190,8 @@ def check(engine: Engine, part: Part, maker: Maker) -> str:
 
 def free_memory() -> int:
     """Bytes that a process may still take: of the machine and of its control group."""
-    found = processor.available()
-    room = found if found is not None else 2**62
+    available = processor.available()
+    room = available if available is not None else 2**62
     try:
         group = Path("/sys/fs/cgroup")
         most = (group / "memory.max").read_text().strip()
@@ -214,8 +217,8 @@ def _refuse_too_little(waiting: list[Job], room: int, levers: Levers) -> None:
         )
 
 
-def _up_to_date(folder: Path, said: Manifest, job: Job, maker: Maker) -> Engine | None:
-    engine = said.engine(job.part.name, maker.backend)
+def _up_to_date(folder: Path, manifest: Manifest, job: Job, maker: Maker) -> Engine | None:
+    engine = manifest.engine(job.part.name, maker.backend)
     if engine is None or check(engine, job.part, maker):
         return None
     if (engine.profiles, engine.fixed) != (job.profiles, job.fixed):
@@ -231,13 +234,13 @@ def _prefixed(say: Say, prefix: str) -> Say:
     """Progress, not more often than a person reads."""
     last = -PATIENCE
 
-    def told(progress: str) -> None:
+    def report(progress: str) -> None:
         nonlocal last
         if time.monotonic() - last >= PATIENCE:
             last = time.monotonic()
             say(f"{prefix}: {progress}")
 
-    return told
+    return report
 
 
 def _size(count: int) -> str:

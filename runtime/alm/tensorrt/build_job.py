@@ -56,7 +56,7 @@ def built(folder: Path, job: Job, maker: Maker, limits: api.Limits, say: Say) ->
 def build_here(
     folder: Path, job: Job, maker: Maker, limits: api.Limits, say: Say
 ) -> dict[str, Any]:
-    """Build one part in this process; returns what the manifest says of its engine."""
+    """Build one part in this process; returns its engine's entry of the manifest."""
     start = time.perf_counter()
     say("verifying")
     files = [verify.check_file(folder, f.name, f.bytes, f.sha256) for f in job.part.files]
@@ -64,14 +64,14 @@ def build_here(
     verify.check_graph(folder, summary.read(files[0]), job.part.files[0].name, listed)
     timings = _timings_name(maker)
     known = user_cache.read(timings, user_cache.MOST_TIMINGS)
-    made = api.build(maker.backend, job.content(), job.graph, job.profiles, limits, known, say)
-    if made.timings:
-        user_cache.write(timings, made.timings)
+    result = api.build(maker.backend, job.content(), job.graph, job.profiles, limits, known, say)
+    if result.timings:
+        user_cache.write(timings, result.timings)
     say("writing the engine")
-    atomic.write(folder, job.target, made.plan)
+    atomic.write(folder, job.target, result.plan)
     return Engine(
         part=job.part.name,
-        file=File(job.target, len(made.plan), hashlib.sha256(made.plan).hexdigest()),
+        file=File(job.target, len(result.plan), hashlib.sha256(result.plan).hexdigest()),
         graph=fingerprint(job.part.files),
         maker=maker,
         profiles=job.profiles,

@@ -1,7 +1,7 @@
 """Work that may take its process with it, done in a process of its own.
 
 Foreign code that crashes, or that the system ends for want of memory, ends the child; the parent
-says so in a sentence. What the child took goes back to the system with it.
+reports it in a sentence. What the child took goes back to the system with it.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ MOST_WORDS = 300  # letters of what a crash left on stderr
 KILLED = -9  # SIGKILL: nobody but a person or the system's want of memory sends it
 
 
-def apart(work: Callable[..., Any], *words: Any, say: Say, subject: str) -> Any:
-    """What `work(*words, say)` returns, run in a new process.
+def apart(work: Callable[..., Any], *arguments: Any, say: Say, subject: str) -> Any:
+    """What `work(*arguments, say)` returns, run in a new process.
 
     Args:
         work: a function that can be imported; what it returns must be plain data for JSON.
-        words: what can be pickled.
-        say: told in this process what the child says.
+        arguments: what can be pickled.
+        say: called in this process with the child's progress.
         subject: what is being done, for the sentence of a crash.
 
     Raises:
-        AlmError: of the kind and with the words that `work` raised.
+        AlmError: of the kind and with the message that `work` raised.
         BadArtifacts: it raised something else, crashed, or was ended from outside.
     """
     with tempfile.TemporaryFile() as left, _child(left) as child:
         assert child.stdin is not None and child.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # it ended already: how is told below
-            child.stdin.write(pickle.dumps((work, words)))
+        with contextlib.suppress(BrokenPipeError):  # it ended already: how is reported below
+            child.stdin.write(pickle.dumps((work, arguments)))
             child.stdin.close()
         for line in child.stdout:
             kind, value = _message(line)
@@ -64,10 +64,10 @@ def apart(work: Callable[..., Any], *words: Any, say: Say, subject: str) -> Any:
 @contextlib.contextmanager
 def _child(left: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     """A child whose stderr goes to `left`; it does not outlive the block."""
-    path = json.dumps([os.path.abspath(each) for each in sys.path])
-    words = [sys.executable, "-c", CHILD, path]
+    path = json.dumps([os.path.abspath(folder) for folder in sys.path])
+    command = [sys.executable, "-c", CHILD, path]
     pipe = subprocess.PIPE
-    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=left) as child:
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=left) as child:
         try:
             yield child
         finally:
@@ -75,7 +75,7 @@ def _child(left: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _message(line: bytes) -> tuple[str, Any]:
-    """What the child said; a line that was cut off by its end says nothing."""
+    """A message of the child: its kind and value; kind "" for a line that its end cut off."""
     try:
         kind, value = json.loads(line)
     except ValueError:
@@ -83,12 +83,12 @@ def _message(line: bytes) -> tuple[str, Any]:
     return kind, value
 
 
-def _error(said: tuple[str, str, str], subject: str) -> AlmError:
+def _error(failure: tuple[str, str, str], subject: str) -> AlmError:
     """The child's error as one of ours; its traceback is the cause, for --debug."""
-    kind, message, trace = said
-    own = getattr(errors, kind, None)
-    if isinstance(own, type) and issubclass(own, AlmError):
-        error = own(message)
+    kind, message, trace = failure
+    known = getattr(errors, kind, None)
+    if isinstance(known, type) and issubclass(known, AlmError):
+        error = known(message)
     else:
         error = BadArtifacts(f"{subject} failed: {' '.join(f'{kind}: {message}'.split())}")
     error.__cause__ = RuntimeError(trace)
@@ -96,7 +96,7 @@ def _error(said: tuple[str, str, str], subject: str) -> AlmError:
 
 
 def _ended(status: int, left: IO[bytes], subject: str) -> str:
-    """A sentence about a child that ended without a word."""
+    """A sentence about a child that ended without a message."""
     if status == KILLED:
         return f"{subject} was ended from outside, as the system does when memory runs out"
     left.seek(0)
@@ -110,21 +110,21 @@ def _ended(status: int, left: IO[bytes], subject: str) -> str:
 
 
 def main() -> None:
-    """The child: reads the work, does it, and says how that went, a line of JSON for each word."""
+    """The child: reads the work, does it, and reports how that went, a line of JSON a message."""
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as out:
         # What foreign code prints must not get between the lines.
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         _volunteer()
 
-        def tell(kind: str, value: Any) -> None:
+        def send(kind: str, value: Any) -> None:
             out.write(json.dumps([kind, value]) + "\n")
             out.flush()
 
-        work, words = pickle.load(sys.stdin.buffer)
+        work, arguments = pickle.load(sys.stdin.buffer)
         try:
-            tell("done", work(*words, lambda progress: tell("say", progress)))
+            send("done", work(*arguments, lambda progress: send("say", progress)))
         except Exception as error:
-            tell("failed", [type(error).__name__, str(error), traceback.format_exc()])
+            send("failed", [type(error).__name__, str(error), traceback.format_exc()])
 
 
 def _volunteer() -> None:

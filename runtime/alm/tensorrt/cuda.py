@@ -48,8 +48,8 @@ class Cuda:
         self._api = _bindings()
         self.stream = int(self._do("cudaStreamCreate"))
 
-    def _do(self, name: str, *words: Any) -> Any:
-        error, *values = getattr(self._api, name)(*words)
+    def _do(self, name: str, *arguments: Any) -> Any:
+        error, *values = getattr(self._api, name)(*arguments)
         if int(error):
             raise BadArtifacts(f"CUDA failed: {name} says {error!s}")
         return values[0] if values else None
@@ -67,14 +67,14 @@ class Cuda:
         # Pageable memory is copied aside before the call returns (CUDA's "API synchronization
         # behavior"), so nothing waits here.
         kind = self._api.cudaMemcpyKind.cudaMemcpyHostToDevice
-        words = (address, array.ctypes.data, array.nbytes, kind, self.stream)
-        self._do("cudaMemcpyAsync", *words)
+        arguments = (address, array.ctypes.data, array.nbytes, kind, self.stream)
+        self._do("cudaMemcpyAsync", *arguments)
 
     def download(self, array: np.ndarray, address: int) -> None:
         """See `Device`."""
         kind = self._api.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        words = (array.ctypes.data, address, array.nbytes, kind, self.stream)
-        self._do("cudaMemcpyAsync", *words)
+        arguments = (array.ctypes.data, address, array.nbytes, kind, self.stream)
+        self._do("cudaMemcpyAsync", *arguments)
         self._do("cudaStreamSynchronize", self.stream)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:

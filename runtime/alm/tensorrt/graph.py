@@ -24,10 +24,10 @@ Change = Callable[[Wire, Span], bytes]
 
 
 def fitted(content: bytes, sizes: Mapping[str, int], subject: str = "the graph") -> bytes:
-    """The model `content` with these named axes made numbers and its Attention nodes allowed.
+    """The model `content` with these named axes made numbers and its Attention nodes decomposable.
 
     Raises:
-        BadArtifacts: it is no ONNX model; `subject` is what the message says of it.
+        BadArtifacts: it is no ONNX model; `subject` is what the message calls it.
     """
 
     def axis(wire: Wire, span: Span) -> bytes:
@@ -49,12 +49,14 @@ def fitted(content: bytes, sizes: Mapping[str, int], subject: str = "the graph")
 
 
 def _node(wire: Wire, span: Span) -> bytes:
-    words = {n: wire.text((a, b)) for n, a, b in wire.only(span, OPERATOR, DOMAIN) if b >= 0}
+    texts = {n: wire.text((a, b)) for n, a, b in wire.only(span, OPERATOR, DOMAIN) if b >= 0}
     same = wire.data[span[0] : span[1]]
-    if words.get(OPERATOR) != "Attention" or words.get(DOMAIN) or DECOMPOSABLE.encode() in same:
+    if texts.get(OPERATOR) != "Attention" or texts.get(DOMAIN) or DECOMPOSABLE.encode() in same:
         return same
-    said = _field(NAME, DECOMPOSABLE.encode()) + _field(INTEGER, 1) + _field(KIND, KIND_IS_INTEGER)
-    return same + _field(ATTRIBUTE, said)
+    attribute = (
+        _field(NAME, DECOMPOSABLE.encode()) + _field(INTEGER, 1) + _field(KIND, KIND_IS_INTEGER)
+    )
+    return same + _field(ATTRIBUTE, attribute)
 
 
 def _into(number: int, change: Change) -> Change:
@@ -85,9 +87,9 @@ def _field(number: int, value: int | bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    made = bytearray()
+    encoded = bytearray()
     while value > 127:
-        made.append(value & 127 | 128)
+        encoded.append(value & 127 | 128)
         value >>= 7
-    made.append(value)
-    return bytes(made)
+    encoded.append(value)
+    return bytes(encoded)

@@ -1,7 +1,7 @@
 """Which operators TensorRT's ONNX parser takes, of which types, since which version.
 
 Sources: docs/operators.md of onnx-tensorrt 9.2 and 10.15, and its docs/Changelog.md up to 10.15.
-What neither says of a version is taken as not there: a lint that is too strict costs a question,
+What neither states of a version is taken as not there: a lint that is too strict costs a question,
 one that is too lax a build that ends after half an hour.
 """
 
@@ -21,7 +21,7 @@ ALL = (*NUMBERS, "bool")
 QUANTIZED = ("int8", "int4", "float8_e4m3fn")
 PORTS = (*ALL, "uint8")
 
-# What a target of any TensorRT says of precisions.
+# The precisions of a target of any TensorRT.
 PRECISION = Wanted(16)
 ENGINES = ("tensorrt",)
 AUTO = {
@@ -31,7 +31,7 @@ AUTO = {
     "decoder": Wanted(4, head=8),
     "table": Wanted(16),
 }
-# And of graphs: the rest of its `Limits` is its version's.
+# And its graphs: the rest of its `Limits` is its version's.
 COMMON: dict[str, Any] = {
     "quantized": QUANTIZED,
     "ports": PORTS,
@@ -66,7 +66,7 @@ _TABLE: dict[str, Operator] = {
     **dict.fromkeys(_ALL, Operator(ALL)),
     **dict.fromkeys(_BOOL, Operator(("bool",))),
     **{f"Reduce{kind}": Operator(NUMBERS, constant=(1,)) for kind in _REDUCE},
-    # Types of what comes out, or of several inputs: the graph's other nodes tell.
+    # Types of what comes out, or of several inputs: the graph's other nodes show them.
     **dict.fromkeys(
         "Cast CastLike Constant ConstantOfShape If Loop Range Scan".split(), Operator()
     ),
@@ -112,7 +112,7 @@ _TABLE: dict[str, Operator] = {
 
 _SCALES = "NvInfer.h of TensorRT 10, IDequantizeLayer: scales are build-time constants"
 
-# What a version lifted: before it the operator was as said here.
+# What a version lifted: before it the operator was as given here.
 _BEFORE: tuple[tuple[Version, str, dict[str, Any]], ...] = (
     ((10, 4), "Pad", {"absent": (3,), "note": "Changelog.md of 10.4: tensor axes for Pad"}),
     ((11, 0), "DequantizeLinear", {"constant": (1, 2), "note": _SCALES}),

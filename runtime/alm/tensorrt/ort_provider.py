@@ -1,4 +1,4 @@
-"""What ONNX Runtime's providers of an NVIDIA GPU are told: options, made of what a part is.
+"""Options of ONNX Runtime's providers for an NVIDIA GPU, made of what a part is.
 
 An engine of ONNX Runtime's own TensorRT provider is built when a graph is first opened, and kept in
 the user's cache folder. One engine has one profile: ONNX Runtime builds several and never leaves
@@ -43,25 +43,25 @@ def profile(part: Part, provider: str) -> Profile:
     Raises:
         BadArtifacts: a cache in place, which ONNX Runtime cannot promise TensorRT.
     """
-    made = fit(part, Sizes())
-    if made.fixed:
+    fitted = fit(part, Sizes())
+    if fitted.fixed:
         raise BadArtifacts(
             f"part {part.name} keeps its cache in place, and {provider} takes a cache that grows; "
             "export it with: --dialect decomposed, or use --provider tensorrt"
         )
-    return _joined(made.profiles)
+    return _joined(fitted.profiles)
 
 
 def _joined(profiles: tuple[Profile, ...]) -> Profile:
     """One profile that holds all of them, with the usual shapes of the first."""
     if not profiles:
         return {}
-    made: Profile = {}
+    joined: Profile = {}
     for name, (_, usual, _) in profiles[0].items():
-        least = zip(*(each[name][0] for each in profiles), strict=True)
-        most = zip(*(each[name][2] for each in profiles), strict=True)
-        made[name] = (tuple(map(min, least)), usual, tuple(map(max, most)))
-    return made
+        least = zip(*(ranges[name][0] for ranges in profiles), strict=True)
+        most = zip(*(ranges[name][2] for ranges in profiles), strict=True)
+        joined[name] = (tuple(map(min, least)), usual, tuple(map(max, most)))
+    return joined
 
 
 def tensorrt(part: Part, provider: str, shapes: Profile) -> Options:
@@ -71,7 +71,7 @@ def tensorrt(part: Part, provider: str, shapes: Profile) -> Options:
     folder = _folder(part, provider, shapes)
     if provider == "ort-tensorrt-rtx":  # always strongly typed: no option changes a precision
         return options | ({"nv_runtime_cache_path": str(folder)} if folder else {})
-    return options | _precision(part) | (_kept(folder) if folder else {})
+    return options | _precision(part) | (_cache_options(folder) if folder else {})
 
 
 def _shapes(prefix: str, shapes: Profile) -> Options:
@@ -99,7 +99,7 @@ def _precision(part: Part) -> Options:
     return options
 
 
-def _kept(folder: Path) -> Options:
+def _cache_options(folder: Path) -> Options:
     return {
         "trt_engine_cache_enable": "1",
         CACHE: str(folder),
@@ -108,14 +108,14 @@ def _kept(folder: Path) -> Options:
     }
 
 
-def keep(own: Options) -> None:
+def keep(options: Options) -> None:
     """Note what ONNX Runtime wrote when it built an engine: only that is loaded the next time.
 
-    Its TensorRT-RTX provider writes kernels when the process ends, after our last word: there the
+    Its TensorRT-RTX provider writes kernels when the process ends, after our last call: there the
     folder's owner and mode are all that guards them.
     """
-    if CACHE in own:
-        user_cache.seal(Path(own[CACHE]))
+    if CACHE in options:
+        user_cache.seal(Path(options[CACHE]))
 
 
 def _folder(part: Part, provider: str, shapes: Profile) -> Path | None:
@@ -133,24 +133,24 @@ def _folder(part: Part, provider: str, shapes: Profile) -> Path | None:
 
 
 def _versions() -> list[str]:
-    found: list[str] = []
+    versions: list[str] = []
     for name in ("onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx"):
         try:
-            found.append(f"{name} {metadata.version(name)}")
+            versions.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
-def chain(provider: str, there: Mapping[str, str], own: Options) -> list[tuple[str, Options]]:
+def chain(provider: str, there: Mapping[str, str], options: Options) -> list[tuple[str, Options]]:
     """ONNX Runtime's providers in their order: what the first does not take the next one does.
 
     Args:
         provider: alm's name of the first.
         there: alm's names of what is installed -> ONNX Runtime's.
-        own: options of the first.
+        options: of the first.
     """
-    made = [(there[provider], own)]
+    providers = [(there[provider], options)]
     if provider in BUILDERS and "cuda" in there:
-        made.append((there["cuda"], CUDA))
-    return made if provider == "cpu" else [*made, (there["cpu"], {})]
+        providers.append((there["cuda"], CUDA))
+    return providers if provider == "cpu" else [*providers, (there["cpu"], {})]

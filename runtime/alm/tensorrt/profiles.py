@@ -16,7 +16,7 @@ from alm.errors import BadArtifacts, BadOption
 from alm.ports import CAPACITY_STEP, Port, Span
 
 ROOM = "capacity"  # the axis of a cache in place
-CONTEXT, PROMPT = 2048, 512  # positions, where nothing is said and the model can do as many
+CONTEXT, PROMPT = 2048, 512  # positions, where none are given and the model can do as many
 # Positions of a step, of which one is usual. Were it the only one, TensorRT-RTX 1.7 would keep the
 # weights of float16 and float32 products twice, once laid out for it: 4.4 GB instead of 2.5.
 STEP = 2
@@ -46,7 +46,7 @@ def fit(part: Part, sizes: Sizes) -> Fit:
     """
     batch = {"batch": Span(1, sizes.batch, sizes.batch)}
     if part.role != "decoder":
-        return Fit(_made(part, {}, [batch | dict(part.spans)]), {})
+        return Fit(_profiles(part, {}, [batch | dict(part.spans)]), {})
     for axis in ("past", "seq"):
         if axis not in part.spans:
             raise BadArtifacts(f"the manifest's part {part.name:.80} has no span of {axis!r}")
@@ -64,17 +64,17 @@ def fit(part: Part, sizes: Sizes) -> Fit:
     common = batch | {"past": Span(0, min(part.spans["past"].usual, context), context)}
     chunk = Span(1, min(part.spans["seq"].usual, prompt), prompt)
     both = [common | {"seq": chunk}, common | {"seq": Span(1, 1, min(STEP, prompt))}]
-    return Fit(_made(part, fixed, both), fixed)
+    return Fit(_profiles(part, fixed, both), fixed)
 
 
-def _made(
+def _profiles(
     part: Part, fixed: Mapping[str, int], spans: Sequence[Mapping[str, Span]]
 ) -> tuple[Profile, ...]:
     ports = {name: port.fix(**fixed) for name, port in part.inputs.items()}
     moving = {n: port for n, port in ports.items() if any(isinstance(a, str) for a in port.axes)}
     if not moving:
         return ()
-    made: list[Profile] = []
+    profiles: list[Profile] = []
     for of in spans:
         if (lacking := _lacking(moving, of)) is not None:
             raise BadArtifacts(
@@ -83,12 +83,14 @@ def _made(
         least = {axis: span.least for axis, span in of.items()}
         usual = {axis: span.usual for axis, span in of.items()}
         most = {axis: span.most for axis, span in of.items()}
-        made.append({n: (p.shape(least), p.shape(usual), p.shape(most)) for n, p in moving.items()})
-    return tuple(made)
+        profiles.append(
+            {n: (p.shape(least), p.shape(usual), p.shape(most)) for n, p in moving.items()}
+        )
+    return tuple(profiles)
 
 
 def _lacking(ports: Mapping[str, Port], spans: Mapping[str, Span]) -> str | None:
-    """A dynamic axis of which nobody says how long it may be; None when there is none."""
+    """A dynamic axis without a span; None when there is none."""
     named = (axis for port in ports.values() for axis in port.axes if isinstance(axis, str))
     return next((axis for axis in named if axis not in spans), None)
 

@@ -36,8 +36,8 @@ def load_tokenizer(path: Path, content: bytes | None = None) -> Tokenizer:
         except OSError as error:
             raise BadArtifacts(f"{path} cannot be read: {error.strerror or error}") from error
     with calm(f"{path} is no tokenizer.json"):
-        made = Tokenizer.from_buffer(content)
-    return cast(Tokenizer, Guarded(made, str(path)))
+        tokenizer = Tokenizer.from_buffer(content)
+    return cast(Tokenizer, Guarded(tokenizer, str(path)))
 
 
 class TextStream:
@@ -125,7 +125,7 @@ class TextStream:
 
 
 class Stops:
-    """Tells of a growing row of token ids whether its last token completes a stop string."""
+    """Checks whether the last token of a growing row completes a stop string."""
 
     def __init__(self, tokenizer: Tokenizer, stop_strings: Sequence[str]) -> None:
         self.tokenizer = tokenizer

@@ -32,15 +32,15 @@ class Prompt:
 class Prompter:
     """Turns a task's name or free text into the token ids around the audio.
 
-    The manifest's `prompt` says how: `start` opens a conversation, `turn` holds the clips (unless
-    the words say where they go) and the words, `clip` is what stands around the `placeholder` of a
+    The manifest's `prompt` sets how: `start` opens a conversation, `turn` holds the clips (unless
+    the words mark where they go) and the words, `clip` is what stands around the `placeholder` of a
     clip's embeddings, and `end` closes an answer that another turn follows. A task may have a turn
     of its own in `turns`.
 
-    A user's words are encoded as they are, white space included, but for what `trim` says that the
-    original strips (one of `TRIMS`). A control token that is spelled in them becomes that token, as
-    transformers' tokenizers have it; where the manifest says `literal`, the words are encoded apart
-    from the turn and such a spelling stays text, as mistral-common has it.
+    A user's words are encoded as they are, white space included, but for what the original strips,
+    which `trim` names (one of `TRIMS`). A control token that is spelled in them becomes that token,
+    as transformers' tokenizers have it; where the manifest sets `literal`, the words are encoded
+    apart from the turn and such a spelling stays text, as mistral-common has it.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: PromptFacts, tokens: TokenFacts) -> None:
@@ -66,7 +66,7 @@ class Prompter:
         self,
         query: str,
         clips: int = 1,
-        heard: int = 0,
+        earlier: int = 0,
         first: bool = True,
         verbatim: bool = False,
     ) -> Prompt:
@@ -80,7 +80,7 @@ class Prompter:
             query: a task's name or free text, in which each `<audio>` is the place of a clip; where
                 there is none, the clips go where the model's own turn has them.
             clips: how many clips are in this turn.
-            heard: how many were in the turns before it.
+            earlier: how many were in the turns before it.
             first: whether no turn was before it.
             verbatim: take `query` as text, even where it is a task's name or nearly one.
 
@@ -91,14 +91,14 @@ class Prompter:
         """
         name = None if verbatim else task(checked(query), self.tasks)
         words = checked(query) if name is None else self.tasks[name]
-        own = name is None  # the user's own words, not the manifest's
-        self._check(words, clips, own)
+        from_user = name is None  # not the manifest's words
+        self._check(words, clips, from_user)
         turn = self.turn if name is None else self.turns.get(name, self.turn)
         pieces: list[list[int]] = []
         plain = self.start if first else self.end  # not yet encoded
-        number = heard
+        number = earlier
         ids: list[int] = []
-        for text, users in self._slots(turn, words, clips, own):
+        for text, users in self._slots(turn, words, clips, from_user):
             if text is None:
                 number += 1
                 before, after = self.clip.replace(NUMBER, str(number)).split(self.placeholder)
@@ -119,16 +119,16 @@ class Prompter:
         Only models that are `by_ids` have a placeholder that is one token.
         """
         held = self._ids(self.placeholder)[:1]
-        made = list(prompt.pieces[0])
+        ids = list(prompt.pieces[0])
         for clip, piece in zip(clips, prompt.pieces[1:], strict=True):
-            made += held * len(clip) + list(piece)
-        return made
+            ids += held * len(clip) + list(piece)
+        return ids
 
-    def _check(self, words: str, clips: int, own: bool) -> None:
+    def _check(self, words: str, clips: int, from_user: bool) -> None:
         marks = words.count(MARK)
         if not words.replace(MARK, "").strip() and (marks == 0 or not clips):
             raise BadPrompt(f"the prompt is empty; say what to do, or one of: {self._names()}")
-        literal = own and self.literal
+        literal = from_user and self.literal
         if not literal and self.placeholder in words.replace(MARK, ""):
             raise BadPrompt(f"the prompt may not hold {self.placeholder}, the audio's own place")
         if marks and marks != clips:
@@ -137,26 +137,26 @@ class Prompter:
             )
 
     def _slots(
-        self, turn: str, words: str, clips: int, own: bool
+        self, turn: str, words: str, clips: int, from_user: bool
     ) -> Iterator[tuple[str | None, bool]]:
         """The turn's texts in their order and whether they are the user's; None is a clip."""
         content = interleaved(words.strip() if self.trim == WHOLE else words)
         marked = len(content) > 1
         beside = clips > 0 and not marked and CLIPS + WORDS in turn
-        if own:
+        if from_user:
             content = trimmed([None, *content] if beside else content, self.trim)[beside:]
-        for each in re.split(f"({re.escape(CLIPS)}|{re.escape(WORDS)})", turn):
-            if each == CLIPS:
+        for piece in re.split(f"({re.escape(CLIPS)}|{re.escape(WORDS)})", turn):
+            if piece == CLIPS:
                 yield from [(None, False)] * (0 if marked else clips)
-            elif each == WORDS:
+            elif piece == WORDS:
                 before: str | None = ""
                 for text in content:
                     # A clip that ends in a space needs no second one.
                     spaced = text is not None and before is None and self.clip.endswith(" ")
-                    yield (text.removeprefix(" ") if spaced and text else text), own
+                    yield (text.removeprefix(" ") if spaced and text else text), from_user
                     before = text
             else:
-                yield each, False
+                yield piece, False
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids if text else []
@@ -186,21 +186,21 @@ class Prompter:
 def interleaved(words: str) -> list[str | None]:
     """The words' texts with None where a mark stands between them."""
     first, *rest = words.split(MARK)
-    return [first, *(each for text in rest for each in (None, text))]
+    return [first, *(item for text in rest for item in (None, text))]
 
 
 def trimmed(content: Sequence[str | None], how: str) -> list[str | None]:
     """A turn's texts, None where a clip is, without the white space that `how` (of TRIMS) names."""
-    found = list(content)
+    items = list(content)
     if how == PARTS:
-        return [text and text.strip() for text in found]
-    texts = [i for i, text in enumerate(found) if text is not None]
+        return [text and text.strip() for text in items]
+    texts = [i for i, text in enumerate(items) if text is not None]
     if how == WHOLE and texts:
         ends = texts[0], texts[-1]
     else:
-        ends = (0, len(found) - 1) if how == CONTENT and found else (-1, -1)
-    if ends[0] >= 0 and (first := found[ends[0]]) is not None:
-        found[ends[0]] = first.lstrip()
-    if ends[1] >= 0 and (last := found[ends[1]]) is not None:
-        found[ends[1]] = last.rstrip()
-    return found
+        ends = (0, len(items) - 1) if how == CONTENT and items else (-1, -1)
+    if ends[0] >= 0 and (first := items[ends[0]]) is not None:
+        items[ends[0]] = first.lstrip()
+    if ends[1] >= 0 and (last := items[ends[1]]) is not None:
+        items[ends[1]] = last.rstrip()
+    return items

@@ -13,8 +13,8 @@ def near(name: str, known: Iterable[str], most: int = 1) -> list[str]:
     """The names that `name` is likely to be a slip of, the nearest first."""
     from difflib import get_close_matches
 
-    spelled = {each.lower(): each for each in known}
-    return [spelled[each] for each in get_close_matches(name.lower(), spelled, most, NEAR)]
+    spelled = {other.lower(): other for other in known}
+    return [spelled[lower] for lower in get_close_matches(name.lower(), spelled, most, NEAR)]
 
 
 def task(query: str, tasks: Mapping[str, str]) -> str | None:
@@ -29,7 +29,7 @@ def task(query: str, tasks: Mapping[str, str]) -> str | None:
         return name
     if not name.replace("_", "").replace("-", "").isalnum():  # `music?` is a question
         return None
-    meant = sorted(each for each in tasks if each.startswith(f"{name.lower()}_"))
+    meant = sorted(other for other in tasks if other.startswith(f"{name.lower()}_"))
     meant = meant or near(name, tasks)
     if meant:
         raise UnknownName(
@@ -48,7 +48,9 @@ def in_language(query: str, language: str, tasks: Mapping[str, str]) -> str:
     name, code = query.strip(), language.strip().lower()
     if f"{name}_{code}" in tasks:
         return f"{name}_{code}"
-    there = sorted(each.removeprefix(f"{name}_") for each in tasks if each.startswith(f"{name}_"))
+    there = sorted(
+        other.removeprefix(f"{name}_") for other in tasks if other.startswith(f"{name}_")
+    )
     if name and there:
         raise UnknownName(
             f"{name} knows no language {language!r:.40}; there is: {', '.join(there)}"

@@ -36,15 +36,15 @@ def faults(skeleton: nn.Module, adapter: Adapter) -> list[str]:
 
 def _check_targets(skeleton: nn.Module, adapter: Adapter) -> None:
     """The modules that the settings name are those that the tensors are of."""
-    said = adapter.settings.get("target_modules")
-    if said is None:
+    targets = adapter.settings.get("target_modules")
+    if targets is None:
         return
-    if said == "all-linear":
-        said = [n for n, m in skeleton.named_modules() if isinstance(m, nn.Linear)]
-        said = [name for name in said if not name.endswith("lm_head")]
+    if targets == "all-linear":
+        targets = [n for n, m in skeleton.named_modules() if isinstance(m, nn.Linear)]
+        targets = [name for name in targets if not name.endswith("lm_head")]
     fields = ("exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern")
     rule: Any = type("Rule", (), {n: adapter.settings.get(n) for n in fields})()
-    rule.target_modules, rule.target_parameters = said, None
+    rule.target_modules, rule.target_parameters = targets, None
     every = [n for n, m in skeleton.named_modules() if isinstance(m, CHANGED)]
     held = {site.name for site in adapter.sites}
     patterns.check(adapter.settings, (a for n in every for a in adapter.aliases(n)), adapter.where)

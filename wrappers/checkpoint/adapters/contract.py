@@ -109,12 +109,12 @@ def read(
         plain = name.removeprefix("base_model.model.").removeprefix("base_model.")
         if not tensor.is_floating_point():
             raise BadCheckpoint(f"{where}: {name} is {tensor.dtype}, and adapters are of floats")
-        if found := LEAF.match(plain):
-            leaves.add(found["leaf"])
-            names |= {found["adapter"]} if found["adapter"] else set()
-            deltas[key_of(found, rename)] = tensor
-        elif found := _TOKENS.match(plain):
-            rows[rename(f"{found['module']}.weight")] = tensor
+        if match := LEAF.match(plain):
+            leaves.add(match["leaf"])
+            names |= {match["adapter"]} if match["adapter"] else set()
+            deltas[key_of(match, rename)] = tensor
+        elif match := _TOKENS.match(plain):
+            rows[rename(f"{match['module']}.weight")] = tensor
         elif ".original_module." not in plain:
             whole[rename(_base_name(plain))] = tensor
     if not deltas:
@@ -131,12 +131,12 @@ def read(
     return Adapter(of_tensors, where, deltas, settings, whole, rows, aliases, tied or {})
 
 
-def key_of(found: re.Match[str], rename: Callable[[str], str] = _same) -> str:
+def key_of(match: re.Match[str], rename: Callable[[str], str] = _same) -> str:
     """MODULE.LEAF of a matched name."""
-    if found["leaf"] == BANK:
+    if match["leaf"] == BANK:
         return BANK
-    module = rename(f"{found['module']}.weight").removesuffix(".weight")
-    return f"{module}.{found['leaf']}{'.bias' if found['tail'] == '.bias' else ''}"
+    module = rename(f"{match['module']}.weight").removesuffix(".weight")
+    return f"{module}.{match['leaf']}{'.bias' if match['tail'] == '.bias' else ''}"
 
 
 def _base_name(name: str) -> str:

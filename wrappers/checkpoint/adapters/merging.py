@@ -45,7 +45,7 @@ def wrap(skeleton: nn.Module, adapter: Adapter) -> dict[str, Tensor]:
     """Wrap the modules that change, and give the adapter's tensors under the names they have then.
 
     Raises:
-        BadCheckpoint: tensors that peft does not ask for, or lacks, or of other shapes.
+        BadCheckpoint: tensors that peft does not expect, or lacks, or of other shapes.
     """
     kind, sites = adapter.kind, adapter.sites
     check_places(skeleton, adapter)
@@ -54,7 +54,7 @@ def wrap(skeleton: nn.Module, adapter: Adapter) -> dict[str, Tensor]:
     try:
         config = kind.build(adapter.tensors, sites, adapter.settings)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of names that peft asks transformers by
+            warnings.simplefilter("ignore")  # of names that peft looks up in transformers
             peft.get_peft_model(
                 skeleton,  # pyright: ignore
                 config,
@@ -76,13 +76,13 @@ def _placed(skeleton: nn.Module, adapter: Adapter) -> dict[str, Tensor]:
     wrong: list[str] = []
     used: set[str] = set()
     for name, value in skeleton.state_dict().items():
-        found = LEAF.match(name)
-        if not found:
+        match = LEAF.match(name)
+        if not match:
             continue
-        key = key_of(found)
+        key = key_of(match)
         tensor = adapter.tensors.get(key)
-        if tensor is None and found["leaf"] == "ranknum":  # saved in whole state dicts alone
-            rank = adapter.tensors[f"{found['module']}.lora_A"].shape[0]
+        if tensor is None and match["leaf"] == "ranknum":  # saved in whole state dicts alone
+            rank = adapter.tensors[f"{match['module']}.lora_A"].shape[0]
             tensor = torch.full((1,), float(rank))
         if tensor is None:
             wrong.append(f"{key} is missing")
@@ -111,10 +111,10 @@ def _retrained(weights: Weights, adapter: Adapter) -> Weights:
         changed.add(name, tuple(tensor.shape), lambda tensor=tensor: tensor)
     for name, values in adapter.rows.items():
         places = _places(weights, adapter, name, values)
-        for each in (name, adapter.tied.get(name)):
-            if each is not None:
-                read = _with_rows(weights, each, places, values)
-                changed.add(each, weights.shapes[each], read)
+        for table in (name, adapter.tied.get(name)):
+            if table is not None:
+                read = _with_rows(weights, table, places, values)
+                changed.add(table, weights.shapes[table], read)
     return weights.over(changed)
 
 
@@ -128,28 +128,28 @@ def _with_rows(weights: Weights, name: str, places: Tensor, values: Tensor) -> C
 
 def _places(weights: Weights, adapter: Adapter, name: str, values: Tensor) -> Tensor:
     """The rows of a table that were trained, from the settings' trainable_token_indices."""
-    said = adapter.settings.get("trainable_token_indices")
+    indices = adapter.settings.get("trainable_token_indices")
     module = name.removesuffix(".weight").rpartition(".")[2]
-    if isinstance(said, Mapping):
-        said = next((v for k, v in said.items() if str(k).rpartition(".")[2] == module), None)
+    if isinstance(indices, Mapping):
+        indices = next((v for k, v in indices.items() if str(k).rpartition(".")[2] == module), None)
     shape = weights.shapes.get(name, ())
-    known = isinstance(said, list) and all(
-        type(i) is int and shape and 0 <= i < shape[0] for i in said
+    known = isinstance(indices, list) and all(
+        type(i) is int and shape and 0 <= i < shape[0] for i in indices
     )
-    if not known or tuple(values.shape) != (len(said or ()), *shape[1:]):
+    if not known or tuple(values.shape) != (len(indices or ()), *shape[1:]):
         raise BadCheckpoint(
             f"trainable_token_indices do not say which rows of {name} {list(shape)} the "
             f"{list(values.shape)} of the adapter are"
         )
-    return torch.tensor(said, dtype=torch.int64)
+    return torch.tensor(indices, dtype=torch.int64)
 
 
 def _beside(skeleton: nn.Module, base: Weights, placed: Mapping[str, Tensor]) -> Weights:
     """Weights and adapter under the names of the wrapped modules."""
     beside = Weights(base.where)
     for name in skeleton.state_dict():
-        if (own := placed.get(name)) is not None:
-            beside.add(name, tuple(own.shape), lambda own=own: own)
+        if (tensor := placed.get(name)) is not None:
+            beside.add(name, tuple(tensor.shape), lambda tensor=tensor: tensor)
         elif (plain := name.replace(".base_layer.", ".")) in base:
             beside.add(name, base.shapes[plain], lambda plain=plain: base[plain])
     return beside
@@ -163,7 +163,7 @@ def merged(skeleton: nn.Module, weights: Weights, adapter: Adapter) -> Weights:
         weights: those of the skeleton without the adapter.
 
     Raises:
-        BadCheckpoint: tensors that peft does not ask for, or lacks.
+        BadCheckpoint: tensors that peft does not expect, or lacks.
     """
     base = _retrained(weights, adapter)
     placed = wrap(skeleton, adapter)

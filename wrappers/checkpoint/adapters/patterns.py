@@ -64,13 +64,15 @@ def check(
     """
     patterns: list[tuple[str, bool]] = []  # and whether the whole name must match
     for name, form in FORMS.items():
-        said = settings.get(name)
-        if isinstance(said, list | tuple | Mapping) and len(said) > MOST:
-            raise BadCheckpoint(f"{where}: {name} has {len(said)} entries; at most {MOST} are read")
-        if isinstance(said, list | tuple) and name in NAMES:
+        value = settings.get(name)
+        if isinstance(value, list | tuple | Mapping) and len(value) > MOST:
+            raise BadCheckpoint(
+                f"{where}: {name} has {len(value)} entries; at most {MOST} are read"
+            )
+        if isinstance(value, list | tuple) and name in NAMES:
             continue
-        each = [said] if isinstance(said, str) else said if isinstance(said, Mapping | list) else []
-        texts = [str(one) for one in each]
+        entries = value if isinstance(value, Mapping | list) else []
+        texts = [value] if isinstance(value, str) else [str(entry) for entry in entries]
         if len(texts) > MOST // 10 or any(not PLAIN.fullmatch(text) for text in texts):
             patterns += [(form.replace("{}", text) if form else text, not form) for text in texts]
     if patterns:

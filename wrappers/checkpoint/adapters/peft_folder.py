@@ -157,7 +157,7 @@ def read(
             isinstance(k, str) and hasattr(v, "is_floating_point") for k, v in tensors.items()
         ):
             raise BadCheckpoint(f"{path} holds no state dict of tensors")
-    found = contract.read(
+    adapter = contract.read(
         tensors,
         settings(file, kind),
         str(path),
@@ -166,8 +166,8 @@ def read(
         aliases=aliases or (lambda name: (name,)),
         tied=tied,
     )
-    assert found is not None  # with a kind, none is an error
-    return found
+    assert adapter is not None  # with a kind, none is an error
+    return adapter
 
 
 def settings(file: Path, kind: Kind) -> dict[str, Any]:
@@ -176,14 +176,14 @@ def settings(file: Path, kind: Kind) -> dict[str, Any]:
     Raises:
         BadCheckpoint: it is of another kind, or a field would change answers and is not followed.
     """
-    said = read_json(file)
-    if said.get("peft_type") != kind.peft_type:
+    fields = read_json(file)
+    if fields.get("peft_type") != kind.peft_type:
         raise BadCheckpoint(
-            f"{file} says peft_type: {str(said.get('peft_type'))[:60]!r}, but the adapter's "
+            f"{file} says peft_type: {str(fields.get('peft_type'))[:60]!r}, but the adapter's "
             f"tensors are those of {kind.name}"
         )
     usual = _defaults(kind)
-    for name, value in said.items():
+    for name, value in fields.items():
         if name in READ or name in HARMLESS or name in kind.settings:
             continue
         if not value or (name in usual and usual[name] == value):
@@ -192,19 +192,19 @@ def settings(file: Path, kind: Kind) -> dict[str, Any]:
             f"{file} says {name}: {str(value)[:80]!r}, which is not followed for {kind.name}; "
             f"{MERGE}"
         )
-    start = said.get("init_lora_weights", True)
-    if not any(start is each or start == each for each in PLAIN_STARTS):
+    start = fields.get("init_lora_weights", True)
+    if not any(start is known or start == known for known in PLAIN_STARTS):
         raise BadCheckpoint(
             f"{file} says init_lora_weights: {str(start)[:80]!r}, which changes the base model's "
             f"weights before training; {MERGE}"
         )
-    if said.get("bias", "none") not in ("none", "all", f"{kind.name.lower()}_only"):
-        raise BadCheckpoint(f"{file} says bias: {str(said['bias'])[:80]!r}, which peft has not")
-    return {name: said[name] for name in said if name in READ or name in kind.settings}
+    if fields.get("bias", "none") not in ("none", "all", f"{kind.name.lower()}_only"):
+        raise BadCheckpoint(f"{file} says bias: {str(fields['bias'])[:80]!r}, which peft has not")
+    return {name: fields[name] for name in fields if name in READ or name in kind.settings}
 
 
 def _defaults(kind: Kind) -> dict[str, Any]:
-    """What peft takes for a field of this kind that is not said."""
+    """What peft takes for a field of this kind that is not set."""
     fields: Any = dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind.peft_type)])
     return {
         f.name: f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default

@@ -1,7 +1,7 @@
 """The kinds of PEFT adapters that can be merged: their tensors, their settings, their peft config.
 
 A kind is recognised by the names of its tensors, and by `peft_type` where an adapter_config.json
-says it. Ranks come from the tensors, scales from the settings.
+has it. Ranks come from the tensors, scales from the settings.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ def _finite(name: str, value: Any) -> float:
 
 
 def _pattern(settings: Settings, name: str) -> Mapping[str, Any]:
-    said = settings.get(name) or {}
-    if not isinstance(said, Mapping):
-        raise BadCheckpoint(f"the adapter's {name} is {str(said)[:60]!r} and no mapping")
-    for key, value in said.items():
+    pattern = settings.get(name) or {}
+    if not isinstance(pattern, Mapping):
+        raise BadCheckpoint(f"the adapter's {name} is {str(pattern)[:60]!r} and no mapping")
+    for key, value in pattern.items():
         _finite(f"{name} of {key}", value)
-    return said
+    return pattern
 
 
 def _of(site: Site, pattern: Mapping[str, Any], usual: float) -> float:
@@ -96,7 +96,7 @@ def _ranks(
     Raises:
         BadCheckpoint: they do not, naming the two.
     """
-    found = {
+    actual = {
         site.name: tensors[f"{site.name}.{part}"].shape[axis]
         for site in sites
         for part in (leaf, leaf.replace("lora_A", "lora_embedding_A"))
@@ -104,18 +104,18 @@ def _ranks(
     }
     pattern, usual = _pattern(settings, "rank_pattern"), settings.get(key)
     if usual is None:
-        return found
+        return actual
     _finite(key, usual)
     for site in sites:
         wanted = _of(site, pattern, usual)
-        if site.name in found and found[site.name] != wanted:
+        if site.name in actual and actual[site.name] != wanted:
             label = settings.get("names", {}).get(key, key)
-            ranks = ", ".join(str(r) for r in sorted(set(found.values())))
+            ranks = ", ".join(str(r) for r in sorted(set(actual.values())))
             where = f" of {site.name}" if pattern else ""
             raise BadCheckpoint(
                 f"{label}{where} is {wanted:g} but the adapter's weights are of rank {ranks}"
             )
-    return found
+    return actual
 
 
 def _exact(values: Mapping[str, float], usual: float) -> dict[str, float]:
@@ -177,20 +177,20 @@ def _adalora(tensors: Tensors, sites: list[Site], settings: Settings) -> Any:
 
 
 def _loha(tensors: Tensors, sites: list[Site], settings: Settings) -> Any:
-    said = _patterned(tensors, sites, settings, leaf="hada_w1_b", alpha="alpha")
-    return peft.LoHaConfig(**said)
+    options = _patterned(tensors, sites, settings, leaf="hada_w1_b", alpha="alpha")
+    return peft.LoHaConfig(**options)
 
 
 def _lokr(tensors: Tensors, sites: list[Site], settings: Settings) -> Any:
-    """Of LoKr's factors only a large one is of low rank, so that the settings must say the rank."""
-    said = _patterned(
+    """Of LoKr's factors only a large one is of low rank, so the settings must give the rank."""
+    options = _patterned(
         tensors, sites, {k: v for k, v in settings.items() if k != "r"}, leaf="lokr_w2_b",
         alpha="alpha",
     )  # fmt: skip
     pattern, rank = _pattern(settings, "rank_pattern"), int(_number(settings, "r"))
     ranks = {site.name: int(_of(site, pattern, rank)) for site in sites}
     return peft.LoKrConfig(
-        **said | {"r": rank, "rank_pattern": _exact(ranks, rank)},
+        **options | {"r": rank, "rank_pattern": _exact(ranks, rank)},
         decompose_both=bool(settings.get("decompose_both", False)),
         decompose_factor=int(_number(settings, "decompose_factor", -1)),
     )

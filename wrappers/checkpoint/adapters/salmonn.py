@@ -1,4 +1,4 @@
-"""The adapters in SALMONN's .pth, on the LLM and on Whisper, with the settings that say how."""
+"""The adapters in SALMONN's .pth, on the LLM and on Whisper, with the settings to merge them by."""
 
 from __future__ import annotations
 
@@ -40,37 +40,39 @@ def read(
     Raises:
         BadCheckpoint: an adapter nobody knows, or settings that are missing or contradict.
     """
-    found = contract.read(tensors, {}, pth)
-    if found is None:
+    adapter = contract.read(tensors, {}, pth)
+    if adapter is None:
         return None
-    own = {peft: settings[prefix + key] for key, peft in NAMES.items() if prefix + key in settings}
+    given = {
+        peft: settings[prefix + key] for key, peft in NAMES.items() if prefix + key in settings
+    }
     beside = Path(pth).parent
     if not prefix and peft_folder.is_beside(beside):
-        more = peft_folder.settings(beside / peft_folder.CONFIG, found.kind)
-        if differing := [k for k in own if k in more and own[k] != more[k]]:
+        more = peft_folder.settings(beside / peft_folder.CONFIG, adapter.kind)
+        if differing := [k for k in given if k in more and given[k] != more[k]]:
             raise BadCheckpoint(
                 f"{file} and {beside / peft_folder.CONFIG} beside the .pth differ in "
                 f"{', '.join(differing)}; keep one of the two"
             )
-        return replace(found, settings=more)
+        return replace(adapter, settings=more)
     labels = {"r": f"{prefix}lora_rank"}
-    if found.kind.peft_type == "LORA":
+    if adapter.kind.peft_type == "LORA":
         usual = ORIGINAL if not prefix else {}
-        return replace(found, settings=_complete(usual | own, prefix, file) | {"names": labels})
-    if found.kind.peft_type == "VBLORA":
-        return replace(found, settings={"topk": settings.get("vblora_topk", 2)})
-    if found.kind.peft_type == "HRA":
-        return replace(found, settings={"apply_GS": settings.get("hra_apply_GS", False)})
-    if found.kind.peft_type == "IA3":
-        return found
-    own = _complete(own, prefix, file)
-    return replace(found, settings=own | {"alpha": own["lora_alpha"], "names": labels})
+        return replace(adapter, settings=_complete(usual | given, prefix, file) | {"names": labels})
+    if adapter.kind.peft_type == "VBLORA":
+        return replace(adapter, settings={"topk": settings.get("vblora_topk", 2)})
+    if adapter.kind.peft_type == "HRA":
+        return replace(adapter, settings={"apply_GS": settings.get("hra_apply_GS", False)})
+    if adapter.kind.peft_type == "IA3":
+        return adapter
+    given = _complete(given, prefix, file)
+    return replace(adapter, settings=given | {"alpha": given["lora_alpha"], "names": labels})
 
 
-def _complete(own: Mapping[str, Any], prefix: str, file: Path) -> dict[str, Any]:
-    if "lora_alpha" not in own:
+def _complete(given: Mapping[str, Any], prefix: str, file: Path) -> dict[str, Any]:
+    if "lora_alpha" not in given:
         raise BadCheckpoint(
             f"{file} does not say `{prefix}lora_alpha`, which scales the adapter and is in no "
             "other file; say it in the model section"
         )
-    return dict(own)
+    return dict(given)

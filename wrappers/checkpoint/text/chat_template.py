@@ -1,7 +1,7 @@
 """A folder's chat template as a start, turns and an end, which a device can write without Jinja.
 
-The template is a program of a stranger: `_jinja` renders it apart. What is made of it is proved: a
-set of conversations is written both ways, and a template that says anything else is refused.
+The template is a program of a stranger: `jinja` renders it apart. What is made of it is proved: a
+set of conversations is written both ways, and a template that writes anything else is refused.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from wrappers.checkpoint.text import jinja
 
 MOST_SOURCE = 2**18  # characters of a template; the longest that are published have a tenth
 MOST_WAIT = 60.0  # seconds for all conversations; the usual is a fifth of a second
-CLIPS, WORDS, NUMBER = "{clips}", "{}", "{n}"  # places in what the manifest says
+CLIPS, WORDS, NUMBER = "{clips}", "{}", "{n}"  # places in the manifest's texts
 FIRST, ANSWER, SECOND = "a first question", "some answer", "the second question"
 
-Turn = tuple[str | None, ...]  # what a user says in its order; None is a clip
+Turn = tuple[str | None, ...]  # a user's texts and clips in their order; None is a clip
 Conversation = tuple[Turn, ...]
 
 # How templates want a clip to be described; transformers itself takes the first.
@@ -44,7 +44,7 @@ TURNS: tuple[Turn, ...] = (
     ("First ", None, ", then ", None),
     (None,),
 )
-# What tells whether a template strips white space, and of what.
+# What shows whether a template strips white space, and of what.
 SPACED: tuple[Turn, ...] = (
     ("  What is that? \n",),
     (None, " What do you hear?\n"),
@@ -66,7 +66,7 @@ class Template:
         """`start`, `turn`, `clip`, `end` and, if need be, `trim` of the model's prompt, proved.
 
         Raises:
-            BadCheckpoint: the template cannot be rendered, or not be said like that; the message
+            BadCheckpoint: the template cannot be rendered, or not be written so; the message
                 names the conversation and what differs.
         """
         if len(self.source) > MOST_SOURCE:
@@ -74,30 +74,32 @@ class Template:
                 f"{self.where} holds a chat template of {len(self.source)} characters"
             )
         form = self._form(placeholder)
-        said = self._factored(form, placeholder)
-        asked = list(_proof())
-        wanted = self._rendered(asked, form)
+        facts = self._factored(form, placeholder)
+        conversations = list(_proof())
+        wanted = self._rendered(conversations, form)
         wrong: list[tuple[int, str]] = []  # how many conversations were equal, and the first not
         for trim in TRIMS:
-            tried = replace(said, trim=trim)
-            got = [written(tried, conversation) for conversation in asked]
+            tried = replace(facts, trim=trim)
+            got = [written(tried, conversation) for conversation in conversations]
             odd = [i for i, pair in enumerate(zip(got, wanted, strict=True)) if pair[0] != pair[1]]
             if not odd:
                 return tried
             at = odd[0]
-            reason = f"for {_shown(asked[at])} {_difference(wanted[at], got[at])}"
-            wrong.append((len(asked) - len(odd), reason))
-        raise self._refusal(max(wrong, key=lambda each: each[0])[1])
+            reason = f"for {_shown(conversations[at])} {_difference(wanted[at], got[at])}"
+            wrong.append((len(conversations) - len(odd), reason))
+        raise self._refusal(max(wrong, key=lambda entry: entry[0])[1])
 
     def _form(self, placeholder: str) -> dict[str, str]:
         """How this template wants a clip to be described."""
         reason = f"it writes no {placeholder} for a clip"
-        asked: Conversation = ((None, FIRST),)
+        conversation: Conversation = ((None, FIRST),)
         for form in CLIP_FORMS:
-            said = self._run([{"messages": _messages(asked, form), "add_generation_prompt": True}])
-            if placeholder in said[0].get("text", ""):
+            results = self._run(
+                [{"messages": _messages(conversation, form), "add_generation_prompt": True}]
+            )
+            if placeholder in results[0].get("text", ""):
                 return form
-            reason = said[0].get("error", reason)
+            reason = results[0].get("error", reason)
         raise BadCheckpoint(f"{self.where}: its chat template takes no clip: {reason}")
 
     def _factored(self, form: dict[str, str], placeholder: str) -> PromptFacts:
@@ -122,25 +124,25 @@ class Template:
         head = between[len(end) :]
         first = self._around(one, FIRST)[0].removeprefix(opening)
         second = self._around(two, FIRST)[0].removeprefix(opening + first)
-        said = PromptFacts(
+        facts = PromptFacts(
             start=opening[: len(opening) - len(head)],
             turn=f"{head}{CLIPS}{WORDS}{tail}",
             clip=_numbered(first, second),
             placeholder=placeholder,
             end=end,
         )
-        texts = (said.start, head, tail, first, end)
+        texts = (facts.start, head, tail, first, end)
         if odd := [text for text in texts if any(p in text for p in (CLIPS, WORDS, NUMBER))]:
             raise self._refusal(f"{odd[0]!r:.80} holds a place of our own")
-        if said.clip.count(placeholder) != 1:
-            raise self._refusal(f"a clip is {said.clip!r:.80}, without one {placeholder}")
-        return said
+        if facts.clip.count(placeholder) != 1:
+            raise self._refusal(f"a clip is {facts.clip!r:.80}, without one {placeholder}")
+        return facts
 
     def _closing(self, form: dict[str, str]) -> str:
-        """What follows an answer that nothing follows; "" where a template will not say."""
+        """What follows an answer that nothing follows; "" where a template does not write it."""
         messages = [_user((FIRST,), form), {"role": "assistant", "content": ANSWER}]
-        said = self._run([{"messages": messages, "add_generation_prompt": False}])[0]
-        return said.get("text", "").rpartition(ANSWER)[2]
+        result = self._run([{"messages": messages, "add_generation_prompt": False}])[0]
+        return result.get("text", "").rpartition(ANSWER)[2]
 
     def _around(self, text: str, words: str) -> tuple[str, str]:
         """What is before and after the words, which must be there once."""
@@ -149,27 +151,30 @@ class Template:
         before, _, after = text.partition(words)
         return before, after
 
-    def _rendered(self, asked: Sequence[Conversation], form: dict[str, str]) -> list[str]:
+    def _rendered(self, conversations: Sequence[Conversation], form: dict[str, str]) -> list[str]:
         """The conversations as the template writes them, up to where an answer begins."""
-        said = self._run(
-            [{"messages": _messages(c, form), "add_generation_prompt": True} for c in asked]
+        results = self._run(
+            [{"messages": _messages(c, form), "add_generation_prompt": True} for c in conversations]
         )
-        for conversation, each in zip(asked, said, strict=True):
-            if "text" not in each:
+        for conversation, result in zip(conversations, results, strict=True):
+            if "text" not in result:
                 raise BadCheckpoint(
                     f"{self.where}: its chat template cannot be rendered for "
-                    f"{_shown(conversation)}: {each.get('error', '')}"
+                    f"{_shown(conversation)}: {result.get('error', '')}"
                 )
-        return [each["text"] for each in said]
+        return [result["text"] for result in results]
 
     def _run(self, conversations: list[dict[str, Any]]) -> list[dict[str, str]]:
-        asked = {"template": self.source, "variables": dict(self.variables)}
-        asked |= {"conversations": [{"tools": None, "documents": None} | c for c in conversations]}
+        request = {
+            "template": self.source,
+            "variables": dict(self.variables),
+            "conversations": [{"tools": None, "documents": None} | c for c in conversations],
+        }
         command = [sys.executable, "-I", str(jinja.__file__)]
         try:
             done = subprocess.run(
                 command,
-                input=json.dumps(asked).encode(),
+                input=json.dumps(request).encode(),
                 capture_output=True,
                 timeout=MOST_WAIT,
                 check=True,
@@ -204,49 +209,49 @@ def template(folder: Path, placeholder: str, default: str = "") -> Template | No
         except UnicodeDecodeError as error:
             raise BadCheckpoint(f"{plain} is no text: {error}") from error
     for name in ("chat_template.json", "processor_config.json"):
-        source = _said(folder / name)
+        source = _source_in(folder / name)
         if source:
             return Template(source, variables, str(folder / name))
-    source = _said(folder / "tokenizer_config.json")
+    source = _source_in(folder / "tokenizer_config.json")
     if source and placeholder in source:
         return Template(source, variables, str(folder / "tokenizer_config.json"))
     return Template(default, variables, str(folder)) if default else None
 
 
-def written(said: PromptFacts, conversation: Conversation) -> str:
-    """The conversation as the manifest's prompt says it, every answer being ANSWER."""
-    text, number = said.start, 0
+def written(prompt: PromptFacts, conversation: Conversation) -> str:
+    """The conversation as the manifest's prompt writes it, every answer being ANSWER."""
+    text, number = prompt.start, 0
     for i, turn in enumerate(conversation):
         words = ""
-        for piece in trimmed(turn, said.trim):
+        for piece in trimmed(turn, prompt.trim):
             number += piece is None
-            words += said.clip.replace(NUMBER, str(number)) if piece is None else piece
-        text += ANSWER + said.end if i else ""
-        text += said.turn.replace(CLIPS, "").replace(WORDS, words)
+            words += prompt.clip.replace(NUMBER, str(number)) if piece is None else piece
+        text += ANSWER + prompt.end if i else ""
+        text += prompt.turn.replace(CLIPS, "").replace(WORDS, words)
     return text
 
 
-def _said(file: Path) -> str:
+def _source_in(file: Path) -> str:
     """The `chat_template` of a JSON file: a text, or the one named default of several."""
-    found = read_json(file).get("chat_template") if file.is_file() else None
-    if isinstance(found, list):
-        named = [each for each in found if isinstance(each, dict)]
-        found = {str(each.get("name")): each.get("template") for each in named}
-    if isinstance(found, dict):
-        found = found.get("default")
-    return found if isinstance(found, str) else ""
+    value = read_json(file).get("chat_template") if file.is_file() else None
+    if isinstance(value, list):
+        named = [entry for entry in value if isinstance(entry, dict)]
+        value = {str(entry.get("name")): entry.get("template") for entry in named}
+    if isinstance(value, dict):
+        value = value.get("default")
+    return value if isinstance(value, str) else ""
 
 
 def _variables(folder: Path) -> dict[str, str]:
     """bos_token, eos_token and the like, as the tokenizer's files name them."""
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        said = read_json(folder / name) if (folder / name).is_file() else {}
-        for key, value in said.items():
+        fields = read_json(folder / name) if (folder / name).is_file() else {}
+        for key, value in fields.items():
             text = value.get("content") if isinstance(value, dict) else value
             if key.endswith("_token") and isinstance(text, str):
-                found[key] = text
-    return found
+                variables[key] = text
+    return variables
 
 
 def _proof() -> Iterator[Conversation]:
@@ -263,8 +268,8 @@ def _proof() -> Iterator[Conversation]:
 def _messages(conversation: Conversation, form: dict[str, str]) -> list[dict[str, Any]]:
     """The conversation as transformers' templates take it, an answer after every turn but one."""
     answer = {"role": "assistant", "content": ANSWER}
-    made = [message for turn in conversation for message in (_user(turn, form), answer)]
-    return made[:-1]
+    messages = [message for turn in conversation for message in (_user(turn, form), answer)]
+    return messages[:-1]
 
 
 def _user(turn: Turn, form: dict[str, str]) -> dict[str, Any]:
@@ -293,7 +298,7 @@ def _shown(conversation: Conversation) -> str:
 
 
 def _difference(wanted: str, got: str) -> str:
-    """What two texts say where they part."""
+    """What two texts hold where they part."""
     same = next(
         (i for i, (a, b) in enumerate(zip(wanted, got, strict=False)) if a != b),
         min(len(wanted), len(got)),

@@ -1,4 +1,4 @@
-"""What a checkpoint says of decoding: every field of transformers 5.24's GenerationConfig.
+"""A checkpoint's decoding settings: every field of transformers 5.24's GenerationConfig.
 
 Each is done by `alm.decoding`, read elsewhere, known to change no token, or refused by name.
 """
@@ -96,10 +96,10 @@ KNOWN = DONE | TOKENS.keys() | HARMLESS.keys() | REFUSED.keys()
 
 
 def in_folder(folder: Path, model: Mapping[str, Any] | None = None) -> tuple[Path, dict[str, Any]]:
-    """What the folder of a model says of decoding, as `from_pretrained` reads it, and the file.
+    """The decoding settings of a model's folder, as `from_pretrained` reads them, and their file.
 
-    That is its generation_config.json; without one, what older transformers left in config.json,
-    of which the outer settings go before those of the text model.
+    The file is its generation_config.json; without one, config.json, where older transformers left
+    them and of which the outer settings go before those of the text model.
 
     Args:
         folder: the model's folder.
@@ -118,8 +118,8 @@ def in_folder(folder: Path, model: Mapping[str, Any] | None = None) -> tuple[Pat
     inner = plain.get("text_config")
     both = (inner if isinstance(inner, dict) else {}, plain)
     settings: dict[str, Any] = {}
-    for each in both:
-        settings |= {n: v for n, v in each.items() if n in KNOWN and v is not None}
+    for config in both:
+        settings |= {n: v for n, v in config.items() if n in KNOWN and v is not None}
     return file, settings
 
 
@@ -145,12 +145,12 @@ def settings(plain: Mapping[str, Any], where: Path | str) -> dict[str, Any]:
         raise BadCheckpoint(
             f"{where} asks for {'; and for '.join(wrong)}; take it out to export without it"
         )
-    made = {name: plain[name] for name in plain if name in DONE and plain[name] is not None}
-    if "max_new_tokens" in made:
-        made.pop("max_length", None)
-    if "min_new_tokens" in made:
-        made.pop("min_length", None)
-    return made
+    options = {name: plain[name] for name in plain if name in DONE and plain[name] is not None}
+    if "max_new_tokens" in options:
+        options.pop("max_length", None)
+    if "min_new_tokens" in options:
+        options.pop("min_length", None)
+    return options
 
 
 def defaults(
@@ -162,25 +162,25 @@ def defaults(
         sources: options, as `settings` gives them.
         where: the file to name.
         vocab: the size of the vocabulary.
-        max_new_tokens: the longest answer where nothing says one.
+        max_new_tokens: the longest answer where nothing sets one.
 
     Raises:
         BadCheckpoint: values out of range, contradicting each other, or tokens that are not there.
     """
-    made = dict(DEFAULTS)
+    options = dict(DEFAULTS)
     for source in sources:
-        made |= source
+        options |= source
         if "max_new_tokens" in source:
-            made.pop("max_length", None)
+            options.pop("max_length", None)
         if "min_new_tokens" in source:
-            made.pop("min_length", None)
-    if "max_length" not in made:
-        made.setdefault("max_new_tokens", max_new_tokens)
+            options.pop("min_length", None)
+    if "max_length" not in options:
+        options.setdefault("max_new_tokens", max_new_tokens)
     try:
-        choose(made, {}).check_tokens(vocab)
+        choose(options, {}).check_tokens(vocab)
     except BadOption as error:
         raise BadCheckpoint(f"{where}: {error}") from error
-    return made
+    return options
 
 
 def stop_strings(plain: Mapping[str, Any], where: Path | str) -> list[str]:
@@ -190,7 +190,7 @@ def stop_strings(plain: Mapping[str, Any], where: Path | str) -> list[str]:
         BadCheckpoint: they are no strings.
     """
     value = plain.get("stop_strings")
-    found = [value] if isinstance(value, str) else value or []
-    if not isinstance(found, list) or not all(isinstance(s, str) and s for s in found):
+    strings = [value] if isinstance(value, str) else value or []
+    if not isinstance(strings, list) or not all(isinstance(s, str) and s for s in strings):
         raise BadCheckpoint(f"{where} has stop_strings {value!r:.80}, which are no strings")
-    return found
+    return strings

@@ -19,14 +19,14 @@ MOST_TEXT = 2**16  # characters of one conversation
 def main() -> None:
     """Read, render, write."""
     _limit()
-    asked = json.load(sys.stdin)
+    request = json.load(sys.stdin)
     try:
-        template = _compiled(asked["template"])
+        template = _compiled(request["template"])
     except Exception as error:  # jinja2 raises its own and Python's
-        said = [{"error": _sentence(error)} for _ in asked["conversations"]]
+        results = [{"error": _sentence(error)} for _ in request["conversations"]]
     else:
-        said = [_rendered(template, asked["variables"], c) for c in asked["conversations"]]
-    json.dump(said, sys.stdout)
+        results = [_rendered(template, request["variables"], c) for c in request["conversations"]]
+    json.dump(results, sys.stdout)
 
 
 def _limit() -> None:

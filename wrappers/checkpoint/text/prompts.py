@@ -56,16 +56,17 @@ SHORT_NAMES = {
 JOINED_TASKS = ("asr", "asr_zh", "asr_de", "phone_recognition", "lyrics_recognition")
 
 
-def prompt(outer: str, own: Mapping[str, Any], end: str) -> PromptFacts:
-    """How a checkpoint of SALMONN is asked.
+def prompt(outer: str, test_prompts: Mapping[str, Any], end: str) -> PromptFacts:
+    """The prompt facts of a SALMONN checkpoint.
 
     Args:
         outer: the config's template, with one {} for the audio and the question.
-        own: the checkpoint's test prompts by task; templates among them are left out.
+        test_prompts: the checkpoint's, by task; templates among them are left out.
         end: what an answer ends with, for the turns that follow it.
     """
-    said = {k: v.replace(AUDIO, "").strip() for k, v in own.items() if isinstance(v, str)}
-    tasks = SALMONN_TASKS | {k: v for k, v in said.items() if "{}" not in v}
+    texts = {name: text for name, text in test_prompts.items() if isinstance(text, str)}
+    questions = {name: text.replace(AUDIO, "").strip() for name, text in texts.items()}
+    tasks = SALMONN_TASKS | {name: q for name, q in questions.items() if "{}" not in q}
     named = {short: tasks[full] for short, full in SHORT_NAMES.items()}
     return PromptFacts(
         turn=outer.replace("{}", "{clips}{}"),

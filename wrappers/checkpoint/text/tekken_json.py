@@ -34,25 +34,25 @@ def converted(path: Path) -> str:
         MissingFile: no such file.
         BadCheckpoint: it is none, or contradicts itself.
     """
-    said = read_json(path)
+    fields = read_json(path)
     try:
-        special, ranks, pattern = _specials(said), _ranks(said), str(said["config"]["pattern"])
-        made = _tokenizer(special, ranks, pattern)
+        special, ranks = _specials(fields), _ranks(fields)
+        tokenizer = _tokenizer(special, ranks, str(fields["config"]["pattern"]))
     except (KeyError, TypeError, AttributeError, ValueError, binascii.Error) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise BadCheckpoint(f"{path} is no tekken.json: {reason}") from error
     except Exception as error:  # tokenizers raises plain Exception
         raise BadCheckpoint(f"{path} could not be converted: {error}") from error
-    return made.to_str()
+    return tokenizer.to_str()
 
 
-def _specials(said: dict[str, Any]) -> list[str]:
+def _specials(fields: dict[str, Any]) -> list[str]:
     """The special tokens by their ids, those that no file names filled in."""
-    count = int(said["config"]["default_num_special_tokens"])
-    listed = said.get("special_tokens")
+    count = int(fields["config"]["default_num_special_tokens"])
+    listed = fields.get("special_tokens")
     named = {i: text for i, text in enumerate(USUAL)}
     if listed is not None:
-        named = {int(each["rank"]): str(each["token_str"]) for each in listed}
+        named = {int(token["rank"]): str(token["token_str"]) for token in listed}
     if len(named) > count or any(not 0 <= i < count for i in named):
         raise ValueError(f"its special tokens are not the first {count}")
     special = [named.get(i, FILLER.format(i)) for i in range(count)]
@@ -61,15 +61,15 @@ def _specials(said: dict[str, Any]) -> list[str]:
     return special
 
 
-def _ranks(said: dict[str, Any]) -> dict[bytes, int]:
+def _ranks(fields: dict[str, Any]) -> dict[bytes, int]:
     """The pieces with their ranks; more than the model has room for are cut off."""
-    config = said["config"]
+    config = fields["config"]
     room = int(config["default_vocab_size"]) - int(config["default_num_special_tokens"])
-    pieces = [base64.b64decode(each["token_bytes"], validate=True) for each in said["vocab"]]
+    pieces = [base64.b64decode(entry["token_bytes"], validate=True) for entry in fields["vocab"]]
     ranks = {piece: rank for rank, piece in enumerate(pieces[:room])}
     if room < 256 or len(ranks) != room:
         raise ValueError(f"{len(ranks)} different pieces are not the {room} that it says")
-    if any(each.get("rank") != i for i, each in enumerate(said["vocab"][:room])):
+    if any(entry.get("rank") != i for i, entry in enumerate(fields["vocab"][:room])):
         raise ValueError("its pieces are not in the order of their ranks")
     if any(bytes([i]) not in ranks for i in range(256)):
         raise ValueError("not every byte is a piece")
@@ -94,16 +94,18 @@ def _tokenizer(special: list[str], ranks: dict[bytes, int], pattern: str) -> Tok
     pairs.sort(key=lambda pair: pair[0])
     merges = [(left, right) for _, left, right in pairs]
     # A match that is a piece is taken whole, even where no joining leads to it.
-    made = Tokenizer(BPE(vocab, merges, fuse_unk=False, ignore_merges=True))
-    made.pre_tokenizer = pre_tokenizers.Sequence(  # pyright: ignore
+    tokenizer = Tokenizer(BPE(vocab, merges, fuse_unk=False, ignore_merges=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # pyright: ignore
         [
             pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    made.decoder = decoders.ByteLevel()  # pyright: ignore
-    made.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in special])
-    return made
+    tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore
+    tokenizer.add_special_tokens(
+        [AddedToken(name, normalized=False, special=True) for name in special]
+    )
+    return tokenizer
 
 
 def _shown_bytes() -> list[str]:

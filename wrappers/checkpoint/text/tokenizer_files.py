@@ -60,9 +60,9 @@ def _tried(ready: Path, prompts: Iterable[str]) -> str:
     """A tokenizer.json that loads, and encodes the prompts without an error or a panic of Rust."""
     try:
         content = ready.read_bytes()
-        made = load_tokenizer(ready, content)
+        tokenizer = load_tokenizer(ready, content)
         for text in prompts:
-            made.encode(text)
+            tokenizer.encode(text)
         return content.decode()
     except OSError as error:
         raise unreadable(ready, error) from error
@@ -81,21 +81,22 @@ def _byte_pairs(folder: Path) -> str:
     for name in (VOCAB, MERGES):
         refuse_pointer(folder / name)
     vocab = read_json(folder / VOCAB)
-    made = next(_candidates(folder))
-    odd = [piece for piece, number in vocab.items() if made.token_to_id(piece) != number]
+    tokenizer = next(_candidates(folder))
+    odd = [piece for piece, number in vocab.items() if tokenizer.token_to_id(piece) != number]
     if odd:
         raise BadCheckpoint(
             f"{folder}: {VOCAB} gives {odd[0]!r:.60} the id {vocab[odd[0]]!r:.20}, and "
-            f"transformers' conversion gives it {made.token_to_id(odd[0])}; "
+            f"transformers' conversion gives it {tokenizer.token_to_id(odd[0])}; "
             "put a tokenizer.json beside it"
         )
-    lost = [t for t in PLAIN if made.decode(_ids(made, t), skip_special_tokens=False) != t]
+    back = [tokenizer.decode(_ids(tokenizer, t), skip_special_tokens=False) for t in PLAIN]
+    lost = [text for text, again in zip(PLAIN, back, strict=True) if again != text]
     if lost:
         raise BadCheckpoint(
             f"{folder}: {VOCAB} and {MERGES} could not be converted: {lost[0]!r} does not come "
             "back from its tokens; put a tokenizer.json beside them"
         )
-    return made.to_str()
+    return tokenizer.to_str()
 
 
 def _converted(pieces: Path, texts: list[str]) -> str:
@@ -163,8 +164,8 @@ def special_id(folder: Path, tokenizer: Tokenizer, token: str) -> int | None:
     """The id of `bos_token` or the like, as tokenizer_config.json or its older sibling names it."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         path = folder / name
-        said = read_json(path).get(token) if path.is_file() else None
-        text = said.get("content") if isinstance(said, dict) else said
+        value = read_json(path).get(token) if path.is_file() else None
+        text = value.get("content") if isinstance(value, dict) else value
         if isinstance(text, str):
             return tokenizer.token_to_id(text)
     return None

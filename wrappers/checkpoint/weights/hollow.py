@@ -1,8 +1,8 @@
 """Parts without weights: what is large is read when it is needed and let go after it.
 
 A decoder of 3 billion parameters is 12.8 GB in float32. `attach` leaves it on the meta device and
-says where its weights are; whoever runs the part then holds one layer at a time, and whoever traces
-it needs no values at all.
+notes where its weights are; whoever runs the part then holds one layer at a time, and whoever
+traces it needs no values at all.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ CHUNK = 1 << 22  # values dequantized at a time: 50 MB of intermediates
 
 @dataclass(frozen=True)
 class State:
-    """What the JSON beside a weight says of it."""
+    """How a weight is quantized, from the JSON beside it."""
 
     kind: str  # nf4 or fp4
     shape: tuple[int, ...]
@@ -96,8 +96,8 @@ def described(config: object) -> bool:
 
 def kinds(weights: Weights) -> dict[str, int]:
     """How many weights there are of each type, for messages: {"NF4": 224}."""
-    found = [name.partition(STATE)[2].upper() for name in weights.shapes if STATE in name]
-    return {kind: found.count(kind) for kind in sorted(set(found))}
+    names = [name.partition(STATE)[2].upper() for name in weights.shapes if STATE in name]
+    return {kind: names.count(kind) for kind in sorted(set(names))}
 
 
 def _owner(name: str) -> str:
@@ -113,57 +113,57 @@ def _state(weights: Weights, name: str) -> State:
     Raises:
         ValueError: the rest of a sentence about the weight.
     """
-    found = [n for n in weights.shapes if n.startswith(name + STATE)]
-    if len(found) != 1:
-        raise ValueError(f"needs one {STATE[1:]}nf4 or ...fp4 beside it; there are {len(found)}")
-    if math.prod(weights.shapes[found[0]]) > MOST_STATE:
+    states = [n for n in weights.shapes if n.startswith(name + STATE)]
+    if len(states) != 1:
+        raise ValueError(f"needs one {STATE[1:]}nf4 or ...fp4 beside it; there are {len(states)}")
+    if math.prod(weights.shapes[states[0]]) > MOST_STATE:
         raise ValueError(f"has a quant_state of more than {MOST_STATE} bytes")
-    packed = weights[found[0]]
+    packed = weights[states[0]]
     if packed.dtype != torch.uint8:
         raise ValueError(f"has a quant_state of {packed.dtype} and not of bytes")
     try:
-        said = json.loads(bytes(packed.flatten().tolist()))
+        fields = json.loads(bytes(packed.flatten().tolist()))
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"has a quant_state that is not JSON: {reason}") from error
-    if not isinstance(said, dict):
+    if not isinstance(fields, dict):
         raise ValueError("has a quant_state that is no JSON object")
-    return _parsed(said, found[0].partition(STATE)[2], nested=f"{name}.nested_absmax" in weights)
+    return _parsed(fields, states[0].partition(STATE)[2], nested=f"{name}.nested_absmax" in weights)
 
 
-def _parsed(said: dict[str, Any], kind: str, nested: bool) -> State:
+def _parsed(fields: dict[str, Any], kind: str, nested: bool) -> State:
     def valid(key: str, good: bool, want: str) -> Any:
         if not good:
-            raise ValueError(f"says {key}: {str(said.get(key))[:40]!r}; it must be {want}")
-        return said[key]
+            raise ValueError(f"says {key}: {str(fields.get(key))[:40]!r}; it must be {want}")
+        return fields[key]
 
-    shape, offset = said.get("shape"), said.get("nested_offset", 0.0 if not nested else None)
+    shape, offset = fields.get("shape"), fields.get("nested_offset", 0.0 if not nested else None)
     sizes = isinstance(shape, list) and shape and all(type(s) is int and s > 0 for s in shape)
     valid("shape", bool(sizes), "a list of sizes above zero")
-    known = kind in CODES and said.get("quant_type") == kind
+    known = kind in CODES and fields.get("quant_type") == kind
     valid("quant_type", known, f"{' or '.join(CODES)}, as the name of the quant_state says")
-    dtype = valid("dtype", said.get("dtype") in list(DTYPES), f"one of {', '.join(DTYPES)}")
+    dtype = valid("dtype", fields.get("dtype") in list(DTYPES), f"one of {', '.join(DTYPES)}")
     if nested:
         # Always 256 and float32, which bitsandbytes leaves no choice about.
-        inner = said.get("nested_blocksize")
+        inner = fields.get("nested_blocksize")
         valid("nested_blocksize", type(inner) is int and inner > 0, "a number above zero")
-        valid("nested_dtype", said.get("nested_dtype") == "float32", "float32")
+        valid("nested_dtype", fields.get("nested_dtype") == "float32", "float32")
         good = type(offset) in (int, float) and math.isfinite(offset)
         valid("nested_offset", good, "a finite number")
-    elif "nested_blocksize" in said:
+    elif "nested_blocksize" in fields:
         raise ValueError("says nested_blocksize, but there is no nested_absmax beside it")
-    size = said.get("blocksize")
+    size = fields.get("blocksize")
     return State(
         kind=kind,
-        shape=tuple(said["shape"]),
+        shape=tuple(fields["shape"]),
         dtype=DTYPES[dtype],
         blocksize=valid(
             "blocksize",
             type(size) is int and size in BLOCKSIZES,
             f"one of {', '.join(map(str, BLOCKSIZES))}",
         ),
-        nested_blocksize=said["nested_blocksize"] if nested else 0,
-        offset=float(said["nested_offset"]) if nested else 0.0,
+        nested_blocksize=fields["nested_blocksize"] if nested else 0,
+        offset=float(fields["nested_offset"]) if nested else 0.0,
     )
 
 
@@ -179,12 +179,12 @@ def _check_pieces(shapes: dict[str, tuple[int, ...]], name: str, state: State) -
         wanted[".nested_quant_map"] = [(256,)]
     for piece, fitting in wanted.items():
         what = f"{name.rpartition('.')[2]}{piece}"
-        found = shapes.get(name + piece)
-        if found is None:
+        shape = shapes.get(name + piece)
+        if shape is None:
             raise ValueError(f"lacks its {what}")
-        if found not in fitting:
+        if shape not in fitting:
             raise ValueError(
-                f"of shape {list(state.shape)} has a {what} of {list(found)} and not "
+                f"of shape {list(state.shape)} has a {what} of {list(shape)} and not "
                 f"{list(fitting[0])}"
             )
 
@@ -194,12 +194,12 @@ def _read(weights: Weights, name: str, state: State) -> Tensor:
     """The weight as bitsandbytes dequantizes it: float32 products, rounded once to its dtype."""
 
     def piece(suffix: str, *dtypes: torch.dtype) -> Tensor:
-        found = weights[name + suffix]
-        if found.dtype not in dtypes:
+        tensor = weights[name + suffix]
+        if tensor.dtype not in dtypes:
             raise BadCheckpoint(
-                f"{weights.where}: {name}{suffix} is of {found.dtype} and not of {dtypes[0]}"
+                f"{weights.where}: {name}{suffix} is of {tensor.dtype} and not of {dtypes[0]}"
             )
-        return found.contiguous()
+        return tensor.contiguous()
 
     floats = (torch.float32, torch.float16, torch.bfloat16)
     storage = weights[name].contiguous().view(torch.uint8).flatten()
@@ -224,12 +224,12 @@ def _expanded(packed: Tensor, scales: Tensor, state: State) -> Tensor:
     code = torch.tensor(CODES[state.kind])
     # Both values of each byte at once: a table of 256 pairs, the upper half first.
     pairs = torch.stack((code.repeat_interleave(16), code.repeat(16)), 1)
-    made = torch.empty(state.count, dtype=state.dtype)
+    weight = torch.empty(state.count, dtype=state.dtype)
     for at in range(0, state.count, CHUNK):
-        part = made[at : at + CHUNK]
+        part = weight[at : at + CHUNK]
         # As int: a tensor of bytes would be a mask and not an index.
         index = packed[at // 2 : (at + CHUNK) // 2].int()
         values = pairs.index_select(0, index).flatten()[: len(part)]
         blocks = scales[at // state.blocksize : (at + CHUNK) // state.blocksize]
         part.copy_(values.mul_(blocks.repeat_interleave(state.blocksize)[: len(part)]))
-    return made.view(state.shape)
+    return weight.view(state.shape)

@@ -44,13 +44,13 @@ class Weights:
 
     def under(self, *prefixes: str) -> Weights:
         """The tensors under the first of these prefixes that any name has, without it."""
-        found = next((p for p in prefixes if any(n.startswith(p) for n in self.shapes)), None)
+        prefix = next((p for p in prefixes if any(n.startswith(p) for n in self.shapes)), None)
         part = Weights(self.where)
-        if found is not None:
+        if prefix is not None:
             for name, shape in self.shapes.items():
-                if name.startswith(found):
-                    part.shapes[name[len(found) :]] = shape
-                    part._read[name[len(found) :]] = self._read[name]
+                if name.startswith(prefix):
+                    part.shapes[name[len(prefix) :]] = shape
+                    part._read[name[len(prefix) :]] = self._read[name]
         return part
 
     def above(self, prefix: str, but: str) -> Weights:
@@ -90,7 +90,7 @@ class Weights:
             self.add(name, tuple(tensor.shape), lambda tensor=tensor: tensor)
 
     def add(self, name: str, shape: tuple[int, ...], read: Callable[[], Tensor]) -> None:
-        """A tensor that is read, or computed, each time it is asked for."""
+        """A tensor that is read, or computed, each time it is taken."""
         self.shapes[name], self._read[name] = shape, read
 
     def add_safetensors(self, path: Path) -> None:

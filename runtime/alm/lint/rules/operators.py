@@ -53,11 +53,11 @@ def _instead(case: Case, op: str) -> str:
 def opset(case: Case) -> Iterator[Breach]:
     limits = case.limits
     least, most = limits.opsets[0], limits.newest_opset(any(case.of(DEQUANTIZE)))
-    found = case.graph.file.opsets.get("", 0)
-    if found and not least <= found <= most:
+    version = case.graph.file.opsets.get("", 0)
+    if version and not least <= version <= most:
         yield Breach(
             "",
-            f"the graph is of opset {found}, and {limits.engine} reads {least} to {most}",
+            f"the graph is of opset {version}, and {limits.engine} reads {least} to {most}",
             f"export with --dialect {case.goal.DIALECT}",
             limits.source,
             nodes=0,
@@ -71,12 +71,12 @@ def opset(case: Case) -> Iterator[Breach]:
 )
 def dtype(case: Case) -> Iterator[Breach]:
     for node, limit in _limited(case):
-        found = case.graph.dtype(node.input(limit.data))
-        found = DOUBLE.get(found, found)
+        kind = case.graph.dtype(node.input(limit.data))
+        kind = DOUBLE.get(kind, kind)
         if node.op == DEQUANTIZE or "*" in limit.types:
             continue  # see weight-dtype
-        if found and found not in limit.types:
-            what = f"{node.op} of {found}, and {case.limits.engine} wants {', '.join(limit.types)}"
+        if kind and kind not in limit.types:
+            what = f"{node.op} of {kind}, and {case.limits.engine} wants {', '.join(limit.types)}"
             source = limit.note or case.limits.source
             yield Breach(called(node), what, "put a Cast in front of it", source)
 
@@ -133,10 +133,10 @@ def left_out(case: Case) -> Iterator[Breach]:
 def attribute(case: Case) -> Iterator[Breach]:
     for node, limit in _limited(case):
         for name, wanted in (limit.attributes or {}).items():
-            found = node.attributes.get(name, wanted)
-            if found != wanted:
+            value = node.attributes.get(name, wanted)
+            if value != wanted:
                 only = "it must be left out" if wanted is None else f"only {wanted} is taken"
-                what = f"{node.op} with {name}={found}, and {only}"
+                what = f"{node.op} with {name}={value}, and {only}"
                 yield Breach(called(node), what, f"export with --dialect {case.goal.DIALECT}")
 
 

@@ -29,9 +29,9 @@ def _lever(case: Case, node: Node) -> str:
 )
 def weight_dtype(case: Case) -> Iterator[Breach]:
     for node in case.of("DequantizeLinear"):
-        found, allowed = case.graph.dtype(node.input(CODES)), case.limits.quantized
-        if found and allowed and found not in allowed:
-            what = f"weights of {found}, and {', '.join(allowed)} are taken"
+        kind, allowed = case.graph.dtype(node.input(CODES)), case.limits.quantized
+        if kind and allowed and kind not in allowed:
+            what = f"weights of {kind}, and {', '.join(allowed)} are taken"
             yield Breach(called(node), what, f"{_lever(case, node)}, which is symmetric")
 
 
@@ -134,7 +134,7 @@ def block(case: Case) -> Iterator[Breach]:
 
 
 def _constants(case: Case, number: int) -> Iterator[tuple[Node, Tensor]]:
-    """The constants that quantizers take there; a target that takes any is not asked."""
+    """The constants that quantizers take there; none for a target that takes any."""
     for node in case.of(*QUANTIZERS) if case.limits.symmetric else ():
         tensor = case.graph.constants.get(node.input(number))
         if node.input(number) and tensor is not None:

@@ -9,7 +9,7 @@ from alm.ports import Port
 
 # How much comes out of these depends on what goes in.
 COUNTING = ("NonZero", "Unique", "Compress", "NonMaxSuppression", "StringSplit")
-# Inputs that say how large what comes out is.
+# Inputs that give the size of the output.
 SHAPING = {
     "Reshape": (1,), "Expand": (1,), "ConstantOfShape": (0,), "Tile": (1,), "Pad": (1,),
     "Range": (0, 1, 2), "Slice": (1, 2, 4), "Split": (1,), "Resize": (2, 3), "TopK": (1,),
@@ -71,11 +71,11 @@ def profile(case: Case) -> Iterator[Breach]:
                 what = f"its axis {axis or 'without a name'} has no profile"
                 yield Breach(name, what, way)
             elif not 0 <= span.least <= span.usual <= span.most or not span.most:
-                said = f"{span.least}, {span.usual}, {span.most}"
-                yield Breach(name, f"the profile of its axis {axis} is {said}", way)
+                lengths = f"{span.least}, {span.usual}, {span.most}"
+                yield Breach(name, f"the profile of its axis {axis} is {lengths}", way)
 
 
 def _axes(case: Case, name: str, port: Port) -> tuple[int | str, ...]:
     """As the manifest names them: a graph that onnxsim wrote may have lost the names."""
-    said = case.part.inputs.get(name)
-    return said.axes if said is not None and len(said.axes) == len(port.axes) else port.axes
+    stated = case.part.inputs.get(name)
+    return stated.axes if stated is not None and len(stated.axes) == len(port.axes) else port.axes
