@@ -13,7 +13,6 @@ import onnx
 import pytest
 import torch
 import yaml
-from commands import alm_run, refused
 
 from alm.artifacts import manifest, verify
 from alm.cli import alm_commands, exit_status
@@ -22,6 +21,7 @@ from alm.host import processor
 from alm.parsing import CONTROL
 from alm.session import EngineOptions
 from alm.text import detokenizer
+from tests.runtime.cli.commands import alm_run, refused
 from wrappers import open_checkpoint
 from wrappers.checkpoint.yaml_config import NUMBERS, Config
 

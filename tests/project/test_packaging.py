@@ -1,0 +1,120 @@
+"""The wheel holds alm and its metadata, and asks for no more than a device needs."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import subprocess
+import sys
+import zipfile
+from email.message import Message
+from email.parser import Parser
+from typing import Any
+
+import pytest
+import tomli
+
+import alm
+from tests import ROOT
+
+DEVICE = {"numpy", "soundfile", "soxr", "tokenizers", "typer"}  # all besides one engine
+EXTRAS = {"ort", "ort-gpu", "trt", "openvino", "netron", "export"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel, built without a network."""
+    out = tmp_path_factory.mktemp("wheel")
+    words = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (path,) = out.iterdir()
+    assert path.name == f"alm_edge-{alm.__version__}-py3-none-any.whl"
+    return zipfile.ZipFile(path)
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    """pyproject.toml's [project]."""
+    return tomli.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+def metadata(wheel: zipfile.ZipFile) -> Message:
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    return Parser().parsestr(wheel.read(name).decode("utf-8"))
+
+
+def wanted(line: str) -> tuple[str, str]:
+    """The package of a requirement and the extra that asks for it, if one does."""
+    name = re.match(r"[A-Za-z0-9._-]+", line)
+    extra = re.search(r"extra == ['\"]([\w-]+)['\"]", line)
+    assert name
+    return name[0].lower(), extra[1] if extra else ""
+
+
+def test_the_wheel_holds_alm_and_its_metadata_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    names = wheel.namelist()
+    info = f"alm_edge-{alm.__version__}.dist-info/"
+    assert {name.partition("/")[0] for name in names} == {"alm", info.rstrip("/")}
+    home = ROOT / "runtime"
+    sources = {p.relative_to(home).as_posix() for p in (home / "alm").rglob("*.py")}
+    assert {n for n in names if n.startswith("alm/")} == sources | {"alm/py.typed"}
+    meta = {n.removeprefix(info) for n in names if n.startswith(info)}
+    licences = {name for name in meta if name.startswith("licenses/")}
+    assert meta - licences == {"METADATA", "WHEEL", "RECORD", "entry_points.txt"}
+    assert licences == {"licenses/LICENSE"}
+
+
+def test_the_wheels_files_are_those_of_the_checkout(wheel: zipfile.ZipFile) -> None:
+    for name in wheel.namelist():
+        if name.startswith("alm/"):
+            assert wheel.read(name) == (ROOT / "runtime" / name).read_bytes()
+
+
+def test_the_entry_points_are_alm_run_and_alm(wheel: zipfile.ZipFile) -> None:
+    (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
+    said = configparser.ConfigParser()
+    said.read_string(wheel.read(name).decode())
+    assert {part: dict(said[part]) for part in said.sections()} == {
+        "console_scripts": {
+            "alm-run": "alm.cli.run_command:run",
+            "alm": "alm.cli.alm_commands:main",
+        }
+    }
+
+
+def test_the_commands_that_the_entry_points_name_are_there() -> None:
+    from alm.cli import alm_commands, run_command
+
+    assert callable(run_command.run) and callable(alm_commands.main)
+
+
+def test_the_device_needs_only_what_was_meant(wheel: zipfile.ZipFile) -> None:
+    lines = [str(line) for line in metadata(wheel).get_all("Requires-Dist", [])]
+    plain = {name for name, extra in map(wanted, lines) if not extra}
+    assert plain == DEVICE
+
+
+def test_the_extras_are_those_of_pyproject(wheel: zipfile.ZipFile, project: dict[str, Any]) -> None:
+    said = metadata(wheel)
+    found: dict[str, set[str]] = {str(e): set() for e in said.get_all("Provides-Extra", [])}
+    for name, extra in map(wanted, map(str, said.get_all("Requires-Dist", []))):
+        if extra:
+            found[extra].add(name)
+    extras = project["optional-dependencies"]
+    assert found == {extra: {wanted(line)[0] for line in extras[extra]} for extra in extras}
+    assert {"ort", "export"} <= set(found) <= EXTRAS
+
+
+def test_the_engine_is_an_extra_since_two_share_a_name(project: dict[str, Any]) -> None:
+    assert not any("onnxruntime" in line for line in project["dependencies"])
+
+
+def test_the_version_is_said_once_and_everywhere_the_same(
+    wheel: zipfile.ZipFile, project: dict[str, Any]
+) -> None:
+    assert alm.__version__ == project["version"] == metadata(wheel)["Version"]
+
+
+def test_the_oldest_python_is_said(wheel: zipfile.ZipFile, project: dict[str, Any]) -> None:
+    assert metadata(wheel)["Requires-Python"] == project["requires-python"] == ">=3.10"

@@ -1,0 +1,162 @@
+"""No code that lies in a checkpoint runs, and no loader asks whether it may."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from demo.random_checkpoint import make
+from tests import ROOT
+from tests.wrappers.checkpoint.checkpoints import TINY, sentencepiece_folder
+from tests.wrappers.families import tiny_audio_llm, tiny_hf
+from wrappers import with_role
+
+FOLDERS = ("wrappers", "exporters", "demo", "bench", "runtime")
+FROM_FILES = ("from_pretrained", "from_config")
+HUB = ("hf_hub_download", "snapshot_download", "load_dataset", "cached_file")
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # which would forbid what we must forbid
+EVIL = (
+    "from pathlib import Path\n"
+    "Path(__file__).with_name('mark').touch()\n"
+    "from transformers import PreTrainedConfig, PreTrainedTokenizer\n"
+    "class T(PreTrainedTokenizer): pass\n"
+    "class C(PreTrainedConfig): model_type = 'evil'\n"
+)
+
+
+def _calls() -> Iterator[tuple[str, ast.Call, str]]:
+    files = [ROOT / "export.py", *(f for folder in FOLDERS for f in (ROOT / folder).rglob("*.py"))]
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+                yield f"{file.relative_to(ROOT)}:{node.lineno}", node, name
+
+
+def test_every_call_that_could_run_code_or_reach_the_network_forbids_it() -> None:
+    seen, wrong = 0, []
+    for where, call, name in _calls():
+        said = {k.arg: ast.unparse(k.value) for k in call.keywords}
+        if name in FROM_FILES:
+            seen += 1
+            reads = name == "from_pretrained"
+            if said.get("trust_remote_code") != "False":
+                wrong.append(where)
+            if reads and said.get("local_files_only") != "True":
+                wrong.append(where)
+        if name in HUB and said.get("local_files_only") != "True":
+            wrong.append(where)
+        if said.get("trust_remote_code", "False") != "False":
+            wrong.append(where)
+        if name == "load" and ast.unparse(call.func) == "torch.load":
+            seen += 1
+            if said.get("weights_only") != "True":
+                wrong.append(where)
+    assert seen >= 4 and not wrong
+
+
+def _evil(folder: Path) -> Path:
+    """What a folder needs for transformers to want to run its code."""
+    (folder / "evil.py").write_text(EVIL)
+    for name, said in (
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.T", None]}}),
+        ("config.json", {"auto_map": {"AutoConfig": "evil.C"}}),
+    ):
+        file = folder / name
+        old = json.loads(file.read_text()) if file.is_file() else {}
+        if name == "tokenizer_config.json":
+            old["tokenizer_class"] = "T"
+        file.write_text(json.dumps(old | said))
+    return folder
+
+
+def _export(path: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """export.py in a process of its own that is answered `y`, whatever it asks."""
+    command = [sys.executable, ROOT / "export.py", "--model", path, "--part", "embed", "--out", out]
+    paths = os.pathsep.join([str(ROOT / "runtime"), str(ROOT)])
+    return subprocess.run(
+        command,
+        input="y\n" * 50,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={k: v for k, v in os.environ.items() if k not in OFFLINE} | {"PYTHONPATH": paths},
+    )
+
+
+def _salmonn(folder: Path) -> tuple[Path, Path]:
+    config = make(folder, TINY)
+    return config, config.parent / "llm"
+
+
+def _audio_llm(folder: Path) -> tuple[Path, Path]:
+    config = tiny_audio_llm.make(folder)
+    return config, config.parent / "llm"
+
+
+def _qwen2_audio(folder: Path) -> tuple[Path, Path]:
+    return (made := tiny_hf.qwen2_audio(folder, seconds=4).folder), made
+
+
+def _voxtral(folder: Path) -> tuple[Path, Path]:
+    return (made := tiny_hf.voxtral(folder, seconds=4).folder), made
+
+
+# A checkpoint of each family: what --model names, and the folder that holds its tokenizer.
+FAMILIES = {
+    "salmonn": _salmonn,
+    "audio_llm": _audio_llm,
+    "qwen2_audio": _qwen2_audio,
+    "voxtral": _voxtral,
+}
+
+
+def test_every_family_is_tried() -> None:
+    assert sorted(FAMILIES) == with_role("family")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_familys_loader_runs_the_tokenizers_code(tmp_path: Path, family: str) -> None:
+    model, folder = FAMILIES[family](tmp_path / "model")
+    for name in ("tokenizer.json", "tekken.json"):
+        (folder / name).unlink(missing_ok=True)
+    sentencepiece_folder(folder, {})
+    _evil(folder)
+    done = _export(model, tmp_path / "out")
+    assert not (folder / "mark").exists() and not (tmp_path / "out").exists()
+    assert "[y/N]" not in done.stdout + done.stderr and done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert "unexpected" not in line and "Traceback" not in done.stderr
+    # Where transformers has a class for the model it converts tokenizer.model with that.
+    ready_made = family in ("qwen2_audio", "voxtral")
+    assert (
+        "the tokenizer beside it has" if ready_made else "code of its own, which never runs here"
+    ) in line
+
+
+@pytest.mark.parametrize("case", ["tokenizer", "unknown model"])
+def test_a_checkpoint_with_code_of_its_own_asks_nothing_and_runs_nothing(
+    tmp_path: Path, case: str
+) -> None:
+    config = make(tmp_path / "model", TINY)
+    llm = config.parent / "llm"
+    (llm / "tokenizer.json").unlink()
+    sentencepiece_folder(llm, {})
+    _evil(llm)
+    if case == "unknown model":
+        said = json.loads((llm / "config.json").read_text())
+        (llm / "config.json").write_text(json.dumps(said | {"model_type": "evil"}))
+    done = _export(config, tmp_path / "out")
+    assert not (llm / "mark").exists()
+    assert "trust" not in done.stdout and "[y/N]" not in done.stdout + done.stderr
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+        assert len(lines) == 1 and "unexpected" not in lines[0] and "Traceback" not in done.stderr
+    assert case != "unknown model" or done.returncode
