@@ -11,6 +11,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import LlamaConfig
 
 import wrappers
 from alm import registry
@@ -23,6 +24,7 @@ from exporters.bundle import Bundle
 from wrappers import Checkpoint, Wrapper
 from wrappers.dialect import bound
 from wrappers.layers.decoder import Decoder
+from wrappers.llms import llama
 
 LEVERS = registry.names(levers)
 PARTS = [name for role in ("frontend", "encoder", "bridge") for name in wrappers.with_role(role)]
@@ -130,7 +132,7 @@ def test_a_part_beyond_its_levers_bound_stops_the_export_and_leaves_nothing(
 
 @pytest.mark.parametrize("lever", LEVERS)
 @pytest.mark.parametrize("name", [*PARTS, "decoder"])
-def test_a_lever_makes_a_part_no_larger_and_says_its_loss(
+def test_a_lever_keeps_to_its_bound_and_makes_no_part_larger(
     lever: str, name: str, tmp_path: Path, trace: Trace
 ) -> None:
     if name == "decoder":
@@ -145,9 +147,7 @@ def test_a_lever_makes_a_part_no_larger_and_says_its_loss(
     scales = small.state_scales
     small.keep_state_in("float32")
     leaner = pulled.rewrite(traced.clone(), small.role)
-    # Blocks of 128 hold the tiny parts' 32 inputs: padding alone is larger than their bytes.
-    in_blocks = pulled.STORAGE.get(small.role, PLAINEST).layers.block
-    if not in_blocks:
+    if small.role != "decoder":  # its blocks are longer than a tiny layer: counted below
         assert graph.weight_bytes(leaner) <= graph.weight_bytes(traced)
     graph.save(leaner, tmp_path / "leaner.onnx", small.role)
     truth = parity.Truth(small, True, scales)
@@ -157,3 +157,24 @@ def test_a_lever_makes_a_part_no_larger_and_says_its_loss(
         "exact" if untouched else "within bound"
     )
     assert pulled.LEAVES_ALONE
+
+
+@pytest.mark.parametrize("lever", LEVERS)
+def test_a_decoder_has_the_bytes_that_its_lever_states(lever: str, trace: Trace) -> None:
+    """Layers as wide as the longest block: nothing is padded, and every weight has its bits."""
+    sizes: dict[str, Any] = dict(hidden_size=256, intermediate_size=512, vocab_size=128)
+    sizes |= dict(num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=1)
+    with bound("ort"):
+        wide = wrappers.randomised(Decoder(llama.spec(LlamaConfig(**sizes))))
+    pulled = registry.pick(levers, lever, "lever").Lever()
+    pulled.prepare(wide, lambda: torch.randn(128, 256))
+    stored = pulled.STORAGE["decoder"]
+    bits = 0.0
+    for name, weight in wide.named_parameters():
+        as_head = name.startswith("lm_head") or any(word in name for word in stored.as_head)
+        codes = stored.of_head if as_head else stored.layers
+        bits += weight.numel() * (codes.bits if weight.ndim == 2 else 32)
+    traced = trace("wide", wide)
+    wide.keep_state_in("float32")
+    measured = graph.weight_bytes(pulled.rewrite(traced, "decoder"))
+    assert measured == pytest.approx(bits / 8, rel=0.03)

@@ -38,8 +38,11 @@ ONLY_IN = {
     "netron": ("cli/netron.py",),
     "onnxruntime": ("backends/ort.py",),
     "openvino": ("backends/openvino.py",),
-    "tensorrt": ("tensorrt/api.py",),
 }
+
+# A module's name is computed where it is a file's of ours, TensorRT's flavour or CUDA's bindings.
+COMPUTED = "(computed)"
+COMPUTE_NAMES = {"__init__.py", "registry.py", "tensorrt/api.py", "tensorrt/cuda.py"}
 
 WORKSHOP: list[str] = [
     *("torch", "transformers", "onnx", "onnxscript", "onnxsim", "onnx_ir", "peft", "safetensors"),
@@ -84,6 +87,11 @@ def imported(source: str) -> Iterator[str]:
             yield "." * node.level + (node.module or "")
             if not node.level:
                 yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call):  # import_module("name"), with any prefix
+            called = ast.unparse(node.func).rpartition(".")[2]
+            if called == "import_module":
+                name = node.args[0]
+                yield str(name.value) if isinstance(name, ast.Constant) else COMPUTED
 
 
 def wrong_ways(source: str, may: set[str]) -> set[str]:
@@ -96,6 +104,7 @@ def wrong_ways(source: str, may: set[str]) -> set[str]:
 def third_parties(source: str, name: str) -> set[str]:
     """Imports of the file `name` of alm that are neither ours, Python's, nor allowed in it."""
     found = {module.partition(".")[0] for module in imported(source)} - {"alm"}
+    found -= {COMPUTED} if name in COMPUTE_NAMES else set()
     allowed = {p for p, files in ONLY_IN.items() if files == "*" or name in files}
     return found - set(sys.stdlib_module_names) - allowed
 
@@ -123,8 +132,11 @@ def test_the_device_imports_only_what_it_is_said_to_need_and_where() -> None:
         name = path.relative_to(home).as_posix()
         assert third_parties(path.read_text("utf-8"), name) == set(), name
     for party, names in ONLY_IN.items():
-        for name in names if names != "*" and party != "tensorrt" else ():
-            assert (home / name).is_file(), f"{name}, the place of {party}, is gone"
+        for name in names if names != "*" else ():
+            source = (home / name).read_text("utf-8")
+            assert party in {n.partition(".")[0] for n in imported(source)}, (party, name)
+    for name in COMPUTE_NAMES:
+        assert COMPUTED in imported((home / name).read_text("utf-8")), name
 
 
 @pytest.mark.parametrize(
@@ -157,6 +169,9 @@ def test_the_check_of_the_direction_sees_a_broken_rule(source: str, wrong: set[s
         ("backends/trt.py", "import onnxruntime", {"onnxruntime"}),
         ("backends/ort.py", "import onnxruntime as ort", set()),
         ("decoding.py", "from scipy.special import softmax", {"scipy"}),
+        ("backends/ort.py", "importlib.import_module('tensorrt')", {"tensorrt"}),
+        ("model.py", "import_module(name)", {"(computed)"}),
+        ("tensorrt/api.py", "import_module(wanted.module)", set()),
     ],
 )
 def test_the_check_of_third_parties_sees_a_broken_rule(
