@@ -115,7 +115,7 @@ def export(
 
 
 def _builds(out: Path, target: str, chosen: list[str], report: Any) -> bool:
-    """Whether the target's engine takes what was exported; if not, or not quite, it is printed."""
+    """Whether the target's backend takes what was exported; if not, or not quite, it is printed."""
     from alm.cli.lint_report import summary, table
     from alm.lint import lint
 
@@ -170,7 +170,7 @@ def _precisions(given: str, checkpoint: Any, goal: Any) -> dict[str, str]:
 
     Raises:
         UnknownName: no such part or lever.
-        BadOption: a lever whose graphs the target's engine does not run.
+        BadOption: a lever whose graphs the target's backend does not run.
     """
     from exporters import part, precisions
 
@@ -192,19 +192,19 @@ def _precisions(given: str, checkpoint: Any, goal: Any) -> dict[str, str]:
 
 
 def _refuse_foreign(part: str, precision: str, role: str, levers: Levers, goal: Any) -> None:
-    """Refuse, with BadOption, a precision whose graphs the target's engine does not run."""
+    """Refuse, with BadOption, a precision whose graphs the target's backend does not run."""
     from exporters import precisions
 
     def runs(name: str) -> bool:
-        alone = precisions.pull(name).engines <= set(goal.ENGINES)
+        alone = precisions.pull(name).backends <= set(goal.BACKENDS)
         return alone and targets.reads(goal, levers.get(name, {}).get(role, PLAINEST))
 
     if all(map(runs, precision.split("+"))):
         return
-    engines = ", ".join(sorted(precisions.pull(precision).engines - set(goal.ENGINES)))
+    backends = ", ".join(sorted(precisions.pull(precision).backends - set(goal.BACKENDS)))
     why = "has operators that the target lacks"
-    if engines:
-        why = f"runs in {engines} alone, and the target is not that"
+    if backends:
+        why = f"runs in {backends} alone, and the target is not that"
     known = ", ".join(filter(runs, closest_first(levers, role)))
     raise BadOption(
         f"precision {precision} of part {part} {why}; take {known}, or another --target"

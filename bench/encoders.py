@@ -79,10 +79,10 @@ def engine(folder: Path, threads: int) -> Callable[[], Any]:
     from alm import backends
     from alm.artifacts.part import Part
     from alm.parsing import File
-    from alm.session import EngineOptions
+    from alm.session import BackendOptions
 
     part = Part("part", "encoder", (File("part.onnx", 0, ""),))
-    session = backends.open_session(part, folder, EngineOptions("cpu", threads), trusted=True)
+    session = backends.open_session(part, folder, BackendOptions("cpu", threads), trusted=True)
     feeds = dict(np.load(folder / "feeds.npz"))
     return lambda: session.run({name: feeds[name] for name in session.inputs})
 

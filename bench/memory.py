@@ -43,14 +43,14 @@ def stages(folder: Path, clip: Path, threads: int) -> Iterator[tuple[str, float,
     import alm
     from alm import backends
     from alm.artifacts import manifest
-    from alm.session import EngineOptions
+    from alm.session import BackendOptions
 
     yield "Python, numpy and ONNX Runtime", 0.0, look()
     said, sessions = manifest.load(folder), {}
     for part in said.parts:
         if part.role == "table":
             continue
-        sessions[part.name] = backends.open_session(part, folder, EngineOptions("cpu", threads))
+        sessions[part.name] = backends.open_session(part, folder, BackendOptions("cpu", threads))
         yield f"{part.name} opened", part.bytes / 1e6, look()
     del sessions
     model = alm.load(folder, "cpu", threads)

@@ -1,7 +1,7 @@
 """What a run costs before its first token: python bench/startup.py --engine artifacts clip.wav
 
 CPU and wall seconds of whole `alm-run` processes that say one token, beside an interpreter that
-only imports the engine: the difference is ours.
+only imports the backend: the difference is ours.
 """
 
 from __future__ import annotations

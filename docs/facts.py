@@ -46,9 +46,9 @@ graph, or the embedding table, the others hold external data.
 ## `storage` and `levers`
 
 `storage` is how a part lies in its graph; `levers` is the same for every lever that the exporter
-knew, by name and role. Planner, lint, targets and engines decide by them and know no lever by name.
-What is as in float32 is left out. Manifests without them are of the levers' first form and are read
-by a table of that time.
+knew, by name and role. Planner, lint, targets and backends decide by them and know no lever by
+name. What is as in float32 is left out. Manifests without them are of the levers' first form and
+are read by a table of that time.
 
 | field | meaning |
 |---|---|
@@ -58,7 +58,7 @@ by a table of that time.
 | `computes` | dtypes besides float32 that the graph computes in |
 | `cache` | dtype of the KV cache |
 | `operators`, `opset` | operators that the lever brings, and the least opset that knows them |
-| `engines` | engines that alone run such a graph; absent: any |
+| `backends` | backends that alone run such a graph; absent: any |
 | `bound` | the most that a part may lose, as root mean square; absent: it must be exact |
 
 So many weights as `block` says share a scale of the dtype `scale`, and a zero point where

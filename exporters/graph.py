@@ -18,7 +18,7 @@ from alm import backends
 from alm.artifacts.part import Part
 from alm.parsing import File
 from alm.ports import Port
-from alm.session import EngineOptions, Session
+from alm.session import BackendOptions, Session
 from alm.version import __version__
 from exporters import feeds, lazy
 from wrappers import Wrapper
@@ -157,10 +157,10 @@ class Traced(Protocol):
     chunk_rows: int
 
 
-CPU = EngineOptions("cpu")
+CPU = BackendOptions("cpu")
 
 
-def opened(path: Path, of: Traced, options: EngineOptions = CPU) -> Session:
+def opened(path: Path, of: Traced, options: BackendOptions = CPU) -> Session:
     """A graph that was saved a moment ago, opened as the runtime opens a part."""
     files, rows = (File(path.name, 0, ""),), of.chunk_rows
     part = Part(path.stem, of.role, files, of.inputs, of.outputs, chunk_rows=rows)

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from alm.errors import ExportFailed
 from alm.ports import CACHE_IN, CACHE_OUT, Port
-from alm.session import EngineOptions
+from alm.session import BackendOptions
 from exporters import feeds
 from exporters.graph import opened
 from wrappers import Wrapper
 
 FP32_TOLERANCE = 1e-3
-UNTOUCHED = 1e-4  # of the largest value: two engines differ by less on the same float32 weights
+UNTOUCHED = 1e-4  # of the largest value: two backends differ by less on the same float32 weights
 
 EXACT, WITHIN, BEYOND = "exact", "within bound", "beyond bound"  # verdicts
 
@@ -92,7 +92,7 @@ def relative_rms(got: np.ndarray, want: np.ndarray) -> float:
 
 
 class Truth:
-    """The untouched module's outputs for random feeds, computed once and before any engine loads.
+    """The untouched module's outputs for random feeds, computed once and before any backend loads.
 
     Both at once would hold the weights twice. The outputs wait in unnamed files: those of the
     decoder of a Llama-3.2-3B are 350 MB, most of them its cache.
@@ -161,7 +161,7 @@ def measure(graph: Path, truth: Truth, inputs: Mapping[str, Port]) -> Parity:
     Raises:
         ExportFailed: the graph does not load, run, or gives other shapes.
     """
-    session = opened(graph, truth, EngineOptions("cpu", lean=True))
+    session = opened(graph, truth, BackendOptions("cpu", lean=True))
     worst = Parity()
     for example, wanted in truth.cases():
         got = session.run({name: truth.fed(name, example, port) for name, port in inputs.items()})

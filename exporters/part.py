@@ -199,7 +199,7 @@ def _leanest(traced: ir.Model, work: _Work, settings: Settings) -> _Saved:
         after = simplify.node_count(leaner)
         verdict = f"yes: {before} nodes -> {after}"
         saved = work.save(leaner, verdict) if after < before else None
-    except Exception as error:  # onnxsim, protobuf and the engine raise whatever they like
+    except Exception as error:  # onnxsim, protobuf and the backend raise whatever they like
         reason = f"{type(error).__name__}: {error}".split("\n")[0]
         work.say(f"kept unsimplified: {reason}")
         return work.save(traced, f"no: {reason}")

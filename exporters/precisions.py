@@ -41,10 +41,10 @@ class Pulled:
         return next((codes for codes in every if codes != PLAINEST.layers), None)
 
     @property
-    def engines(self) -> set[str]:
-        """The engines that alone run what comes out for some role; empty for any."""
+    def backends(self) -> set[str]:
+        """The backends that alone run what comes out for some role; empty for any."""
         every = (storage for lever in self.levers for storage in lever.STORAGE.values())
-        return {engine for storage in every for engine in storage.engines}
+        return {backend for storage in every for backend in storage.backends}
 
     def prepare(self, part: Wrapper, embeds: Embeds) -> None:
         """Before the part is traced."""

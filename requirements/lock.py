@@ -6,7 +6,7 @@
 One resolution serves every Python and platform (markers tell them apart) and is split by job:
 
     build.txt      pip and the build backends, installed first: they build what comes as source
-    workshop.txt   export.py, the engines, the tests; no torch
+    workshop.txt   export.py, the backends, the tests; no torch
     torch.txt      torch as the package index serves it, with the CUDA packages of its Linux build
     device.txt     the device package's own needs with ONNX Runtime
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from alm import registry
 from wrappers import dialects
 
-DEFAULT = "decomposed"  # where none is bound: any engine reads it, and shapes are alike in all
+DEFAULT = "decomposed"  # where none is bound: any backend reads it, and shapes are alike in all
 
 _bound: ContextVar[str] = ContextVar("dialect", default=DEFAULT)
 

@@ -51,11 +51,11 @@ def _opened(folder: Path, name: str, threads: int) -> tuple[Any, Any]:
     """A part of the artifacts: its session, and what the manifest says of it."""
     from alm import backends
     from alm.artifacts import manifest
-    from alm.session import EngineOptions
+    from alm.session import BackendOptions
 
     part = manifest.load(folder).part(name)
     assert part is not None
-    return backends.open_session(part, folder, EngineOptions("cpu", threads)), part
+    return backends.open_session(part, folder, BackendOptions("cpu", threads)), part
 
 
 class _Ours(Peer):

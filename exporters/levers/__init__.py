@@ -1,7 +1,7 @@
 """What makes a part smaller or faster, one file each, with a frozen dataclass `Lever`:
 
 - `STORAGE`: by role, what it stores and needs, as data (`alm.precision.Storage`). The export writes
-  it into the manifest: targets, planner, lint and engines decide by it and know no lever by name.
+  it into the manifest: targets, planner, lint and backends decide by it and know no lever by name.
   Parts of a role that is not in it are left alone, and must be exact as in float32. `bound` is the
   most that a part may lose, or the export stops: root mean square of the errors over that of the
   values (`parity.Parity.rms`; docs/precision.md has the figures behind each),

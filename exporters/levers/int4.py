@@ -27,7 +27,7 @@ def storage(scheme: _nbits.Scheme, sensitive: tuple[str, ...] = ()) -> dict[str,
     """A decoder in this scheme, but for its sensitive products in 8 bits; the rest as `int8`."""
     head = _nbits.codes(int8.SCHEME) if LM_HEAD in sensitive else None
     others = tuple(word for word in sensitive if word != LM_HEAD)
-    decoder = _nbits.storage(scheme, head=head, as_head=others, engines=int8.ENGINES, bound=BOUND)
+    decoder = _nbits.storage(scheme, head=head, as_head=others, backends=int8.BACKENDS, bound=BOUND)
     return everywhere(int8.INTEGERS, decoder=decoder, table=int8.ROWS)
 
 

@@ -27,11 +27,11 @@ from wrappers import Wrapper
 SCHEME = _nbits.Scheme(bits=8, block=128)
 ZERO = 128  # the code that means 0 in a weight
 LEAST = 32  # inputs: narrower products are not worth two more nodes
-ENGINES = ("onnxruntime",)  # others know the operators of neither, or not as fast ones
+BACKENDS = ("onnxruntime",)  # others know the operators of neither, or not as fast ones
 INTEGERS = Storage(
     Codes("uint8", scale="float32"),
     operators=("DynamicQuantizeLinear", "MatMulInteger"),
-    engines=ENGINES,
+    backends=BACKENDS,
     bound=0.2,
 )
 ROWS = Storage(Codes("int8", scale="float32"), bound=0.2)  # of the embedding table
@@ -42,7 +42,7 @@ class Lever:
     """Symmetric, one scale an output, in encoders and bridges; blocks of 128 in decoders."""
 
     STORAGE = everywhere(
-        INTEGERS, decoder=_nbits.storage(SCHEME, engines=ENGINES, bound=0.2), table=ROWS
+        INTEGERS, decoder=_nbits.storage(SCHEME, backends=BACKENDS, bound=0.2), table=ROWS
     )
     LEAVES_ALONE = (
         "front ends, whose powers span more than 8 bits hold; convolutions, for which integer "

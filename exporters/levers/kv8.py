@@ -21,7 +21,7 @@ from wrappers.layers.decoder import Decoder
 class Lever:
     """One scale for each number of a head, from the words of the prompts and of the table."""
 
-    STORAGE = {"decoder": Storage(cache="int8", engines=("onnxruntime",), bound=0.5)}
+    STORAGE = {"decoder": Storage(cache="int8", backends=("onnxruntime",), bound=0.5)}
     LEAVES_ALONE = "all weights, and everything but the cache: join it to another, as in int4+kv8"
 
     def prepare(self, part: Wrapper, embeds: Embeds) -> None:

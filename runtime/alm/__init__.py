@@ -17,8 +17,8 @@ from alm.errors import (
     BadOption,
     BadPrompt,
     ExportFailed,
-    MissingEngine,
     MissingFile,
+    MissingPackage,
     UnknownName,
 )
 from alm.version import __version__ as __version__
@@ -39,7 +39,7 @@ __all__ = [
     "BadPrompt",
     "Conversation",
     "ExportFailed",
-    "MissingEngine",
+    "MissingPackage",
     "MissingFile",
     "Model",
     "Options",
@@ -75,15 +75,15 @@ def load(
 
     Args:
         folder: what export.py wrote.
-        provider: an engine's provider ("cpu", "cuda"), or "auto" for the best one installed.
-        threads: of each graph on the CPU; 0 leaves the choice to the engine. Graphs that do not
+        provider: a backend's provider ("cpu", "cuda"), or "auto" for the best one installed.
+        threads: of each graph on the CPU; 0 leaves the choice to the backend. Graphs that do not
             wait for each other run side by side where each has so many cores of its own.
         audio_cache: bytes of audio embeddings remembered, so that another question about a clip
             given before computes no encoder; 0 remembers nothing.
 
     Raises:
         MissingFile, BadArtifacts: a file is not there, or is not what the manifest says.
-        UnknownName, MissingEngine: the provider is unknown, or its package not installed.
+        UnknownName, MissingPackage: the provider is unknown, or its package not installed.
         BadOption: audio_cache is below 0.
     """
     from alm.generation.model import Model

@@ -7,7 +7,7 @@ AlmError
 ├── BadPrompt       (ValueError)         a prompt that does not fit the model
 ├── BadArtifacts    (ValueError)         a manifest, graph or file that is not what it should be
 ├── MissingFile     (FileNotFoundError)  a file or folder that is not there
-├── MissingEngine   (ImportError)        the backend's package is not installed
+├── MissingPackage   (ImportError)        the backend's package is not installed
 ├── BadCheckpoint   (ValueError)         weights that are missing, misshapen or do not fit together
 └── ExportFailed    (RuntimeError)       a graph that is not equal to its module
 """
@@ -60,7 +60,7 @@ class MissingFile(AlmError, FileNotFoundError):
     """A file or folder that is not there."""
 
 
-class MissingEngine(AlmError, ImportError):
+class MissingPackage(AlmError, ImportError):
     """The backend's package is not installed."""
 
 

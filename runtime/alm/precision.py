@@ -1,6 +1,6 @@
 """What a precision stores and needs, as data: a lever states it, the export writes it down.
 
-Whoever decides by a precision (targets, planner, lint, engines) reads it here, in `Part.storage`
+Whoever decides by a precision (targets, planner, lint, backends) reads it here, in `Part.storage`
 for a part of the folder and in `Manifest.levers` for what else could be exported.
 """
 
@@ -34,7 +34,7 @@ class Codes:
 
 @dataclass(frozen=True)
 class Storage:
-    """How a part is stored, and what reads it. Without arguments: in float32, by any engine."""
+    """How a part is stored, and what reads it. Without arguments: in float32, by any backend."""
 
     layers: Codes = field(default_factory=Codes)
     head: Codes | None = None  # of `lm_head`, and of products named in `as_head`; None: as layers
@@ -44,7 +44,7 @@ class Storage:
     cache: str = FLOAT  # type of the KV cache
     operators: tuple[str, ...] = ()  # that the lever brings into the graph, "domain::Name"
     opset: int = 0  # the least that knows them; 0: any
-    engines: tuple[str, ...] = ()  # that alone run the graph; empty for any
+    backends: tuple[str, ...] = ()  # that alone run the graph; empty for any
     bound: float = 0.0  # the most it may cost, as `parity.Parity.rms`; 0: it must be exact
 
     @property
@@ -93,7 +93,7 @@ def joined(storages: Iterable[Storage]) -> Storage:
             cache=total.cache if storage.cache == FLOAT else storage.cache,
             operators=_union(total.operators, storage.operators),
             opset=max(total.opset, storage.opset),
-            engines=_union(total.engines, storage.engines),
+            backends=_union(total.backends, storage.backends),
             bound=total.bound + storage.bound,
         )
     return total
@@ -112,7 +112,7 @@ def closest_first(levers: Levers, role: str) -> list[str]:
 def choose(levers: Levers, role: str, wanted: Wanted, takes: Takes) -> str:
     """The precision for parts of a role that stores what is wanted; "" where there is none.
 
-    Of several that are taken: one that was made for an engine before one for any, then the fewest
+    Of several that are taken: one that was made for a backend before one for any, then the fewest
     bits, then the one that may cost the least in all roles.
     """
     if wanted.bits == BITS[FLOAT]:
@@ -122,14 +122,14 @@ def choose(levers: Levers, role: str, wanted: Wanted, takes: Takes) -> str:
 
     def rank(name: str) -> tuple[bool, float, float, str]:
         costs = sum(storage.bound for storage in levers[name].values())
-        return not stored[name].engines, stored[name].layers.bits, costs, name
+        return not stored[name].backends, stored[name].layers.bits, costs, name
 
     return min(fitting, key=rank, default="")
 
 
-def any_engine(storage: Storage) -> bool:
-    """Whether no engine alone runs it."""
-    return not storage.engines
+def any_backend(storage: Storage) -> bool:
+    """Whether no backend alone runs it."""
+    return not storage.backends
 
 
 def _union(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What every engine offers: a graph is run on arrays, and some outputs may stay with the engine."""
+"""What every backend offers: a graph runs on arrays, and some outputs may stay where they are."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from alm.ports import Port
 
 
 @dataclass(frozen=True)
-class EngineOptions:
+class BackendOptions:
     """How to open a graph."""
 
     provider: str = "cpu"
-    threads: int = 0  # 0: the engine's own choice
+    threads: int = 0  # 0: the backend's own choice
     lean: bool = False  # a graph that is run now and then: little is kept between two runs
     halves: bool = False  # weights of 16 bits: on a CPU they are widened when they are needed
 
@@ -28,18 +28,18 @@ class EngineOptions:
 
 
 class Kept:
-    """A tensor that stays with the engine, good as a feed of the session that gave it."""
+    """A tensor that stays with the backend, good as a feed of the session that gave it."""
 
 
 Feed = np.ndarray | Kept
 
 
 class Session(ABC):
-    """One graph, opened by one engine."""
+    """One graph, opened by one backend."""
 
     inputs: dict[str, Port]
     outputs: dict[str, Port]
-    # Whether the engine works in the memory of the arrays that it was given to hold: then whoever
+    # Whether the backend works in the memory of the arrays that it was given to hold: then whoever
     # has those arrays may read and change them between two runs.
     in_place: bool = False
     # Whether a run takes one row at a time, whatever batch the ports state.
@@ -57,7 +57,7 @@ class Session(ABC):
 
     @abstractmethod
     def hold(self, array: np.ndarray) -> Kept:
-        """Hand an array to the engine."""
+        """Hand an array to the backend."""
 
     @abstractmethod
     def fetch(self, kept: Kept) -> np.ndarray:

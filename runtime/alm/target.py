@@ -12,7 +12,7 @@ ANYTHING = ("*",)
 
 @dataclass(frozen=True)
 class Operator:
-    """What an engine wants of an operator.
+    """What a backend wants of an operator.
 
     `types` are those of input `data`; `constant` are inputs whose values must be known when the
     engine is built, `absent` those that must be left out. Of the outputs no more than `outputs`
@@ -29,20 +29,20 @@ class Operator:
     ranks: Mapping[int, int] | None = None
     attributes: Mapping[str, int | float | str | None] | None = None
     static: tuple[tuple[int, int], ...] = ()
-    since: tuple[int, int] = (0, 0)  # the engine's version that takes it first
+    since: tuple[int, int] = (0, 0)  # the backend's version that takes it first
     note: str = ""  # what a restriction comes from, where that is not the table itself
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the parser and the builder of an engine take; an empty `operators` is any of `domains`.
+    """What the parser and the builder of a backend take; an empty `operators` is any of `domains`.
 
     `source` is where the table of operators comes from. `quantized` are the types that may be
     dequantized, `ports` those of inputs and outputs ((): any). `blocks_opset` is one more opset,
     for graphs that hold weights in blocks, which none before 21 can.
     """
 
-    engine: str
+    backend: str
     source: str
     opsets: tuple[int, int]
     domains: tuple[str, ...] = ("",)
@@ -58,7 +58,7 @@ class Limits:
     overflows: Mapping[str, int] | None = None
 
     def has(self, op: str) -> bool:
-        """Whether the engine has an operator, "domain::Name", or the name alone of ONNX's own."""
+        """Whether the backend has an operator, "domain::Name", or the name alone of ONNX's own."""
         if self.operators is not None:
             return op in self.operators
         return op.rpartition("::")[0] in self.domains

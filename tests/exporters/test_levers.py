@@ -151,8 +151,8 @@ def test_weights_of_a_hollow_part_that_are_missing_are_named() -> None:
 
 def test_precisions_are_joined_by_plus() -> None:
     both = precisions.pull("int4+kv8")
-    assert both.table and both.table.dtype == "int8" and both.engines == {"onnxruntime"}
-    assert precisions.pull("fp32").levers == () and precisions.pull("fp16").engines == set()
+    assert both.table and both.table.dtype == "int8" and both.backends == {"onnxruntime"}
+    assert precisions.pull("fp32").levers == () and precisions.pull("fp16").backends == set()
     with pytest.raises(UnknownName, match="unknown precision 'int5'; there is: fp32, auto, bf16"):
         precisions.pull("int4+int5")
 

@@ -170,7 +170,7 @@ def test_a_decoder_of_an_older_dialect_is_written_in_an_opset_that_knows_int4(
 
 
 def test_the_precisions_run_anywhere() -> None:
-    assert all(not precisions.pull(name).engines for name in PRECISIONS)
+    assert all(not precisions.pull(name).backends for name in PRECISIONS)
 
 
 # --- what is computed

@@ -192,7 +192,7 @@ class Graphs:
 
         from alm.backends import open_session
         from alm.onnxfile import graph_nodes
-        from alm.session import EngineOptions
+        from alm.session import BackendOptions
 
         self.path.write_bytes(content)
         summary.read(self.path)
@@ -200,7 +200,7 @@ class Graphs:
         digest = hashlib.sha256(content).hexdigest()
         first = replace(self.part.files[0], bytes=len(content), sha256=digest)
         part = replace(self.part, files=(first, *self.part.files[1:]))
-        open_session(part, self.folder, EngineOptions("cpu", 1))
+        open_session(part, self.folder, BackendOptions("cpu", 1))
 
 
 class Audio:

@@ -19,7 +19,7 @@ from alm.cli import alm_commands, exit_status
 from alm.errors import LONGEST, BadArtifacts, BadCheckpoint, BadOption, MissingFile
 from alm.host import processor
 from alm.parsing import CONTROL
-from alm.session import EngineOptions
+from alm.session import BackendOptions
 from alm.text import detokenizer
 from tests.runtime.cli.commands import alm_run, refused
 from wrappers import open_checkpoint
@@ -155,7 +155,7 @@ def test_a_path_with_a_line_break_makes_no_second_line(checkpoint: Path, tmp_pat
 @pytest.mark.parametrize(
     ("domain", "kind", "why"),
     [
-        ("com.microsoft", "EPContext", "holds code for one engine"),
+        ("com.microsoft", "EPContext", "holds a compiled engine"),
         ("evil", "Op", "needs a library of operators"),
     ],
 )
@@ -179,12 +179,12 @@ def test_operators_that_are_code_from_outside_are_refused_wherever_they_stand(
 
     spoil(own, change)
     with pytest.raises(BadArtifacts, match=why):
-        open_session(manifest.load(own).parts[0], own, EngineOptions())
+        open_session(manifest.load(own).parts[0], own, BackendOptions())
 
 
 def test_threads_beyond_any_use_are_refused() -> None:
     for threads in (100_000, -1):
-        for refusing in (processor.check_threads, lambda n: EngineOptions(threads=n)):
+        for refusing in (processor.check_threads, lambda n: BackendOptions(threads=n)):
             with pytest.raises(BadOption, match="on this machine"):
                 refusing(threads)
 

@@ -225,8 +225,8 @@ def test_a_missing_engine_is_answered_with_what_to_type(artifacts: Path) -> None
 import alm
 try:
     alm.load({str(artifacts)!r})
-except alm.MissingEngine as error:
+except alm.MissingPackage as error:
     print(error)
 """
     done = alone(script, ["onnxruntime", "openvino"])
-    assert done.stdout == "no engine is installed; try: pip install 'alm-edge[ort]'\n", done.stderr
+    assert done.stdout == "no backend is installed; try: pip install 'alm-edge[ort]'\n", done.stderr

@@ -100,7 +100,7 @@ def encoder_attend(
     if not torch.compiler.is_exporting():
         return attention.attend(q, k, v, heads, bias, padded)
     mask = bias
-    if padded is not None:  # one query's mask is not spread over the others by every engine
+    if padded is not None:  # one query's mask is not spread over the others by every backend
         mask = padded.expand(-1, 1, q.shape[1], -1) if bias is None else bias + padded
     dim = q.shape[2] // heads
     scaled = q * attention.scale(q, heads)

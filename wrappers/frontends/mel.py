@@ -16,7 +16,7 @@ RATE = 16_000  # Hz
 HOP = 160  # samples from frame to frame
 FLOOR = 1e-10  # power; the quietest that the logarithm sees
 RANGE = 8.0  # decades of power below the clip's loudest value that are kept
-MOST_WINDOWS = 20  # of a clip that is encoded whole, for engines that need a bound: 10 minutes
+MOST_WINDOWS = 20  # of a clip that is encoded whole, for backends that need a bound: 10 minutes
 
 
 class Mel(Wrapper):

@@ -1,4 +1,4 @@
-"""Attention of encoders and bridges, spelled out in operators of opset 20, which any engine has.
+"""Attention of encoders and bridges, spelled out in operators of opset 20, which any backend has.
 
 It is what the encoders of every dialect compute outside of an export.
 """

@@ -18,10 +18,10 @@ _IN_8 = Codes("uint8", 128, "float32", zero_point=True)
 _INTEGERS = Storage(
     Codes("uint8", scale="float32"),
     operators=("DynamicQuantizeLinear", "MatMulInteger"),
-    engines=_ORT,
+    backends=_ORT,
     bound=0.2,
 )
-_BLOCKS_8 = Storage(_IN_8, operators=_NBITS, engines=_ORT, bound=0.2)
+_BLOCKS_8 = Storage(_IN_8, operators=_NBITS, backends=_ORT, bound=0.2)
 _BLOCKS_4 = replace(_BLOCKS_8, layers=Codes("uint4", 256, "float32", zero_point=True), bound=1.4)
 _MIXED = replace(_BLOCKS_8, layers=Codes("uint4", 32, "float32", zero_point=True), bound=1.4)
 _DQ = Storage(
@@ -51,7 +51,7 @@ LEVERS: dict[str, dict[str, Storage]] = {
     ),
     "int8": everywhere(_INTEGERS, decoder=_BLOCKS_8, **_TABLE),
     "int8dq": everywhere(_DQ, decoder=replace(_DQ, cache="float16"), **_TABLE),
-    "kv8": {"decoder": Storage(cache="int8", engines=_ORT, bound=0.5)},
+    "kv8": {"decoder": Storage(cache="int8", backends=_ORT, bound=0.5)},
 }
 
 

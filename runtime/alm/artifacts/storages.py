@@ -11,7 +11,7 @@ from alm.parsing import Misshapen, all_of, count, need
 from alm.precision import FLOAT, PLAINEST, Codes, Levers, Storage
 
 MOST_BOUND = 1e6  # the root mean square of errors over that of the values
-WORDS = ("as_head", "computes", "operators", "engines")  # fields that are lists
+WORDS = ("as_head", "computes", "operators", "backends")  # fields that are lists
 
 
 def to_json(storage: Storage) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def content(root: Path, file: File, most: int) -> bytes:
 
 @contextlib.contextmanager
 def unchanged(root: Path, files: Sequence[File]) -> Iterator[list[Path]]:
-    """Paths of verified files for an engine that opens them itself, and nobody changed them since.
+    """Paths of verified files for a backend that opens them itself, and nobody changed them since.
 
     ONNX Runtime and OpenVINO take the path of a graph and find its weights beside it; handing them
     bytes or /proc/self/fd would break that, or hold gigabytes twice. So the files are looked at
@@ -113,7 +113,7 @@ def unchanged(root: Path, files: Sequence[File]) -> Iterator[list[Path]]:
 
 
 def check_graph(root: Path, graph: GraphFile, graph_name: str, listed: Collection[str]) -> None:
-    """Refuse a graph that an engine must not be given: see `check_operators`, `check_external`."""
+    """Refuse a graph that a backend must not be given: see `check_operators`, `check_external`."""
     if not graph_name.endswith(GRAPH):  # by other endings ONNX Runtime reads other formats
         raise BadArtifacts(
             f"{graph_name!r:.200} in {root} is refused: a graph's name ends in .onnx"
@@ -132,7 +132,7 @@ def check_operators(root: Path, graph: GraphFile, graph_name: str) -> None:
     for name in sorted(graph.nodes):
         domain, _, kind = name.rpartition("::")
         if kind in EXECUTED:
-            why = "it holds code for one engine, which cannot be looked into"
+            why = "it holds a compiled engine, which cannot be looked into"
         elif domain not in DOMAINS and name not in graph.functions:
             why = "it needs a library of operators, and none is loaded"
         else:

@@ -1,4 +1,4 @@
-"""Engines, one file each: PROVIDERS it drives, `available()` here, and `open_session`.
+"""Backends, one file each: PROVIDERS it drives, `available()` here, and `open_session`.
 
 ON_CPU are those of its providers that run on the processor. Its `open_session(part, folder,
 options)` opens the graph or engine of a part, whose files are verified before; the one who calls it
@@ -17,10 +17,10 @@ from types import ModuleType
 from alm import registry
 from alm.artifacts import verify
 from alm.artifacts.part import Part
-from alm.errors import BadArtifacts, MissingEngine, UnknownName
+from alm.errors import BadArtifacts, MissingPackage, UnknownName
 from alm.onnxfile import summary
 from alm.ports import differences
-from alm.session import EngineOptions, OneRowChunks, RowByRow, Session
+from alm.session import BackendOptions, OneRowChunks, RowByRow, Session
 
 PREFERRED = "ort"  # the backend that comes first; the others follow by name
 HALVES = ("float16", "bfloat16")  # types of weights that a CPU widens
@@ -51,11 +51,11 @@ def choose(provider: str, judge: Callable[[Iterable[str]], str] | None = None) -
     Args:
         provider: a provider's name or "auto".
         judge: picks one of the processor's providers, given the preferred first, where none for
-            another device comes before them. An engine is imported when the judge gets to it.
+            another device comes before them. A backend is imported when the judge gets to it.
 
     Raises:
         UnknownName: nobody drives it.
-        MissingEngine: "auto", and no engine is installed.
+        MissingPackage: "auto", and no backend is installed.
     """
     if provider != "auto":
         if provider not in known():
@@ -71,37 +71,37 @@ def choose(provider: str, judge: Callable[[Iterable[str]], str] | None = None) -
 
 
 def _installed() -> Iterator[str]:
-    """The providers that can be used here; MissingEngine when there are none."""
-    missing: MissingEngine | None = None
+    """The providers that can be used here; MissingPackage when there are none."""
+    missing: MissingPackage | None = None
     none = True
     for name, module in _backends().items():
         try:
             if name in module.available():
                 none = False
                 yield name
-        except MissingEngine as error:
+        except MissingPackage as error:
             missing = missing or error
     if none:
-        raise missing or MissingEngine("no engine is installed; try: pip install 'alm-edge[ort]'")
+        raise missing or MissingPackage("no backend is installed; try: pip install 'alm-edge[ort]'")
 
 
 def open_session(
-    part: Part, folder: Path, options: EngineOptions, *, trusted: bool = False
+    part: Part, folder: Path, options: BackendOptions, *, trusted: bool = False
 ) -> Session:
     """Open a part's graph with the backend that drives `options.provider`: the one door to a graph.
 
     Args:
         part: as the manifest has it; its first file is the graph.
         folder: that holds the part's files.
-        options: of the engine; `lean` and `halves` follow from the part.
+        options: of the backend; `lean` and `halves` follow from the part.
         trusted: the files were written by this process a moment ago, so they are neither hashed nor
             looked into, and the ports need not be the part's.
 
     Raises:
         MissingFile, BadArtifacts: a file that is not what the manifest says or is changed while it
             is opened, external data outside the folder, operators that are code from outside, or a
-            graph with other ports than the manifest's; or the engine does not take the graph.
-        MissingEngine: the engine, or what it needs, is not there.
+            graph with other ports than the manifest's; or the backend does not take the graph.
+        MissingPackage: the backend, or what it needs, is not there.
     """
     # An encoder runs once for a window of audio and takes much; a decoder runs for every token.
     seldom = part.role != "decoder"
@@ -127,8 +127,8 @@ def open_session(
 def by_rows(session: Session, part: Part) -> Session:
     """The session that takes any batch: its rows go together, one by one, or in chunks of one.
 
-    One by one where the graph or the engine has a single row; in chunks of one where several tokens
-    of several rows may not meet a past (`Part.chunk_rows`).
+    One by one where the graph or the backend has a single row; in chunks of one where several
+    tokens of several rows may not meet a past (`Part.chunk_rows`).
     """
     batches = {port.axes[0] for port in part.inputs.values() if port.axes}
     if session.one_row or batches == {1}:

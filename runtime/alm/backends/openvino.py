@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 
 from alm.artifacts.part import Part
-from alm.errors import BadArtifacts, MissingEngine
+from alm.errors import BadArtifacts, MissingPackage
 from alm.onnxfile import summary
 from alm.onnxfile.summary import GraphFile
 from alm.parsing import printable
-from alm.session import EngineOptions, Feed, Kept, Session
+from alm.session import BackendOptions, Feed, Kept, Session
 
 # alm's name of a provider -> OpenVINO's device.
 PROVIDERS = {"openvino": "CPU"}
@@ -54,7 +54,7 @@ def _package() -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise MissingEngine(
+        raise MissingPackage(
             "OpenVINO is not installed; try: pip install 'alm-edge[openvino]'"
         ) from error
     return openvino
@@ -106,22 +106,22 @@ def available() -> list[str]:
     """Providers that this installation can run.
 
     Raises:
-        MissingEngine: openvino is not installed.
+        MissingPackage: openvino is not installed.
     """
     there = _core().available_devices
     return [name for name, device in PROVIDERS.items() if device in there]
 
 
-def open_session(part: Part, folder: Path, options: EngineOptions) -> Session:
+def open_session(part: Part, folder: Path, options: BackendOptions) -> Session:
     """Open the graph of a part.
 
     Raises:
-        MissingEngine: openvino is not installed, or it has no such device here.
+        MissingPackage: openvino is not installed, or it has no such device here.
         BadArtifacts: OpenVINO cannot load the graph; where an operator is the reason it is named.
     """
     if options.provider not in available():
         there = ", ".join(available())
-        raise MissingEngine(f"provider {options.provider!r} is not installed; there is: {there}")
+        raise MissingPackage(f"provider {options.provider!r} is not installed; there is: {there}")
     graph = folder / part.files[0].name
     graph_file = summary.read(graph)
     if FOREIGN in graph_file.nodes:
@@ -144,7 +144,7 @@ def _unknown(graph: Path, operators: str) -> str:
 
 @dataclass
 class Handle(Kept):
-    """A tensor in the engine's memory, or around an array's."""
+    """A tensor in the backend's memory, or around an array's."""
 
     tensor: Any
 

@@ -19,10 +19,10 @@ import numpy as np
 
 from alm.artifacts.engine_files import Profile
 from alm.artifacts.part import Part
-from alm.errors import BadArtifacts, MissingEngine
+from alm.errors import BadArtifacts, MissingPackage
 from alm.parsing import printable
 from alm.ports import Port
-from alm.session import EngineOptions, Feed, Kept, Session
+from alm.session import BackendOptions, Feed, Kept, Session
 from alm.tensorrt import api, ort_provider
 from alm.tensorrt.profiles import fits
 
@@ -55,7 +55,7 @@ def _runtime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingEngine("no engine is installed; try: pip install 'alm-edge[ort]'") from error
+        raise MissingPackage("no backend is installed; try: pip install 'alm-edge[ort]'") from error
     # Only what ends the process: every error is raised too, and stderr is for our sentences.
     onnxruntime.set_default_logger_severity(4)
     return onnxruntime
@@ -89,17 +89,17 @@ def _load_libraries() -> None:
             preload()
 
 
-def open_session(part: Part, folder: Path, options: EngineOptions) -> Session:
+def open_session(part: Part, folder: Path, options: BackendOptions) -> Session:
     """Open the graph of a part.
 
     Raises:
-        MissingEngine: onnxruntime is not installed, or the provider is not in this installation.
+        MissingPackage: onnxruntime is not installed, or the provider is not in this installation.
         BadArtifacts: ONNX Runtime cannot load the graph, or the provider does not take it.
     """
     runtime = _runtime()
     there = {name: PROVIDERS[name] for name in _installed()}
     if options.provider not in there:
-        raise MissingEngine(
+        raise MissingPackage(
             f"provider {options.provider!r} is not installed; there is: {', '.join(there)}"
         )
     if options.provider != "cpu":
@@ -124,7 +124,7 @@ def open_session(part: Part, folder: Path, options: EngineOptions) -> Session:
         raise BadArtifacts(f"ONNX Runtime cannot load {graph}: {_first_line(error)}") from error
     if session.get_providers()[0] != PROVIDERS[options.provider]:
         # ONNX Runtime falls back to the CPU with a warning; a measurement would then be a lie.
-        raise MissingEngine(
+        raise MissingPackage(
             f"provider {options.provider!r} is installed but could not start on this machine; "
             "use --provider cpu"
         )
@@ -141,7 +141,7 @@ def _provider_options(part: Part, provider: str) -> tuple[dict[str, str], Profil
     return ort_provider.tensorrt(part, provider, shapes), shapes
 
 
-def _settings(runtime: Any, options: EngineOptions) -> Any:
+def _settings(runtime: Any, options: BackendOptions) -> Any:
     """SessionOptions. Figures: ONNX Runtime 1.31, an EPYC, CPU time of one thread, float32.
 
     Weights are left as they are prepacked, in memory of the process' own as large as the file (400
@@ -188,7 +188,7 @@ def _widen_late(runtime: Any, settings: Any) -> list[str]:
 
 @dataclass
 class Handle(Kept):
-    """A tensor that stays with the engine; `array` shares its memory on the CPU."""
+    """A tensor that stays with the backend; `array` shares its memory on the CPU."""
 
     value: Any
     array: np.ndarray | None = None
@@ -247,7 +247,7 @@ class OrtSession(Session):
             )
 
     def hold(self, array: np.ndarray) -> Handle:
-        """See `Session.hold`. On the CPU the engine works in the array's own memory."""
+        """See `Session.hold`. On the CPU the backend works in the array's own memory."""
         from onnxruntime import OrtValue
 
         array = np.ascontiguousarray(array)

@@ -19,10 +19,10 @@ import numpy as np
 
 from alm.artifacts.engine_files import Engine
 from alm.artifacts.part import Part
-from alm.errors import BadArtifacts, MissingEngine
+from alm.errors import BadArtifacts, MissingPackage
 from alm.host import containment
 from alm.ports import CACHE_IN, CACHE_OUT, Port
-from alm.session import EngineOptions, Feed, Kept, Session
+from alm.session import BackendOptions, Feed, Kept, Session
 from alm.tensorrt import api, build
 from alm.tensorrt.cuda import Buffer, Cuda, Device
 from alm.tensorrt.profiles import ROOM, fits
@@ -49,17 +49,17 @@ def available() -> list[str]:
     return [name for name, module in PROVIDERS.items() if importlib.util.find_spec(module)]
 
 
-def open_session(part: Part, folder: Path, options: EngineOptions) -> Session:
+def open_session(part: Part, folder: Path, options: BackendOptions) -> Session:
     """Open the engine that was built of a part; its graph is not read.
 
     Raises:
-        MissingEngine: TensorRT, cuda-bindings or a GPU is missing.
+        MissingPackage: TensorRT, cuda-bindings or a GPU is missing.
         BadArtifacts: there is no engine for this graph and this machine, or its file was changed;
             the message says what to type.
     """
     name = options.provider
     if api.gpu() is None:
-        raise MissingEngine(f"{name} needs an NVIDIA GPU and its driver; use --provider cpu")
+        raise MissingPackage(f"{name} needs an NVIDIA GPU and its driver; use --provider cpu")
     engine, plan = read(folder, part, name)
     graphs = os.environ.get("ALM_CUDA_GRAPH", "0") != "0"
     loaded = api.deserialize(name, plan)

@@ -82,7 +82,7 @@ def beyond(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> Ite
         yield (
             f"above 100 % of computing's bound ({', '.join(names['compute'])}): the bound is "
             "numpy's float32 matrix product, timed for half a second after the runs beside "
-            "whatever else ran then; an engine's kernels may be faster, and int8 ones are"
+            "whatever else ran then; a backend's kernels may be faster, and int8 ones are"
         )
 
 

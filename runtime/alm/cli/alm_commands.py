@@ -72,7 +72,7 @@ def lint(
     out: Out = None,
     debug: Debug = False,
 ) -> int:
-    """Hold every node against what a target's engine takes; exit status 1 if it would not build."""
+    """Hold every node against what the target's backend takes; exit status 1 if one fails."""
     from alm.cli import lint_report
 
     out_file.check(out)
@@ -151,7 +151,9 @@ def bench(
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE.svg", help="Draw the stages of each clip.")
     ] = None,
-    threads: Annotated[int, typer.Option(min=0, help="Of the engine; 0 leaves it the choice.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads for the backend; 0 lets it choose.")
+    ] = 0,
     provider: Annotated[
         str, typer.Option(help="auto, or what runs the graphs: cpu, cuda, openvino, tensorrt.")
     ] = "auto",

@@ -55,7 +55,7 @@ def _about(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     )
     threads = f"threads: {model['threads'] or 'its own choice'}"
     yield "model", f"{model['folder']}: {model['family']}, {terminal.size(model['bytes'])}"
-    yield "engine", f"{model['provider']}, {threads}"
+    yield "backend", f"{model['provider']}, {threads}"
     yield "load", f"{report['load_ms']:.0f} ms"
 
 

@@ -41,7 +41,7 @@ def table(verdict: Verdict) -> None:
 def summary(verdict: Verdict) -> str:
     """One sentence: what was looked at, and whether it would build."""
     parts = "1 part" if len(verdict.parts) == 1 else f"{len(verdict.parts)} parts"
-    looked, goal = f"{verdict.nodes} nodes of {parts}", f"{verdict.target} ({verdict.engine})"
+    looked, goal = f"{verdict.nodes} nodes of {parts}", f"{verdict.target} ({verdict.backend})"
     if not verdict.refused:
         return f"{looked} keep the rules of {goal}"
     broken = dict.fromkeys(f.rule for f in verdict.findings if f.refused)

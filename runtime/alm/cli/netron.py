@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from alm.errors import BadArtifacts, MissingEngine
+from alm.errors import BadArtifacts, MissingPackage
 
 HOST = "127.0.0.1"
 DATA = "/data/"
@@ -31,7 +31,7 @@ class Viewer(ThreadingHTTPServer):
     """Serves `graph` and the other `files` (name -> path) from a free port, `port` if it is one.
 
     Raises:
-        MissingEngine: Netron is not installed.
+        MissingPackage: Netron is not installed.
     """
 
     daemon_threads = True
@@ -99,7 +99,7 @@ def _netron() -> Path:
     try:
         import netron
     except ImportError as error:
-        raise MissingEngine(
+        raise MissingPackage(
             "netron is not installed; try: pip install 'alm-edge[netron]'"
         ) from error
     return Path(str(netron.__file__)).parent

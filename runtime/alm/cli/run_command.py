@@ -114,7 +114,9 @@ def answer(
             "early_stopping=true, 'suppress_tokens=[7, 9]'; may be repeated.",
         ),
     ] = None,
-    threads: Annotated[int, typer.Option(min=0, help="Of the engine; 0 leaves it the choice.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads for the backend; 0 lets it choose.")
+    ] = 0,
     provider: Annotated[
         str, typer.Option(help="auto, or what runs the graphs: cpu, cuda, openvino, tensorrt.")
     ] = "auto",

@@ -1,4 +1,4 @@
-"""Which engine is the fastest here: tried once for a decoder, and remembered for this machine."""
+"""Which backend is the fastest here: tried once for a decoder, and remembered for this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alm.errors import AlmError
 from alm.generation.embedding_table import Table
 from alm.generation.pipeline import Decoder
 from alm.host import processor, user_cache
-from alm.session import EngineOptions
+from alm.session import BackendOptions
 
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino")
 # A usual answer: a prompt of so many tokens beside the audio's, and so many new ones.
@@ -25,13 +25,13 @@ PROMPT, ANSWER = 48, 32
 STEPS = 6  # of the answer that are really taken
 REPEATS = 2
 MOST_REMEMBERED = 64
-CHOICES = "fastest.json"  # {machine, engines and artifacts: provider}
+CHOICES = "fastest.json"  # {machine, backends and artifacts: provider}
 
 
 class Fastest:
-    """A judge for `backends.choose`: the engine with which this decoder answers soonest.
+    """A judge for `backends.choose`: the backend with which this decoder answers soonest.
 
-    An engine that cannot open every part is none.
+    A backend that cannot open every part is none.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int = 0) -> None:
@@ -59,8 +59,8 @@ class Fastest:
         return best
 
     def _try(self, provider: str) -> float:
-        """Seconds for a usual answer; infinite where the engine cannot do it."""
-        dimensions, options = self.manifest.facts.dimensions, EngineOptions(provider, self.threads)
+        """Seconds for a usual answer; infinite where the backend cannot do it."""
+        dimensions, options = self.manifest.facts.dimensions, BackendOptions(provider, self.threads)
         room = dimensions.context - ANSWER
         prompt = max(1, min((dimensions.audio_tokens or 0) + PROMPT, room))
         part = self.manifest.with_role("decoder")[0]
@@ -113,7 +113,7 @@ def _processor() -> str:
 
 
 def _versions() -> list[str]:
-    """The engines installed, known without importing them: that takes a while."""
+    """The backends installed, known without importing them: that takes a while."""
     versions: list[str] = []
     for name in PACKAGES:
         try:

@@ -29,7 +29,7 @@ class Cache:
         self.session, self.ports = session, ports
         self.fixed = any("capacity" in port.axes for port in ports.values())
         self.kept: dict[str, Kept] = {}
-        # Where the engine works in our arrays: those, with all rows that there ever were.
+        # Where the backend works in our arrays: those, with all rows that there ever were.
         self._arrays: dict[str, np.ndarray] = {}
         self._same = np.zeros((0, 0), np.int64)  # rows i and j are equal in so many positions
 

@@ -56,7 +56,7 @@ class Model:
 
     @property
     def provider(self) -> str:
-        """The engine's provider that runs the graphs."""
+        """The backend's provider that runs the graphs."""
         return self.parts.provider
 
     @property

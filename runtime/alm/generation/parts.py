@@ -23,7 +23,7 @@ from alm.generation.choose_backend import Fastest
 from alm.generation.embedding_table import open_table
 from alm.generation.pipeline import Decoder, Pipeline, at_once, check_table
 from alm.host import processor
-from alm.session import EngineOptions, Session
+from alm.session import BackendOptions, Session
 from alm.text import detokenizer
 from alm.text.prompt import Prompter
 
@@ -50,7 +50,7 @@ class Parts:
         self.tokenizer = detokenizer.load_tokenizer(folder / tokenizer.name, content)
         facts = self.manifest.facts
         self.prompter = Prompter(self.tokenizer, facts.prompt, facts.tokens)
-        options = EngineOptions(self.provider, threads)
+        options = BackendOptions(self.provider, threads)
         graphs = [part for part in self.manifest.parts if part.role != "table"]
         with ThreadPoolExecutor(2) as pool:
             opened = pool.map(lambda part: backends.open_session(part, folder, options), graphs)

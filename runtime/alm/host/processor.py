@@ -46,7 +46,7 @@ def check_threads(threads: int) -> None:
     most = max(LEAST_LIMIT, THREADS_A_CORE * usable_cores())
     if not isinstance(threads, int) or not 0 <= threads <= most:
         raise BadOption(
-            f"threads are 0 (the engine's choice) to {most} on this machine, not {threads!r:.40}"
+            f"threads are 0 (the backend's choice) to {most} on this machine, not {threads!r:.40}"
         )
 
 
@@ -69,7 +69,7 @@ def bandwidth() -> float:
 def peak() -> float:
     """Operations per second: the best of a float32 matrix product, by numpy with its threads.
 
-    Not the most that is possible: engines multiply int8 several times as fast.
+    Not the most that is possible: backends multiply int8 several times as fast.
     """
     matrix = np.ones((WIDE, WIDE), np.float32)
     return 2 * WIDE**3 / _best(lambda: matrix @ matrix)

@@ -41,7 +41,7 @@ class Verdict:
     """What was found in so many nodes of so many graphs."""
 
     target: str
-    engine: str
+    backend: str
     parts: tuple[str, ...]
     nodes: int
     findings: tuple[Finding, ...]
@@ -83,7 +83,7 @@ def lint(folder: Path, target: str, parts: Sequence[str] = ()) -> Verdict:
         nodes += len(graph.nodes)
         findings += examine(Case(part, path, graph, target, goal, manifest.levers))
     names = tuple(part.name for part in chosen)
-    return Verdict(target, goal.LIMITS.engine, names, nodes, tuple(findings))
+    return Verdict(target, goal.LIMITS.backend, names, nodes, tuple(findings))
 
 
 def examine(case: Case) -> Iterator[Finding]:

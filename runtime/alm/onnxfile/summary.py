@@ -182,7 +182,7 @@ class Walk(Wire):
                 kind = self.text((value, end))
             elif number == 7:
                 domain = self.text((value, end))
-            else:  # names that are no text bring engines down
+            else:  # names that are no text bring backends down
                 self.text((value, end))
         self.nodes[operator(domain, kind)] += 1
 

@@ -1,8 +1,8 @@
 """Where the artifacts will run, one file each.
 
 A file gives the decoder's DIALECT, how many bits a weight has by default (PRECISION) and, for each
-role of a part, where they are chosen for it (AUTO), ENGINES: those whose own operators a graph may
-hold, LIMITS: what its engine takes of a graph, and BUILD: how an engine is built (None: graphs run
+role of a part, where they are chosen for it (AUTO), BACKENDS: those whose own operators a graph may
+hold, LIMITS: what its backend takes of a graph, and BUILD: how an engine is built (None: graphs run
 as they are). It names no lever: which one stores so many bits and is taken here follows from what
 the levers state of themselves. On a command line a target's name has hyphens: trt-jetpack6.
 """
@@ -32,9 +32,9 @@ def find(name: str) -> ModuleType:
 
 
 def reads(goal: ModuleType, storage: Storage) -> bool:
-    """Whether the target's engine has the operators of a graph that is stored so."""
-    engine_fits = set(storage.engines) <= set(goal.ENGINES)
-    return engine_fits and all(map(goal.LIMITS.has, storage.operators))
+    """Whether the target's backend has the operators of a graph that is stored so."""
+    backend_fits = set(storage.backends) <= set(goal.BACKENDS)
+    return backend_fits and all(map(goal.LIMITS.has, storage.operators))
 
 
 def takes(goal: ModuleType, storage: Storage) -> bool:

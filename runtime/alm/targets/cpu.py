@@ -7,7 +7,7 @@ from alm.target import Limits
 
 DIALECT = "ort"
 PRECISION = Wanted()
-ENGINES = ("onnxruntime",)  # whose own operators may be used
+BACKENDS = ("onnxruntime",)  # whose own operators may be used
 # What loses nothing that can be heard and is fastest here: see bench/results.
 AUTO = {
     "frontend": Wanted(),
@@ -17,7 +17,7 @@ AUTO = {
     "table": Wanted(8),
 }
 LIMITS = Limits(
-    engine="ONNX Runtime",
+    backend="ONNX Runtime",
     source="opset 24 is the newest that was tried, with ONNX Runtime 1.24 to 1.32",
     opsets=(7, 24),
     domains=("", "com.microsoft"),

@@ -7,7 +7,7 @@ from alm.target import Limits
 
 DIALECT = "decomposed"
 PRECISION = Wanted()
-ENGINES = ()  # whose own operators may be used
+BACKENDS = ()  # whose own operators may be used
 AUTO = {
     "frontend": Wanted(),
     "encoder": Wanted(16),
@@ -15,5 +15,5 @@ AUTO = {
     "decoder": Wanted(16),
     "table": Wanted(16),
 }
-LIMITS = Limits(engine="any runtime", source="ONNX 1.15, which opset 20 is of", opsets=(7, 20))
+LIMITS = Limits(backend="any runtime", source="ONNX 1.15, which opset 20 is of", opsets=(7, 20))
 BUILD = None

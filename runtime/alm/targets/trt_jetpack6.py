@@ -6,9 +6,9 @@ from alm.target import Build, Limits
 from alm.tensorrt import operators
 
 DIALECT = "decomposed"
-PRECISION, ENGINES, AUTO = operators.PRECISION, operators.ENGINES, operators.AUTO
+PRECISION, BACKENDS, AUTO = operators.PRECISION, operators.BACKENDS, operators.AUTO
 LIMITS = Limits(
-    engine="TensorRT 10.3",
+    backend="TensorRT 10.3",
     source="onnx-tensorrt 9.2 docs/operators.md and docs/Changelog.md to 10.3",
     opsets=(9, 20),
     blocks_opset=21,  # of ONNX 1.16, which 10.3 is built with: int4 and block_size

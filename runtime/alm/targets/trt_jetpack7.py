@@ -6,9 +6,9 @@ from alm.target import Build, Limits
 from alm.tensorrt import operators
 
 DIALECT = "standard"
-PRECISION, ENGINES, AUTO = operators.PRECISION, operators.ENGINES, operators.AUTO
+PRECISION, BACKENDS, AUTO = operators.PRECISION, operators.BACKENDS, operators.AUTO
 LIMITS = Limits(
-    engine="TensorRT 10.16",
+    backend="TensorRT 10.16",
     source="onnx-tensorrt 10.15 docs/operators.md",
     opsets=(9, 24),
     operators=operators.operators((10, 16)),

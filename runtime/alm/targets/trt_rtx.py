@@ -11,7 +11,7 @@ from alm.target import FLOATS, Build, Limits, Operator
 from alm.tensorrt import operators
 
 DIALECT = "standard"
-PRECISION, ENGINES, AUTO = operators.PRECISION, operators.ENGINES, operators.AUTO
+PRECISION, BACKENDS, AUTO = operators.PRECISION, operators.BACKENDS, operators.AUTO
 # Tried with 1.7.1: queries of three axes, and three operators of ONNX Runtime's.
 _TABLE = operators.operators((11, 0))
 _TRIED: dict[str, Operator] = {
@@ -21,7 +21,7 @@ _TRIED: dict[str, Operator] = {
     "com.microsoft::SkipSimplifiedLayerNormalization": Operator(FLOATS),
 }
 LIMITS = Limits(
-    engine="TensorRT-RTX 1.7",
+    backend="TensorRT-RTX 1.7",
     source="onnx-tensorrt 10.15 docs/operators.md, and what 1.7.1 parsed and built",
     opsets=(9, 25),
     operators=_TABLE | _TRIED,

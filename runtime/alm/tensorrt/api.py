@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from alm.artifacts.engine_files import Maker, Profile
-from alm.errors import BadArtifacts, MissingEngine, UnknownName
+from alm.errors import BadArtifacts, MissingPackage, UnknownName
 
 Say = Callable[[str], None]
 
@@ -72,13 +72,13 @@ def load(name: str) -> ModuleType:
     """Import TensorRT or TensorRT-RTX.
 
     Raises:
-        MissingEngine: it is not installed, or a library of the system that it needs is not.
+        MissingPackage: it is not installed, or a library of the system that it needs is not.
     """
     wanted = flavour(name)
     try:
         return importlib.import_module(wanted.module)
     except (ImportError, OSError) as error:
-        raise MissingEngine(f"{name} cannot be imported ({error}); {wanted.get}") from error
+        raise MissingPackage(f"{name} cannot be imported ({error}); {wanted.get}") from error
 
 
 @lru_cache(1)
@@ -111,14 +111,14 @@ def maker(name: str) -> Maker:
     """What an engine that is built here and now belongs to.
 
     Raises:
-        MissingEngine: it is not installed, or there is no GPU and it needs one.
+        MissingPackage: it is not installed, or there is no GPU and it needs one.
     """
     api, here = load(name), gpu()
     version, system = str(api.__version__), f"{platform.system()} {platform.machine()}"
     if not flavour(name).needs_gpu:
         return Maker(name, version, system, "", "")
     if here is None:
-        raise MissingEngine(
+        raise MissingPackage(
             f"{name} {version} builds on the GPU that will run the engine, and there is none here; "
             "run this command on the device (--dry-run works anywhere)"
         )

@@ -15,7 +15,7 @@ from alm.artifacts.manifest import load as load_manifest
 from alm.errors import AlmError, BadArtifacts, BadOption, UnknownName
 from alm.host import atomic, containment, processor
 from alm.onnxfile import summary
-from alm.precision import PLAIN, Levers, Wanted, any_engine, choose
+from alm.precision import PLAIN, Levers, Wanted, any_backend, choose
 from alm.tensorrt import api
 from alm.tensorrt.build_job import Job, built
 from alm.tensorrt.profiles import Sizes, fit, words
@@ -126,7 +126,7 @@ def build(folder: Path, settings: Settings, say: Say, show: Say) -> list[Engine]
         The engines of these parts, new ones and those that were up to date.
 
     Raises:
-        MissingEngine: TensorRT is not installed, or it needs a GPU and there is none.
+        MissingPackage: TensorRT is not installed, or it needs a GPU and there is none.
         BadOption: the memory does not suffice; nothing was built then.
         BadArtifacts, MissingFile: a graph that is not what the manifest says, or not for TensorRT,
             or TensorRT crashed or was ended.
@@ -203,7 +203,7 @@ def free_memory() -> int:
 
 def _in_bits(bits: int, levers: Levers) -> str:
     """The precision for any engine that stores a weight in so many bits."""
-    return choose(levers, "decoder", Wanted(bits), any_engine) or PLAIN
+    return choose(levers, "decoder", Wanted(bits), any_backend) or PLAIN
 
 
 def _refuse_too_little(waiting: list[Job], room: int, levers: Levers) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from alm.errors import BadArtifacts, MissingEngine
+from alm.errors import BadArtifacts, MissingPackage
 from alm.session import Kept
 
 LEAST_BYTES = 256  # of a buffer: an empty tensor has an address too
@@ -93,7 +93,7 @@ def _bindings() -> Any:
             return importlib.import_module(module)
         except ImportError:
             continue
-    raise MissingEngine("cuda-bindings is not installed; try: pip install cuda-bindings")
+    raise MissingPackage("cuda-bindings is not installed; try: pip install cuda-bindings")
 
 
 class Buffer(Kept):

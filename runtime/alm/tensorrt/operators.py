@@ -23,7 +23,7 @@ PORTS = (*ALL, "uint8")
 
 # The precisions of a target of any TensorRT.
 PRECISION = Wanted(16)
-ENGINES = ("tensorrt",)
+BACKENDS = ("tensorrt",)
 AUTO = {
     "frontend": Wanted(),
     "encoder": Wanted(16),

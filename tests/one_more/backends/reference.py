@@ -11,7 +11,7 @@ import numpy as np
 
 from alm.artifacts.part import Part
 from alm.onnxfile import summary
-from alm.session import EngineOptions, Feed, Kept, Session
+from alm.session import BackendOptions, Feed, Kept, Session
 
 PROVIDERS = {"reference": "numpy"}
 ON_CPU = ("reference",)
@@ -22,7 +22,7 @@ def available() -> list[str]:
     return list(PROVIDERS)
 
 
-def open_session(part: Part, folder: Path, options: EngineOptions) -> Session:
+def open_session(part: Part, folder: Path, options: BackendOptions) -> Session:
     """Open the graph of a part."""
     return ReferenceSession(folder / part.files[0].name)
 

@@ -7,11 +7,11 @@ from alm.target import Limits
 
 DIALECT = "decomposed"
 PRECISION = Wanted(16)
-ENGINES = ()
+BACKENDS = ()
 AUTO = dict.fromkeys(("encoder", "bridge", "decoder", "table"), Wanted(16))
 AUTO |= {"frontend": Wanted()}
 LIMITS = Limits(
-    engine="Small NPU 1.0",
+    backend="Small NPU 1.0",
     source="its data sheet",
     opsets=(13, 20),
     ports=("float32", "float16", "int64"),

@@ -30,7 +30,7 @@ STORAGE = Storage(
     cache="float16",
     operators=("com.microsoft::MatMulNBits",),
     opset=21,
-    engines=("onnxruntime",),
+    backends=("onnxruntime",),
     bound=0.25,
 )
 FULL = Manifest(
@@ -348,7 +348,7 @@ def test_a_manifest_that_names_levers_and_says_no_more_is_read_by_their_names(
     whisper, decoder = (part.storage for part in said.parts)
     assert whisper.layers.dtype == "float16" and whisper.cache == "float32"
     assert decoder.layers.bits < 5 < 8 < decoder.of_head.bits < 9
-    assert decoder.cache == "int8" and decoder.engines == ("onnxruntime",)
+    assert decoder.cache == "int8" and decoder.backends == ("onnxruntime",)
     assert said.levers == older_levers.LEVERS and "int4dq" in said.levers
 
 
@@ -372,8 +372,8 @@ def test_older_exports_stored_what_the_levers_say_today() -> None:
         ({"layers": {"zero_point": 1}}, "neither true nor false"),
         ({"head": 4}, "'head' of the storage of part ear is 4, not dict"),
         ({"cache": "gold"}, "'cache' of the storage of part ear is 'gold'"),
-        ({"engines": "ort"}, "'engines' of the storage of part ear is 'ort', not list"),
-        ({"engines": [1]}, "'engines' is [1], not all str"),
+        ({"backends": "ort"}, "'backends' of the storage of part ear is 'ort', not list"),
+        ({"backends": [1]}, "'backends' is [1], not all str"),
         ({"bound": -1}, "'bound' of the storage of part ear is -1.0"),
         ({"opset": 1.5}, "'opset' of the storage of part ear is 1.5"),
         ([], "the storage of part ear is list, not an object"),
@@ -385,4 +385,4 @@ def test_a_storage_that_is_none_is_one_sentence(
     folder = spoil(tmp_path, lambda plain: plain["parts"][0].update(storage=storage))
     assert sentence_of_it in sentence(folder)
     folder = spoil(tmp_path, lambda plain: plain["levers"].update(some4={"decoder": storage}))
-    assert "decoder of lever some4" in sentence(folder) or "engines" in sentence(folder)
+    assert "decoder of lever some4" in sentence(folder) or "backends" in sentence(folder)

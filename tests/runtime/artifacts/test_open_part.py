@@ -19,9 +19,9 @@ from alm.artifacts.manifest import File, Manifest, Part
 from alm.backends import open_session
 from alm.errors import AlmError, BadArtifacts, MissingFile, UnknownName
 from alm.ports import Port
-from alm.session import EngineOptions, Feed, Kept, RowByRow, Session
+from alm.session import BackendOptions, Feed, Kept, RowByRow, Session
 
-CPU = EngineOptions()
+CPU = BackendOptions()
 
 
 @pytest.fixture(autouse=True)

@@ -23,13 +23,13 @@ from alm.generation.choose_backend import Fastest
 from alm.generation.embedding_table import Table
 from alm.generation.pipeline import Decoder
 from alm.parsing import File
-from alm.session import EngineOptions, Session
+from alm.session import BackendOptions, Session
 from demo.clips import EXAMPLES, FOLDER
 from tests.conftest import run_export
 
 pytest.importorskip("openvino", reason="this engine is optional: pip install 'alm-edge[openvino]'")
 
-OURS, THEIRS = EngineOptions("openvino", 1), EngineOptions("cpu", 1)
+OURS, THEIRS = BackendOptions("openvino", 1), BackendOptions("cpu", 1)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def exported(
     return out
 
 
-def decoder(folder: Path, options: EngineOptions) -> Decoder:
+def decoder(folder: Path, options: BackendOptions) -> Decoder:
     said = manifest.load(folder)
     part, table = said.with_role("decoder")[0], said.with_role("table")[0]
     return Decoder(open_session(part, folder, options), part, Table(folder / table.files[0].name))
@@ -140,7 +140,7 @@ def graph(
     return path
 
 
-def opened(path: Path, options: EngineOptions) -> Session:
+def opened(path: Path, options: BackendOptions) -> Session:
     part = Part("graph", "decoder", (File(path.name, 0, ""),))
     return open_session(part, path.parent, options, trusted=True)
 

@@ -18,7 +18,7 @@ from alm.artifacts.manifest import File, Part
 from alm.backends import ort
 from alm.errors import BadArtifacts
 from alm.ports import Port, Span
-from alm.session import EngineOptions
+from alm.session import BackendOptions
 from alm.tensorrt import api, ort_provider
 from alm.tensorrt.profiles import Sizes, fit
 from exporters import precisions
@@ -209,7 +209,7 @@ def test_a_provider_answers_on_a_gpu_as_the_processor_does(
     assert ours.token_ids == theirs.token_ids
     assert (
         backends.open_session(
-            manifest.load(out).named("mel"), out, EngineOptions(provider)
+            manifest.load(out).named("mel"), out, BackendOptions(provider)
         ).in_place
         is False
     )

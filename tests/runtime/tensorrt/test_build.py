@@ -16,7 +16,7 @@ import export
 from alm import targets
 from alm.artifacts import manifest
 from alm.cli import alm_commands, run_command
-from alm.errors import BadArtifacts, MissingEngine
+from alm.errors import BadArtifacts, MissingPackage
 from alm.tensorrt import api
 from alm.tensorrt.graph import fitted
 from alm.tensorrt.profiles import Sizes, fit
@@ -135,7 +135,7 @@ def test_tensorrt_that_is_not_there_is_answered_with_where_to_get_it(
 ) -> None:
     try:
         api.load("tensorrt")
-    except MissingEngine as error:
+    except MissingPackage as error:
         assert "docs/jetson.md" in str(error)
         assert alm_build(artifacts) == 1
         assert capfd.readouterr().err == f"error: {error}\n"

@@ -18,8 +18,8 @@ from alm import backends
 from alm.artifacts import manifest
 from alm.artifacts.manifest import File
 from alm.backends import tensorrt
-from alm.errors import BadArtifacts, MissingEngine
-from alm.session import EngineOptions
+from alm.errors import BadArtifacts, MissingPackage
+from alm.session import BackendOptions
 from alm.tensorrt import api, build
 from tests.conftest import run_export
 from tests.runtime.cli.commands import Capture
@@ -226,5 +226,5 @@ def test_without_a_gpu_a_session_is_refused(built: Path) -> None:
     if api.gpu() is not None:
         pytest.skip("there is a GPU")
     assert tensorrt.available() == []
-    with pytest.raises(MissingEngine, match="needs an NVIDIA GPU"):
-        backends.open_session(manifest.load(built).named("mel"), built, EngineOptions(RTX))
+    with pytest.raises(MissingPackage, match="needs an NVIDIA GPU"):
+        backends.open_session(manifest.load(built).named("mel"), built, BackendOptions(RTX))

@@ -17,7 +17,7 @@ from alm import registry
 from alm.artifacts.manifest import Part
 from alm.facts import AudioFacts, TokenFacts
 from alm.generation import pipeline
-from alm.session import EngineOptions, Session
+from alm.session import BackendOptions, Session
 from alm.text.prompt import Prompter
 from exporters import graph
 from tests.wrappers.families import tiny_audio_llm
@@ -60,7 +60,7 @@ class Graphs:
         for name, part in self.parts.items():
             path = folder / f"{name}.onnx"
             graph.save(graph.trace(part, dynamic_batch=True), path, part.role)
-            self.sessions[name] = graph.opened(path, part, EngineOptions("cpu", 1))
+            self.sessions[name] = graph.opened(path, part, BackendOptions("cpu", 1))
 
     def run(self, name: str, *feeds: Tensor | np.ndarray) -> np.ndarray:
         """The first output of a part."""

@@ -16,7 +16,7 @@ import torch
 from alm import registry
 from alm.artifacts.manifest import Part
 from alm.generation import pipeline
-from alm.session import EngineOptions
+from alm.session import BackendOptions
 from exporters import graph
 from tests.one_more import one_more
 from tests.wrappers.parts.test_decoders import VARIANTS, make, ours
@@ -45,7 +45,7 @@ def greedy(truth: Any, config: Any, dialect: str, folder: Path) -> tuple[list[in
     wanted = truth.generate(ids, pad_token_id=0, eos_token_id=None, **more)[0, PROMPT:].tolist()
     module, path = ours(truth, config, dialect), folder / "decoder.onnx"
     graph.save(graph.trace(module, dynamic_batch=True), path, "decoder")
-    session = graph.opened(path, module, EngineOptions("cpu", 1))
+    session = graph.opened(path, module, BackendOptions("cpu", 1))
     part = Part("decoder", "decoder", (), module.inputs, module.outputs)
     table = truth.get_input_embeddings().weight.numpy()
     runs = pipeline.Decoder(session, part, table)

@@ -22,7 +22,7 @@ from alm.backends import ort
 from alm.errors import BadArtifacts
 from alm.generation import pipeline
 from alm.onnxfile import summary
-from alm.session import EngineOptions, Session
+from alm.session import BackendOptions, Session
 from exporters import graph
 from tests.wrappers.parts.test_decoders import VARIANTS, make, ours
 from wrappers.layers.decoder import Decoder, Norm
@@ -51,7 +51,7 @@ class Exported(NamedTuple):
         return runs
 
 
-ONE = EngineOptions("cpu", 1)
+ONE = BackendOptions("cpu", 1)
 Export = Callable[[str, str], Exported]
 
 # The others differ from these in numbers only.

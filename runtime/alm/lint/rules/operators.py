@@ -21,7 +21,7 @@ INTEGERS = ("DynamicQuantizeLinear", "MatMulInteger", "ConvInteger")
 DOUBLE = {"float64": "float32"}  # doubles are read as floats
 
 
-@rule("operator", "the engine has the operator", "the target's table of operators")
+@rule("operator", "the backend has the operator", "the target's table of operators")
 def operator(case: Case) -> Iterator[Breach]:
     limits, seen = case.limits, set[str]()
     for node in case.nodes:
@@ -29,7 +29,7 @@ def operator(case: Case) -> Iterator[Breach]:
             continue
         seen.add(node.op)  # once an operator: a report of a thousand rows is not read
         count = case.graph.file.nodes[node.op]
-        what = f"{limits.engine} has no {node.op}"
+        what = f"{limits.backend} has no {node.op}"
         yield Breach(called(node), what, _instead(case, node.op), limits.source, count)
 
 
@@ -57,7 +57,7 @@ def opset(case: Case) -> Iterator[Breach]:
     if version and not least <= version <= most:
         yield Breach(
             "",
-            f"the graph is of opset {version}, and {limits.engine} reads {least} to {most}",
+            f"the graph is of opset {version}, and {limits.backend} reads {least} to {most}",
             f"export with --dialect {case.goal.DIALECT}",
             limits.source,
             nodes=0,
@@ -66,7 +66,7 @@ def opset(case: Case) -> Iterator[Breach]:
 
 @rule(
     "dtype",
-    "an operator's input is of a type that the engine computes in",
+    "an operator's input is of a type that the backend computes in",
     "the target's table of operators, column of types",
 )
 def dtype(case: Case) -> Iterator[Breach]:
@@ -76,14 +76,14 @@ def dtype(case: Case) -> Iterator[Breach]:
         if node.op == DEQUANTIZE or "*" in limit.types:
             continue  # see weight-dtype
         if kind and kind not in limit.types:
-            what = f"{node.op} of {kind}, and {case.limits.engine} wants {', '.join(limit.types)}"
+            what = f"{node.op} of {kind}, and {case.limits.backend} wants {', '.join(limit.types)}"
             source = limit.note or case.limits.source
             yield Breach(called(node), what, "put a Cast in front of it", source)
 
 
 @rule(
     "port-dtype",
-    "inputs and outputs are of a type that an engine can have there",
+    "inputs and outputs are of a type that a backend can have there",
     "onnx-tensorrt docs/operators.md: quantized types are of weights alone",
 )
 def port_dtype(case: Case) -> Iterator[Breach]:
@@ -110,7 +110,7 @@ def constant_input(case: Case) -> Iterator[Breach]:
 
 @rule(
     "left-out",
-    "inputs and outputs that the engine does not have are left out",
+    "inputs and outputs that the backend does not have are left out",
     "onnx-tensorrt docs/operators.md, column of restrictions",
 )
 def left_out(case: Case) -> Iterator[Breach]:
@@ -127,7 +127,7 @@ def left_out(case: Case) -> Iterator[Breach]:
 
 @rule(
     "attribute",
-    "attributes have the one value that the engine knows",
+    "attributes have the one value that the backend knows",
     "onnx-tensorrt docs/operators.md, column of restrictions; tried with TensorRT-RTX 1.7.1",
 )
 def attribute(case: Case) -> Iterator[Breach]:
@@ -142,7 +142,7 @@ def attribute(case: Case) -> Iterator[Breach]:
 
 @rule(
     "rank",
-    "an input has as many axes as the engine wants",
+    "an input has as many axes as the backend wants",
     "onnx-tensorrt 10.15 docs/operators.md: Attention and TensorScatter of four axes",
 )
 def rank(case: Case) -> Iterator[Breach]:
