@@ -162,7 +162,7 @@ def test_bytes_that_are_no_utf8_are_one_sentence_in_a_prompt_and_fine_in_a_name(
     ("words", "sentence"),
     [
         (("--num-beams", "10000"), "num_beams is at most 256, not 10000"),
-        (("--threads", "100000"), "threads are 0 (the engine's choice) to "),
+        (("--threads", "100000"), "threads are 0 (the backend's choice) to "),
         (("--max-new-tokens", str(10**18)), "max_new_tokens is at most 2147483647"),
         (("--max-audio-seconds", "nan"), "--max-audio-seconds (max_audio_seconds) is above 0"),
         (("--max-audio-seconds", "inf"), "at most 86400, a day, not inf"),

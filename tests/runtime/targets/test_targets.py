@@ -58,7 +58,7 @@ def test_a_targets_dialect_is_of_an_opset_that_it_reads(goal: ModuleType) -> Non
 
 
 def test_limits_say_where_they_come_from(goal: ModuleType) -> None:
-    assert goal.LIMITS.engine and goal.LIMITS.source
+    assert goal.LIMITS.backend and goal.LIMITS.source
 
 
 def test_an_engine_that_is_built_has_profiles_and_types_of_its_own(goal: ModuleType) -> None:
