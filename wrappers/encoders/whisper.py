@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alm.errors import BadCheckpoint
 from alm.ports import Port, Span
 from wrappers import Wrapper, dialect, randomised
 from wrappers.checkpoint import limits
 from wrappers.frontends.mel import HOP, RATE
+from wrappers.layers.audio_layers import Layer
 
 LEAST_POOLED = 2 * HOP + 1  # samples of the shortest clip that is a row of pairs of frames
 
-_tanh_gelu = partial(F.gelu, approximate="tanh")
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_new": _tanh_gelu,
-    "gelu_fast": _tanh_gelu,
-    "gelu_pytorch_tanh": _tanh_gelu,
-    "quick_gelu": lambda x: x * (1.702 * x).sigmoid(),
-    "relu": F.relu,
-    "silu": F.silu,
-    "swish": F.silu,
-}
 # What transformers takes for a key that config.json leaves out.
 DEFAULTS = {
     "num_mel_bins": 80,
@@ -65,7 +53,9 @@ class Whisper(Wrapper):
         self.conv1 = nn.Conv1d(mels, width, kernel_size=3, padding=1)
         self.conv2 = nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1)
         self.embed_positions = nn.Embedding(frames, width)
-        self.layers = nn.ModuleList(Layer(all_known) for _ in range(all_known["encoder_layers"]))
+        self.layers = nn.ModuleList(
+            Layer(all_known, "Whisper") for _ in range(all_known["encoder_layers"])
+        )
         self.layer_norm = nn.LayerNorm(width)
         # Positions are learned for the whole window, so nothing but the batch is dynamic.
         self.inputs = {"log_mel": Port("float32", ("batch", mels, 2 * frames))}
@@ -111,43 +101,6 @@ def heard_frames(pcm_lengths: Tensor) -> Tensor:
     return ((pcm_lengths + (HOP - 1)) // HOP + 1) // 2
 
 
-class Layer(nn.Module):
-    """A pre-norm transformer layer."""
-
-    def __init__(self, known: Mapping[str, Any]) -> None:
-        super().__init__()
-        width, hidden = known["d_model"], known["encoder_ffn_dim"]
-        self.self_attn = Attention(width, known["encoder_attention_heads"])
-        self.self_attn_layer_norm = nn.LayerNorm(width)
-        self.activation = _activation(known["activation_function"])
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
-        self.final_layer_norm = nn.LayerNorm(width)
-
-    def forward(self, x: Tensor, padded: Tensor | None = None) -> Tensor:
-        x = x + self.self_attn(self.self_attn_layer_norm(x), padded)
-        return x + self.fc2(self.activation(self.fc1(self.final_layer_norm(x))))
-
-
-class Attention(nn.Module):
-    """Every frame attends to every frame, silence not left out, unless `padded` leaves some out."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        if width % heads:
-            raise BadCheckpoint(f"Whisper's d_model {width} is not divisible by its {heads} heads")
-        self.heads, self.dialect = heads, dialect.current()
-        self.k_proj = nn.Linear(width, width, bias=False)
-        self.v_proj = nn.Linear(width, width)
-        self.q_proj = nn.Linear(width, width)
-        self.out_proj = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, padded: Tensor | None = None) -> Tensor:
-        """[batch, frames, width] and what `encoder_padding` gives -> [batch, frames, width]."""
-        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        return self.out_proj(self.dialect.encoder_attend(q, k, v, self.heads, padded=padded))
-
-
 def build(config: Mapping[str, Any], *, pooled: bool = False) -> Whisper:
     """The encoder that Whisper's config.json describes, its weights still to be filled in."""
     return Whisper(config, pooled=pooled).eval().requires_grad_(False)
@@ -162,14 +115,6 @@ def known(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     settings = {name: config[name] for name in DEFAULTS if config.get(name) is not None}
     limits.check(settings, where)
     return {**DEFAULTS, **settings}
-
-
-def _activation(name: str) -> Callable[[Tensor], Tensor]:
-    if name not in ACTIVATIONS:
-        raise BadCheckpoint(
-            f"Whisper's activation_function {name!r} is unknown; known are {', '.join(ACTIVATIONS)}"
-        )
-    return ACTIVATIONS[name]
 
 
 def tiny() -> Whisper:
