@@ -118,6 +118,7 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
         opset=part.opset,
         dialect=settings.dialect if part.role == "decoder" else "",
         chunk_rows=part.chunk_rows,
+        pieces=part.pieces,
         nodes=sum(summary.read(kept.files[0]).nodes.values()),
         simplified=kept.verdict,
         measured={"parity": judged, "weights": weights} | part.facts,

@@ -32,6 +32,7 @@ class Part:
     dialect: str = ""
     nodes: int = 0
     chunk_rows: int = 0  # rows at once when several tokens meet a past; 0: any number
+    pieces: str = ""  # the axis that is cut into pieces as long as its span, each run alone
     simplified: str = ""  # "yes", or the reason why not
     measured: dict[str, Any] = field(default_factory=dict)
     engines: tuple[Engine, ...] = ()  # what `alm build` made of the graph; a list of the manifest's
@@ -48,7 +49,8 @@ class Part:
     def to_json(self) -> dict[str, Any]:
         """The part as plain data; what is empty is left out."""
         plain: dict[str, Any] = {"name": self.name, "role": self.role}
-        for name in ("precision", "opset", "dialect", "nodes", "chunk_rows", "simplified"):
+        stated = ("precision", "opset", "dialect", "nodes", "chunk_rows", "pieces", "simplified")
+        for name in stated:
             if getattr(self, name):
                 plain[name] = getattr(self, name)
         plain["storage"] = storages.to_json(self.storage)
@@ -81,11 +83,18 @@ def part_from_json(plain: Any, number: int) -> Part:
         need(plain, "role", str, where=where),
         need(plain, "precision", str, "", where),
     )
+    pieces, inputs = need(plain, "pieces", str, "", where), side("inputs")
+    if pieces and (
+        pieces not in spans or not any(pieces in port.axes[1:] for port in inputs.values())
+    ):
+        raise Misshapen(
+            f"'pieces' of {where} is {pieces!r:.80}, no axis of its inputs' with a span"
+        )
     return Part(
         name=name,
         role=role,
         files=tuple(file(entry, f"a file of {where}") for entry in files),
-        inputs=side("inputs"),
+        inputs=inputs,
         outputs=side("outputs"),
         spans={n: _span(span, f"span {n:.80} of {where}") for n, span in spans.items()},
         precision=precision,
@@ -96,6 +105,7 @@ def part_from_json(plain: Any, number: int) -> Part:
         dialect=need(plain, "dialect", str, "", where),
         nodes=count(plain, "nodes", 0, 0, where),
         chunk_rows=count(plain, "chunk_rows", 0, 0, where),
+        pieces=pieces,
         simplified=need(plain, "simplified", str, "", where),
         measured=need(plain, "measured", dict, {}, where),
     )
