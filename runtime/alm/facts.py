@@ -61,6 +61,7 @@ class PromptFacts:
     clip: str = fact("what stands around a clip's embeddings; `{n}` is its number", "", needed=True)
     placeholder: str = fact("the text in `clip` that the embeddings replace", "", needed=True)
     end: str = fact("text that closes an answer when another turn follows", "")
+    single: bool = fact("a conversation is one turn about one clip, in the turn's own place", False)
     trim: str = fact(
         "the white space that the original strips of a user's words: of all of them (`words`), of "
         "each text between clips (`parts`) or of the turn's content (`content`)",
@@ -72,7 +73,17 @@ class PromptFacts:
         "name of a task -> the words that it stands for", needed=True, always=True
     )
     joined: tuple[str, ...] = fact(
-        "words whose answers to consecutive windows of one recording read on when joined", ()
+        "words whose answers to consecutive windows of one recording read on when joined; `{}` "
+        "stands for any words",
+        (),
+    )
+    heading: str = fact(
+        "what an answer begins with before its words, such as `language {}<asr_text>`; `{}` is the "
+        "language",
+        "",
+    )
+    languages: dict[str, str] = fact(
+        "code of a language -> its name in `heading`, with which an answer in it is begun"
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from alm.cli.exit_status import FAILED
 from alm.cli.terminal import STDIN, audio_file, json_text, say
 from alm.errors import AlmError, BadOption, MissingFile
+from alm.facts import PromptFacts
 from alm.text.prompt import MARK
 from alm.text.tasks import checked, in_language, task
 
@@ -21,24 +22,23 @@ if TYPE_CHECKING:
 def meant(
     clips: list[str],
     prompt: str,
-    tasks: Mapping[str, str],
+    facts: PromptFacts,
     each: bool | None,
     language: str,
     verbatim: bool,
-) -> tuple[str, list[list[str]]]:
-    """The prompt, and the groups of clips that it is about, one group at a time.
+) -> list[list[str]]:
+    """The groups of clips that the prompt is about, one group at a time.
 
     A task is done for each clip. A prompt with a place for each clip is about all of them; any
     other needs `each` set.
 
     Raises:
         BadOption: it is None there.
-        BadPrompt, UnknownName: a prompt that is no text, or nearly a task's name.
+        BadPrompt, UnknownName: a prompt that is no text, or nearly a task's name; no such language.
     """
     checked(prompt)
-    if language:
-        prompt = in_language(prompt, language, tasks)
-    named = None if verbatim else task(prompt, tasks)
+    words = in_language(prompt, language, facts)[0] if language else prompt
+    named = None if verbatim else task(words, facts.tasks)
     if each is None and len(clips) > 1:
         for clip in clips if named is None else ():  # a word too many is often taken for a clip
             _check(clip)
@@ -48,7 +48,7 @@ def meant(
                 f"--together about all at once, and so does an {MARK} in it for each"
             )
         each = named is not None
-    return prompt, [[clip] for clip in clips] if each else [clips]
+    return [[clip] for clip in clips] if each else [clips]
 
 
 def there(groups: Sequence[Sequence[str]]) -> bool:

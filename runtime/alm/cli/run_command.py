@@ -68,7 +68,7 @@ def answer(
         typer.Option("--each/--together", help="One answer for each clip, or one about all."),
     ] = None,
     language: Annotated[
-        str, typer.Option(metavar="CODE", help="Of a task: translate --language de.")
+        str, typer.Option(metavar="CODE", help="To answer in: translate --language de.")
     ] = "",
     verbatim: Annotated[
         bool, typer.Option("--verbatim", help="Ask PROMPT as it is, though it be a task's name.")
@@ -170,9 +170,7 @@ def answer(
     speak_utf8()
     groups = [clips]
     if not chat:
-        prompt, groups = request.meant(
-            clips, prompt, manifest.facts.prompt.tasks, each, language, verbatim
-        )
+        groups = request.meant(clips, prompt, manifest.facts.prompt, each, language, verbatim)
     if not request.there(groups):
         return exit_status.FAILED
     if build_first:
@@ -183,6 +181,7 @@ def answer(
         "truncate": truncate,
         "max_audio_seconds": max_audio_seconds,
         "verbatim": verbatim,
+        "language": language,
     }
     model = alm.load(engine, provider, threads)
     if chat:

@@ -41,6 +41,7 @@ class Answer:
     audio_cached: int = 0  # clips or windows remembered, whose encoders were not run again
     cached_tokens: int = 0  # of the prompt's, those that a turn before it left in the KV cache
     stop_reasons: tuple[str, ...] = ()  # of each window
+    language: str = ""  # that the model heard or was told, where its answers name one
 
     def to_json(self) -> dict[str, Any]:
         """The answer as plain data."""
@@ -59,6 +60,7 @@ class WindowAnswer:
     audio_cached: int
     stop_reason: str
     cached_tokens: int = 0
+    language: str = ""
 
 
 def join(
@@ -86,6 +88,7 @@ def join(
         audio_cached=sum(window.audio_cached for window in windows),
         cached_tokens=sum(window.cached_tokens for window in windows),
         stop_reasons=tuple(reasons),
+        language=next((window.language for window in windows if window.language), ""),
     )
 
 

@@ -21,12 +21,14 @@ class InputOptions:
 
     `truncate`: only the first window of a longer clip, as the original does. `max_audio_seconds`:
     longer audio is refused before it is decoded; at most a day. `verbatim`: a prompt is text, even
-    where it is a task's name or nearly one.
+    where it is a task's name or nearly one. `language`: the code of the one to answer in, of models
+    and tasks that know several.
     """
 
     truncate: bool = False
     max_audio_seconds: float = HOUR
     verbatim: bool = False
+    language: str = ""
 
 
 class Decoding(TypedDict, total=False):
@@ -71,6 +73,7 @@ class Generating(Decoding, total=False):
     truncate: bool
     max_audio_seconds: float
     verbatim: bool
+    language: str
 
 
 def split(given: Mapping[str, Any]) -> tuple[InputOptions, dict[str, Any]]:

@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 
 from alm.errors import BadArtifacts, BadPrompt
 from alm.facts import PromptFacts, TokenFacts
-from alm.text.tasks import checked, task
+from alm.text.heading import Heading
+from alm.text.tasks import checked, in_language, task
 
 MARK = "<audio>"  # in a user's words: here stands the next clip
 CLIPS, WORDS, NUMBER = "{clips}", "{}", "{n}"  # in the manifest's templates
@@ -27,6 +28,7 @@ class Prompt:
 
     pieces: list[list[int]]
     joined: bool  # answers to consecutive windows of one recording read on
+    language: str = ""  # in which the answer is begun
 
 
 class Prompter:
@@ -44,13 +46,18 @@ class Prompter:
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: PromptFacts, tokens: TokenFacts) -> None:
-        self.tokenizer = tokenizer
+        self.tokenizer, self.facts = tokenizer, prompt
         self.start, self.end = prompt.start, prompt.end
         self.turn, self.turns = prompt.turn, prompt.turns
         self.clip, self.placeholder = prompt.clip, prompt.placeholder
         self.tasks = prompt.tasks
         self.joined = frozenset(words.strip() for words in prompt.joined)
         self.literal, self.trim = prompt.literal, prompt.trim
+        if prompt.heading and prompt.heading.count(WORDS) != 1:
+            raise BadArtifacts(
+                f"the manifest's prompt heading {prompt.heading!r:.80} wants one {WORDS}"
+            )
+        self.heading = Heading(prompt.heading)
         self.bos = tokens.bos
         # transformers' `generate` was given ids, so that penalties and n-grams see the prompt.
         self.by_ids = tokens.penalize_prompt
@@ -69,6 +76,7 @@ class Prompter:
         earlier: int = 0,
         first: bool = True,
         verbatim: bool = False,
+        language: str = "",
     ) -> Prompt:
         """Token ids of a turn about `clips` clips.
 
@@ -83,17 +91,24 @@ class Prompter:
             earlier: how many were in the turns before it.
             first: whether no turn was before it.
             verbatim: take `query` as text, even where it is a task's name or nearly one.
+            language: in which to answer, by its code; "" leaves it to the model.
 
         Raises:
             BadPrompt: empty, no text, it holds the placeholder itself, or marks for more or fewer
                 clips.
-            UnknownName: one word that is nearly a task's name.
+            BadPrompt: also a second turn of a model that answers one.
+            UnknownName: one word that is nearly a task's name, or a language that is not known.
         """
+        checked(query)
+        if self.facts.single:
+            _check_single(query, clips, first)
+        query, named = in_language(query, language, self.facts) if language else (query, "")
         name = None if verbatim else task(checked(query), self.tasks)
         words = checked(query) if name is None else self.tasks[name]
         from_user = name is None  # not the manifest's words
         self._check(words, clips, from_user)
         turn = self.turn if name is None else self.turns.get(name, self.turn)
+        turn += self.heading.filled(named) if named else ""
         pieces: list[list[int]] = []
         plain = self.start if first else self.end  # not yet encoded
         number = earlier
@@ -111,7 +126,7 @@ class Prompter:
         pieces.append(ids + self._ids(plain))
         if first and self.bos is not None:
             pieces[0].insert(0, int(self.bos))
-        return Prompt(pieces, words.strip() in self.joined)
+        return Prompt(pieces, not self.joined.isdisjoint((words.strip(), WORDS)), named)
 
     def ids(self, prompt: Prompt, clips: Sequence[np.ndarray]) -> list[int]:
         """All ids of a turn with clips [n, hidden], a placeholder for each of their embeddings.
@@ -126,7 +141,8 @@ class Prompter:
 
     def _check(self, words: str, clips: int, from_user: bool) -> None:
         marks = words.count(MARK)
-        if not words.replace(MARK, "").strip() and (marks == 0 or not clips):
+        empty = not words.replace(MARK, "").strip()
+        if from_user and empty and (marks == 0 or not clips):
             raise BadPrompt(f"the prompt is empty; say what to do, or one of: {self._names()}")
         literal = from_user and self.literal
         if not literal and self.placeholder in words.replace(MARK, ""):
@@ -181,6 +197,16 @@ class Prompter:
 
     def _names(self) -> str:
         return ", ".join(sorted(self.tasks))
+
+
+def _check_single(words: str, clips: int, first: bool) -> None:
+    """Refuse, with BadPrompt, more than one turn about one clip."""
+    if not first:
+        raise BadPrompt("this model answers one turn; begin a new conversation")
+    if clips != 1:
+        raise BadPrompt(f"this model hears one clip at a time, and {clips} are given; ask of each")
+    if MARK in words:
+        raise BadPrompt(f"this model has its own place for the clip; leave out the {MARK}")
 
 
 def interleaved(words: str) -> list[str | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from alm.errors import BadPrompt, UnknownName
+from alm.facts import PromptFacts
 
 NEAR = 0.8  # difflib's ratio: one wrong, lost or added letter in a word of five is near
 
@@ -39,15 +40,26 @@ def task(query: str, tasks: Mapping[str, str]) -> str | None:
     return None
 
 
-def in_language(query: str, language: str, tasks: Mapping[str, str]) -> str:
-    """The name of a task in a language: `translate`, `de` -> `translate_de`.
+def in_language(query: str, language: str, prompt: PromptFacts) -> tuple[str, str]:
+    """What asks for an answer in a language: the words, and the language's name in the heading.
+
+    Where answers have a heading it is begun with the name, whatever the words; elsewhere there are
+    tasks of several languages: `translate`, `de` -> `translate_de`.
 
     Raises:
-        UnknownName: there is no such task; the message lists the task's languages.
+        UnknownName: there is no such task or language; the message lists those there are.
     """
-    name, code = query.strip(), language.strip().lower()
+    name, code, tasks = query.strip(), language.strip().lower(), prompt.tasks
+    if prompt.languages:
+        spelled = {n.lower(): n for n in prompt.languages.values()} | prompt.languages
+        if code not in spelled:
+            raise UnknownName(
+                f"this model knows no language {language!r:.40}; there is: "
+                + ", ".join(sorted(prompt.languages))
+            )
+        return query, spelled[code]
     if f"{name}_{code}" in tasks:
-        return f"{name}_{code}"
+        return f"{name}_{code}", ""
     there = sorted(
         other.removeprefix(f"{name}_") for other in tasks if other.startswith(f"{name}_")
     )

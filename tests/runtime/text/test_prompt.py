@@ -31,10 +31,15 @@ NUMBERED = {
 
 
 def built(
-    query: str, *turn: Any, bos: int | None = 1, verbatim: bool = False, **other: Any
+    query: str,
+    *turn: Any,
+    bos: int | None = 1,
+    verbatim: bool = False,
+    language: str = "",
+    **other: Any,
 ) -> Prompt:
     prompter = Prompter(TOKENIZER, replace(PROMPT, **other), TokenFacts(bos=bos))
-    return prompter.build(query, *turn, verbatim=verbatim)
+    return prompter.build(query, *turn, verbatim=verbatim, language=language)
 
 
 def texts(query: str, *turn: Any, **other: Any) -> list[str]:
@@ -199,8 +204,37 @@ def test_a_task_that_needs_a_language_names_those_there_are() -> None:
     tasks = {"translate_de": "Into German.", "translate_en": "Into English.", "asr": "Write."}
     with pytest.raises(UnknownName, match=r"did you mean translate_de or translate_en\?"):
         built("translate", tasks=tasks)
-    assert in_language("translate ", "DE", tasks) == "translate_de"
+    facts = replace(PROMPT, tasks=tasks)
+    assert in_language("translate ", "DE", facts) == ("translate_de", "")
     with pytest.raises(UnknownName, match="no language 'fr'; there is: de, en"):
-        in_language("translate", "fr", tasks)
+        in_language("translate", "fr", facts)
     with pytest.raises(UnknownName, match="'asr' is none in this model"):
-        in_language("asr", "de", tasks)
+        in_language("asr", "de", facts)
+
+
+HEADED = {"heading": "language {}<asr>", "languages": {"de": "German", "pl": "Polish"}}
+
+
+def test_an_answer_in_a_language_is_begun_with_its_name() -> None:
+    begun = TOKENIZER.encode("language German<asr>", add_special_tokens=False).ids
+    for words, language in (("Write it down.", "DE"), ("asr", "german"), ("Any words", "de")):
+        prompter = Prompter(TOKENIZER, replace(PROMPT, **HEADED), TokenFacts())
+        free, forced = prompter.build(words), prompter.build(words, language=language)
+        assert forced.language == "German" and free.language == ""
+        text = [TOKENIZER.decode(p.pieces[-1], skip_special_tokens=False) for p in (free, forced)]
+        assert text[1] == text[0] + TOKENIZER.decode(begun, skip_special_tokens=False)
+    with pytest.raises(UnknownName, match="no language 'fr'; there is: de, pl"):
+        built("asr", language="fr", **HEADED)
+    with pytest.raises(BadArtifacts, match="heading 'language' wants one {}"):
+        built("asr", heading="language")
+
+
+def test_a_task_may_be_no_words_at_all_but_a_users_prompt_may_not() -> None:
+    assert built("asr", tasks={"asr": ""}).pieces
+    with pytest.raises(BadPrompt, match="the prompt is empty"):
+        built(" ", tasks={"asr": ""})
+
+
+def test_any_words_read_on_where_the_model_only_transcribes() -> None:
+    assert built("Names: Anna", joined=("{}",)).joined
+    assert not built("Names: Anna").joined
