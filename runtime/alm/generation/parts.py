@@ -21,7 +21,7 @@ from alm.generation import keywords
 from alm.generation.audio_cache import AudioEncoder
 from alm.generation.choose_backend import Fastest
 from alm.generation.embedding_table import open_table
-from alm.generation.pipeline import Decoder, Pipeline, at_once, check_table
+from alm.generation.pipeline import MOST_FED, Decoder, Pipeline, at_once, check_table
 from alm.host import processor
 from alm.session import BackendOptions, Session
 from alm.text import detokenizer
@@ -97,7 +97,11 @@ class Parts:
 
     def decoder(self) -> Decoder:
         """The decoder with a KV cache of its own, which holds nothing before `start`."""
-        return Decoder(self.decoder_session, self.decoder_part, self.table)
+        dimensions = self.manifest.facts.dimensions
+        # Where rotary frequencies depend on the length of a call, a prompt is one call.
+        whole = (dimensions.rope_grows_past, dimensions.rope_switches_past) != (None, None)
+        most_fed = 0 if whole else MOST_FED
+        return Decoder(self.decoder_session, self.decoder_part, self.table, most_fed)
 
     def options(self, given: Mapping[str, Any]) -> Options:
         """Decoding options: the manifest's defaults with what is given in their place.

@@ -10,6 +10,7 @@ import numpy as np
 
 from alm.artifacts.manifest import Manifest, Part
 from alm.errors import BadArtifacts
+from alm.generation import pieces
 from alm.generation.embedding_table import Table
 from alm.generation.kv_cache import Cache
 from alm.ports import CACHE_IN, CACHE_OUT
@@ -22,7 +23,8 @@ class Pipeline:
 
     Each part takes its inputs by name out of what the parts before it made, so the runtime knows no
     model. A part with a window of fixed size is run once for each window that its input holds; what
-    it makes of them follows each other along the second axis.
+    it makes of them follows each other along the second axis. So does what a part makes of the
+    pieces that it states (`Part.pieces`), and its counts add up.
     """
 
     def __init__(
@@ -75,6 +77,10 @@ class Pipeline:
     ) -> dict[str, np.ndarray]:
         start = time.perf_counter()
         session, feeds = self.sessions[part.name], {n: tensors[n] for n in part.inputs}
+        if part.pieces:
+            whole = pieces.run(part, session, feeds)
+            stages.add(part.name, start)
+            return whole
         outputs = [session.run(window) for window in _windows(part, feeds)]
         stages.add(part.name, start)
         if len(outputs) == 1:
@@ -134,11 +140,17 @@ def at_once(threads: int, cores: int) -> int:
     return 2 if threads and 2 * threads <= cores else 1
 
 
+MOST_FED = 1024  # positions at a time: attention's memory is that, times all before, times heads
+
+
 class Decoder:
     """The decoder graph and its cache; `step` and `reorder` are what decoding strategies need."""
 
-    def __init__(self, session: Session, part: Part, table: Table) -> None:
-        self.session, self.part, self.table = session, part, table
+    def __init__(
+        self, session: Session, part: Part, table: Table, most_fed: int = MOST_FED
+    ) -> None:
+        """With `most_fed` of 0 a prompt of any length is fed at once."""
+        self.session, self.part, self.table, self.most_fed = session, part, table, most_fed
         self.lengths = np.zeros(0, np.int64)  # valid positions of each row in the cache
         caches = {n: p for n, p in part.inputs.items() if n.startswith(CACHE_IN)}
         self.cache = Cache(session, caches)
@@ -149,7 +161,20 @@ class Decoder:
         self.cache.start(rows, most)
 
     def feed(self, embeds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Logits [rows, vocab] after embeds [rows, seq, hidden], of which `lengths` are real."""
+        """Logits [rows, vocab] after embeds [rows, seq, hidden], of which `lengths` are real.
+
+        One row is fed in chunks where it is long.
+        """
+        seq, most = embeds.shape[1], self.most_fed
+        if len(embeds) > 1 or not 0 < most < seq:
+            return self._feed(embeds, lengths)
+        logits = np.empty(0)
+        for at in range(0, int(lengths[0]), most):
+            chunk = embeds[:, at : min(at + most, int(lengths[0]))]
+            logits = self._feed(chunk, np.array([chunk.shape[1]], np.int64))
+        return logits
+
+    def _feed(self, embeds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         cache = self.cache
         outputs = {CACHE_OUT + name[len(CACHE_IN) :]: name for name in cache.kept}
         feeds = {

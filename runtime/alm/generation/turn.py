@@ -19,8 +19,9 @@ from alm.generation.audio_cache import MOST_ROWS
 from alm.generation.keywords import InputOptions
 from alm.generation.parts import Parts
 from alm.generation.past import Feed, Past
-from alm.generation.pipeline import Decoder, woven
+from alm.generation.pipeline import MOST_FED, Decoder, woven
 from alm.text.detokenizer import Joiner, TextStream
+from alm.text.heading import WordsStream
 from alm.text.prompt import Prompt
 from alm.timings import Times
 
@@ -71,7 +72,14 @@ class Turn:
         start, build = time.perf_counter(), self.parts.prompter.build
         earlier, first = (past.clips, not past.turns) if past else (0, True)
         prompts = [
-            build(question.prompt, len(question.sources), earlier, first, self.inputs.verbatim)
+            build(
+                question.prompt,
+                len(question.sources),
+                earlier,
+                first,
+                self.inputs.verbatim,
+                self.inputs.language,
+            )
             for question in questions
         ]
         self.times.add("prompt", start)
@@ -150,7 +158,9 @@ class Turn:
         feed = begun.feed([woven(row.prompt.pieces, row.embeds) for row in rows])
         self.times.add("prompt", start)
         options, cut = self._fitted(max(feed.whole))
-        if cut and len(rows) > 1:  # each row has its own room, which a batch would share
+        # Each row has its own room, which a batch would share, and is fed in its own chunks.
+        apart = cut or max(feed.whole) > MOST_FED
+        if apart and len(rows) > 1:
             alone: list[WindowAnswer] = []
             for row in rows:
                 alone += yield from self._generated([row], past)
@@ -170,16 +180,18 @@ class Turn:
         if past:
             clips, before = len(rows[0].pcms), prompts[0] if prompts else []
             past.remember(feed, sequences[0], before, options.num_beams, clips)
+        headed = [parts.prompter.heading.split(text) for text in texts]
         return [
             WindowAnswer(
                 question=row.question,
                 sequence=sequence,
-                text=texts[i],
+                text=headed[i][1],
                 prompt_tokens=feed.whole[i],
                 audio_tokens=sum(map(len, row.embeds)),
                 audio_cached=row.cached,
                 stop_reason=answers.reason(sequence, cut),
                 cached_tokens=feed.held,
+                language=headed[i][0] or row.prompt.language,
             )
             for i, (row, sequence) in enumerate(zip(rows, sequences, strict=True))
         ]
@@ -222,6 +234,7 @@ class Turn:
 
         ended: dict[int, steps.Sequence] = {}
         stream = TextStream(self.parts.tokenizer, stops.strings)  # of the one row, if it is yielded
+        words = WordsStream(self.parts.prompter.heading)
         start = time.perf_counter()
         for step in search.decode(
             logits,
@@ -236,7 +249,7 @@ class Turn:
             ended.update(step.ended)
             if self.listening and step.tokens:
                 start = time.perf_counter()
-                piece = self._joiner.push(stream.push(step.tokens[0]))
+                piece = self._joiner.push(words.push(stream.push(step.tokens[0])))
                 times.add("detokenise", start)
                 if piece:
                     yield piece
@@ -246,7 +259,7 @@ class Turn:
         times.add("detokenise", start)
         if self.listening:
             rest = texts[0] if options.num_beams > 1 else stream.finish()
-            if piece := self._joiner.push(rest):
+            if piece := self._joiner.push(words.push(rest) + words.finish()):
                 yield piece
             self._joiner.end()
         return sequences, texts

@@ -33,6 +33,22 @@ INPUTS = {
 }
 
 
+@pytest.mark.parametrize("seq", [1, 4, 5, 8, 11])
+def test_a_long_prompt_is_fed_in_chunks_and_gives_the_same(table: Table, seq: int) -> None:
+    embeds = np.random.default_rng(0).standard_normal((1, seq, HIDDEN)).astype(np.float32)
+    logits = []
+    for most in (0, 4):
+        session = Fake(sums)
+        part = Part("decoder", "decoder", (), INPUTS)
+        decoder = Decoder(session, part, table, most)
+        decoder.start(1, 16)
+        logits.append(decoder.feed(embeds, np.array([seq])))
+        fed = [feeds["inputs_embeds"].shape[1] for feeds in session.fed]
+        assert sum(fed) == seq and max(fed) <= (most or seq)
+        assert decoder.lengths.tolist() == [seq]
+    np.testing.assert_allclose(*logits, rtol=1e-6)
+
+
 def sums(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A language model whose cache is what it was fed, and whose logits are the sum of it."""
     past, x = feeds["past_key_values.0.key"], feeds["inputs_embeds"]
