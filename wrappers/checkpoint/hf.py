@@ -1,4 +1,4 @@
-"""A Hugging Face folder of a Whisper-like tower, a projector and an LLM, taken apart.
+"""A Hugging Face folder of a tower that hears, a projector and an LLM, taken apart.
 
 What differs from family to family stands in the family's file.
 """
@@ -32,8 +32,14 @@ from wrappers.layers.decoder import Decoder
 class Folder(Files):
     """The checkpoint taken apart; a family adds what is not alike in all."""
 
-    pooled = False  # whether the tower masks padding and averages pairs of frames
+    tower = "whisper"  # the part's name, and the file of `encoders` that makes it
+    front = "mel"  # the file of `frontends` that makes the part `mel`
+    pooled = False  # whether a Whisper masks padding and averages pairs of frames
     bridge: dict[str, str]  # a projector's layer -> its name in the checkpoint
+
+    def build_tower(self) -> Wrapper:
+        """The tower that the config describes, without weights."""
+        return whisper.build(self.whisper_config, pooled=self.pooled)
 
     def build_projector(self) -> Projector:
         """The projector that the config describes, without weights."""
@@ -47,9 +53,8 @@ class Folder(Files):
         """The manifest's prompt facts."""
         raise NotImplementedError
 
-    def whisper(self) -> Wrapper:
-        part = hollow(lambda: whisper.build(self.whisper_config, pooled=self.pooled))
-        return attach(part, self.adapted.under(TOWER))
+    def encoder(self) -> Wrapper:
+        return attach(hollow(self.build_tower), self.adapted.under(TOWER))
 
     def projector(self) -> Wrapper:
         ours = Weights(self.weights.where)
@@ -115,7 +120,7 @@ class Folder(Files):
         """All modules under their published names, without memory."""
         with torch.device("meta"):
             parts = {
-                TOWER[:-1]: tried(lambda: whisper.build(self.whisper_config)),
+                TOWER[:-1]: tried(self.build_tower),
                 BRIDGE[:-1]: tried(self._named_projector),
                 LLM[:-1]: tried(lambda: llm_files.with_table(self.spec)),
             }
@@ -143,7 +148,7 @@ class Folder(Files):
             family=self.family,
             parts={
                 "mel": self.mel,
-                "whisper": self.whisper,
+                self.tower: self.encoder,
                 "projector": self.projector,
                 "decoder": self.decoder,
             },
@@ -163,6 +168,7 @@ class Folder(Files):
                 },
             ),
             notes=self._notes(),
+            made_by={"mel": self.front},
         )
 
     def _notes(self) -> tuple[str, ...]:

@@ -77,16 +77,26 @@ class Files:
 
     @cached_property
     def whisper_config(self) -> dict[str, Any]:
-        """The tower's sizes under Whisper's names."""
+        """A Whisper's sizes under its own names."""
+        audio = self.audio_config
+        return whisper.known(
+            {name: getattr(audio, name) for name in whisper.DEFAULTS}, f"{self.file}: audio_config"
+        )
+
+    @property
+    def audio_config(self) -> Any:
+        """The config's section on the tower.
+
+        Raises:
+            BadCheckpoint: it is of another family's tower.
+        """
         audio = self.config.audio_config
         if audio.model_type != f"{self.family}_encoder":
             raise BadCheckpoint(
                 f"{self.file} says audio_config.model_type: {audio.model_type!r}; known is "
                 f"{self.family}_encoder"
             )
-        return whisper.known(
-            {name: getattr(audio, name) for name in whisper.DEFAULTS}, f"{self.file}: audio_config"
-        )
+        return audio
 
     @cached_property
     def spec(self) -> Spec:
@@ -109,20 +119,24 @@ class Files:
 
     @cached_property
     def window_samples(self) -> int:
-        """Samples of the tower's window.
+        """Samples of the longest piece that is heard at once: of the tower's window.
 
         Raises:
             BadCheckpoint: the processor's settings are of another spectrogram, all named.
         """
-        file, settings = extractor(self.path)
         samples = 2 * self.frames * HOP
-        wanted = {
-            "feature_size": self.whisper_config["num_mel_bins"],
-            "sampling_rate": RATE,
-            "hop_length": HOP,
-            "n_fft": FFT,
-            "chunk_length": samples / RATE,
-        }
+        mels = self.whisper_config["num_mel_bins"]
+        self.check_extractor({"feature_size": mels, "chunk_length": samples / RATE})
+        return samples
+
+    def check_extractor(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """The settings of the folder's feature extractor, found to be as `wanted`.
+
+        Raises:
+            BadCheckpoint: they are of another spectrogram, all that differ named.
+        """
+        file, settings = extractor(self.path)
+        wanted = {"sampling_rate": RATE, "hop_length": HOP, "n_fft": FFT} | wanted
         odd = [
             f"{name} {settings[name]!r} and not {want:g}"
             for name, want in wanted.items()
@@ -130,7 +144,7 @@ class Files:
         ]
         if odd:
             raise BadCheckpoint(f"{file} says {', '.join(odd)}, as {self.file} wants it")
-        return samples
+        return settings
 
     @cached_property
     def _stored(self) -> Weights:
@@ -167,10 +181,14 @@ class Files:
         for name, shape in stored.shapes.items():
             named.add(_published(name), shape, partial(stored.__getitem__, name))
         table, head = LLM + TABLE, LLM + HEAD
-        tied = getattr(self.config.text_config, "tie_word_embeddings", False)
-        if tied and head not in named and table in named:
+        if self.tied and head not in named and table in named:
             named.add(head, named.shapes[table], partial(named.__getitem__, table))
         return named
+
+    @property
+    def tied(self) -> bool:
+        """Whether the LLM's table is its head, where the folder holds no head."""
+        return bool(getattr(self.config.text_config, "tie_word_embeddings", False))
 
     def kinds(self) -> dict[str, int]:
         """How many weights are quantized, by type: {"NF4": 224}."""
@@ -203,10 +221,11 @@ class Files:
         """
         file, plain = self.generation_config
         eos = plain.get("eos_token_id")
-        eos = self.config.text_config.eos_token_id if eos is None else eos
+        for config in (self.config.text_config, self.config):
+            eos = getattr(config, "eos_token_id", None) if eos is None else eos
         if eos is None:
             eos = tokenizer_files.special_id(self.path, tokenizer, "eos_token")
-        ends = [i for i in (eos if isinstance(eos, list) else [eos]) if isinstance(i, int)]
+        ends = [i for i in (eos if isinstance(eos, list | tuple) else [eos]) if isinstance(i, int)]
         if not ends:
             raise BadCheckpoint(f"{self.path} does not say eos_token_id")
         front = tokenizer.encode("", add_special_tokens=True).ids[:1]

@@ -35,6 +35,11 @@ SIZES: dict[str, tuple[int, int]] = {
     "encoder_layers": (1, LAYERS),
     "encoder_attention_heads": (1, HEADS),
     "encoder_ffn_dim": (1, 2**20),
+    # a Qwen3-ASR
+    "n_window": (1, 2**12),
+    "n_window_infer": (1, 2**16),
+    "downsample_hidden_size": (1, 2**14),
+    "output_dim": (1, WIDTH),
     # a BEATs
     "input_patch_size": (1, 128),
     "embed_dim": (1, WIDTH),
@@ -61,7 +66,13 @@ WORDS = (
 )
 SECTIONS = ("audio_config", "text_config", "rope_scaling", "rope_parameters")
 FACTORS = ("short_factor", "long_factor")
-TOKENS = ("bos_token_id", "eos_token_id", "audio_token_id", "audio_token_index")
+TOKENS = (
+    "bos_token_id",
+    "eos_token_id",
+    "audio_token_id",
+    "audio_token_index",
+    "timestamp_token_id",
+)
 
 
 def check(config: Mapping[str, Any], where: str) -> None:

@@ -89,6 +89,24 @@ class Template:
             wrong.append((len(conversations) - len(odd), reason))
         raise self._refusal(max(wrong, key=lambda entry: entry[0])[1])
 
+    def check(self, wanted: Sequence[tuple[list[dict[str, Any]], str]]) -> None:
+        """That messages are written as these texts, up to where an answer begins.
+
+        Raises:
+            BadCheckpoint: the template cannot be rendered, or writes one of them otherwise.
+        """
+        results = self._run(
+            [{"messages": messages, "add_generation_prompt": True} for messages, _ in wanted]
+        )
+        for (messages, text), result in zip(wanted, results, strict=True):
+            got = result.get("text")
+            if got != text:
+                reason = result.get("error") if got is None else _difference(got, text)
+                raise BadCheckpoint(
+                    f"{self.where}: its chat template is not the one that is known of this family: "
+                    f"for {str(messages)[:200]} {reason}"
+                )
+
     def _form(self, placeholder: str) -> dict[str, str]:
         """How this template wants a clip to be described."""
         reason = f"it writes no {placeholder} for a clip"
