@@ -14,7 +14,7 @@ import transformers
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from tests.wrappers.families import tiny_audio_llm, tiny_hf
+from tests.wrappers.families import tiny_audio_llm, tiny_hf, tiny_qwen3_asr
 from tests.wrappers.families.tiny_audio_llm import Original as AudioLlm
 from tests.wrappers.families.tiny_hf import RATE
 
@@ -149,6 +149,22 @@ class AudioLlama(Original):
         return made[0].tolist()
 
 
+class Qwen3Asr(Original):
+    """As its processor writes a request: the words are context, and there is one turn."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tiny = tiny_qwen3_asr.make(folder)
+        self.path = folder
+
+    def answer(self, turns: Sequence[Turn]) -> list[int]:
+        """See `Original`."""
+        [turn] = turns
+        asked = self.tiny.asked(turn.clips, turn.words)
+        ids = asked.pop("input_ids")[0].tolist()
+        asked.pop("attention_mask")
+        return _generated(self.tiny.truth, ids, **asked)
+
+
 def _generated(model: Any, ids: list[int], **heard: Tensor) -> list[int]:
     given = torch.tensor([ids])
     made = model.generate(
@@ -167,6 +183,7 @@ def _settings(eos: Any) -> dict[str, Any]:
 ORIGINALS: dict[str, type[Any]] = {
     "audio_llm": AudioLlama,
     "qwen2_audio": Qwen2Audio,
+    "qwen3_asr": Qwen3Asr,
     "voxtral": Voxtral,
 }
 transformers.logging.set_verbosity_error()

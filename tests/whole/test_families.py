@@ -14,6 +14,7 @@ import wrappers
 from alm import lint
 from alm.artifacts import manifest
 from alm.audio import reader
+from alm.errors import BadPrompt
 from alm.generation.model import Model
 from alm.tensorrt import build
 from tests.conftest import run_export
@@ -94,6 +95,10 @@ def test_two_clips_and_later_turns_are_answered_as_the_original_does(
     original: Original, loaded: Model
 ) -> None:
     a, b, c = (heard(loaded, path) for path in RECORDINGS)
+    if loaded.manifest.facts.prompt.single:
+        with pytest.raises(BadPrompt, match="one clip at a time"):
+            loaded.chat().ask("Which is longer?", a, c)
+        return
     turns = [Turn("Which is longer?", [a, c]), Turn("And which now?", [b]), Turn("Sure?", [])]
     chat = loaded.chat(**GREEDY)
     for i, turn in enumerate(turns):
