@@ -11,6 +11,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from transformers import (
     AutoModelForMultimodalLM,
     PreTrainedConfig,
     Qwen2AudioConfig,
+    Qwen3ASRConfig,
+    Qwen3ASRFeatureExtractor,
     VoxtralConfig,
     WhisperFeatureExtractor,
 )
@@ -41,23 +44,91 @@ QWEN = dict(
     rms_norm_eps=1e-5,
     vocab_size=156032,
 )
-SPECIALS = {
-    "qwen2_audio": ("<|im_start|>", "<|im_end|>", "<|audio_bos|>", "<|AUDIO|>", "<|audio_eos|>"),
-    "voxtral": ("<s>", "</s>", "[INST]", "[/INST]", "[BEGIN_AUDIO]", "[AUDIO]", "[TRANSCRIBE]"),
+QWEN3 = dict(
+    model_type="qwen3",
+    num_hidden_layers=28,
+    num_attention_heads=16,
+    num_key_value_heads=8,
+    head_dim=128,
+    max_position_embeddings=65536,
+    rms_norm_eps=1e-6,
+    vocab_size=151936,
+    rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+    tie_word_embeddings=True,
+)
+SMALL_TOWER = dict(
+    d_model=896,
+    encoder_layers=18,
+    encoder_attention_heads=14,
+    encoder_ffn_dim=3584,
+    output_dim=1024,
+)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A model whose shapes are known: what its config.json says besides its class's defaults."""
+
+    kind: type[Any]  # transformers' config
+    family: str
+    specials: tuple[str, ...]  # tokens of its prompts
+    audio: str  # the one that stands for a clip's embeddings
+    end: str
+    text: dict[str, Any]
+    tower: dict[str, Any] = field(default_factory=dict)
+    layers: str = "encoder_layers"  # of the tower, by its key
+    extractor: type[Any] = WhisperFeatureExtractor
+
+    def config(self, layers: int = 0) -> PreTrainedConfig:
+        """The published shapes; with `layers`, so many in the tower and in the LLM."""
+        audio = {"model_type": f"{self.family}_encoder"} | self.tower
+        text = dict(self.text)
+        if layers:
+            text["num_hidden_layers"] = audio[self.layers] = layers
+        return self.kind(audio_config=audio, text_config=text)
+
+
+CHATML = ("<|im_start|>", "<|im_end|>")
+ASR = (*CHATML, "<|audio_start|>", "<|audio_pad|>", "<|audio_end|>", "<asr_text>")
+MODELS = {
+    "qwen2_audio": Published(
+        Qwen2AudioConfig,
+        "qwen2_audio",
+        (*CHATML, "<|audio_bos|>", "<|AUDIO|>", "<|audio_eos|>"),
+        "<|AUDIO|>",
+        "<|im_end|>",
+        QWEN,
+    ),
+    "voxtral": Published(
+        VoxtralConfig,
+        "voxtral",
+        ("<s>", "</s>", "[INST]", "[/INST]", "[BEGIN_AUDIO]", "[AUDIO]", "[TRANSCRIBE]"),
+        "[AUDIO]",
+        "</s>",
+        {"model_type": "llama"},
+        layers="num_hidden_layers",
+    ),
+    "qwen3_asr_0.6b": Published(
+        Qwen3ASRConfig,
+        "qwen3_asr",
+        ASR,
+        "<|audio_pad|>",
+        "<|im_end|>",
+        QWEN3 | dict(hidden_size=1024, intermediate_size=3072),
+        SMALL_TOWER,
+        extractor=Qwen3ASRFeatureExtractor,
+    ),
+    "qwen3_asr_1.7b": Published(
+        Qwen3ASRConfig,
+        "qwen3_asr",
+        ASR,
+        "<|audio_pad|>",
+        "<|im_end|>",
+        QWEN3 | dict(hidden_size=2048, intermediate_size=6144),
+        dict(output_dim=2048),
+        extractor=Qwen3ASRFeatureExtractor,
+    ),
 }
-AUDIO = {"qwen2_audio": "<|AUDIO|>", "voxtral": "[AUDIO]"}
-END = {"qwen2_audio": "<|im_end|>", "voxtral": "</s>"}
-
-
-def config(family: str, layers: int = 0) -> PreTrainedConfig:
-    """The published shapes; with `layers`, so many in the tower and in the LLM."""
-    audio: dict[str, Any] = {"model_type": f"{family}_encoder"}
-    text: dict[str, Any] = dict(QWEN) if family == "qwen2_audio" else {"model_type": "llama"}
-    if layers:
-        text["num_hidden_layers"] = layers
-        audio["encoder_layers" if family == "qwen2_audio" else "num_hidden_layers"] = layers
-    kind = Qwen2AudioConfig if family == "qwen2_audio" else VoxtralConfig
-    return kind(audio_config=audio, text_config=text)
 
 
 def make(folder: Path, family: str, layers: int = 0, shard_bytes: int = SHARD_BYTES) -> Path:
@@ -66,22 +137,23 @@ def make(folder: Path, family: str, layers: int = 0, shard_bytes: int = SHARD_BY
     shutil.rmtree(site, ignore_errors=True)
     site.mkdir(parents=True)
     torch.manual_seed(0)
-    said: Any = config(family, layers)
+    model = MODELS[family]
+    said: Any = model.config(layers)
     words = vocabulary.tokenizer(said.text_config.vocab_size)
     told = json.loads(words.to_str())
     told["post_processor"] = None
     ids: dict[str, int] = {}
-    for text, token in zip(SPECIALS[family], told["added_tokens"], strict=False):
+    for text, token in zip(model.specials, told["added_tokens"], strict=False):
         token["content"], ids[text] = text, token["id"]
     (site / "tokenizer.json").write_text(json.dumps(told))
-    said.audio_token_id = ids[AUDIO[family]]
-    if family == "qwen2_audio":
-        said.audio_token_index = ids[AUDIO[family]]
+    for name in ("audio_token_id", "audio_token_index"):
+        if hasattr(said, name):
+            setattr(said, name, ids[model.audio])
     said.dtype = "bfloat16"
     said.save_pretrained(site)
-    ends = {"eos_token_id": ids[END[family]], "pad_token_id": ids[END[family]]}
+    ends = {"eos_token_id": ids[model.end], "pad_token_id": ids[model.end]}
     (site / "generation_config.json").write_text(json.dumps(ends))
-    WhisperFeatureExtractor(feature_size=128).save_pretrained(site)
+    model.extractor(feature_size=128).save_pretrained(site)
     shards(site, slots(said), torch.bfloat16, shard_bytes)
     shutil.rmtree(folder, ignore_errors=True)
     site.rename(folder)
@@ -92,7 +164,10 @@ def slots(said: PreTrainedConfig) -> Iterator[Slot]:
     """The tensors of the model that a config describes."""
     with torch.device("meta"):
         model: Any = AutoModelForMultimodalLM.from_config(said, trust_remote_code=False)
+    tied = {*model.all_tied_weights_keys} if hasattr(model, "all_tied_weights_keys") else set()
     for name, tensor in model.state_dict().items():
+        if name in tied:  # transformers writes its source alone
+            continue
         norm = "norm" in name and name.endswith("weight")
         yield Slot(name, tuple(tensor.shape), "one" if norm else "normal")
 
@@ -100,7 +175,7 @@ def slots(said: PreTrainedConfig) -> Iterator[Slot]:
 def main() -> None:
     """Make one."""
     parser = argparse.ArgumentParser(description="a Hugging Face folder of the real size")
-    parser.add_argument("--family", choices=SPECIALS, default="qwen2_audio")
+    parser.add_argument("--family", choices=MODELS, default="qwen2_audio")
     parser.add_argument("--layers", type=int, default=0, help="of tower and LLM; 0: all")
     parser.add_argument("--out", type=Path, required=True)
     said = parser.parse_args()

@@ -40,6 +40,7 @@ graph, or the embedding table, the others hold external data.
 | `storage` | what that stores and needs, below |
 | `opset`, `dialect`, `nodes` | of the graph |
 | `chunk_rows` | rows at once when several tokens meet a past; absent: any number |
+| `pieces` | the axis that is cut into pieces as long as its span, each run alone |
 | `simplified` | `yes` with the counts of nodes, or why not |
 | `measured` | verdict and errors against the original, weights, and what else was found out |
 

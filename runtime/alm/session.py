@@ -159,6 +159,68 @@ class OneRowChunks(Session):
         return self._session.fetch(kept)
 
 
+class PieceByPiece(Session):
+    """A graph of which nothing crosses from one piece of an axis to the next, run piece by piece.
+
+    So an hour of sound takes the memory of a few seconds, and a clip of a few seconds no more than
+    its own length. A row whose own length has ended is left out of the pieces that follow; what
+    the others make then stands beside zeros.
+    """
+
+    def __init__(self, session: Session, inputs: Mapping[str, Port], axis: str, most: int) -> None:
+        """`inputs` are the part's, which say what counts `axis`; a piece is at most `most` long."""
+        self._session, self._most = session, max(most, 1)
+        self.inputs, self.outputs = session.inputs, session.outputs
+        self.in_place = session.in_place
+        self._cut = {n: port.axes.index(axis) for n, port in inputs.items() if axis in port.axes}
+        self._counts = [name for name, port in inputs.items() if port.counts == axis]
+
+    def run(
+        self, feeds: Mapping[str, Feed], keep: Mapping[str, Kept | None] | None = None
+    ) -> dict[str, Any]:
+        """See `Session.run`.
+
+        Outputs of the pieces follow each other along the second axis; those with one axis, counts
+        of what the pieces made, add up. Nothing can be kept.
+        """
+        arrays = {name: _array(feed) for name, feed in feeds.items()}
+        whole = max(arrays[name].shape[axis] for name, axis in self._cut.items())
+        if whole <= self._most:
+            return self._session.run(feeds, keep)
+        outputs = [self._piece(arrays, start) for start in range(0, whole, self._most)]
+        return {name: _follow([output[name] for output in outputs]) for name in outputs[0]}
+
+    def _piece(self, arrays: Mapping[str, np.ndarray], start: int) -> dict[str, np.ndarray]:
+        """The outputs of one piece of all rows; of those that have ended, zeros."""
+        piece = dict(arrays)
+        there = np.ones(len(next(iter(arrays.values()))), bool)
+        for name, axis in self._cut.items():
+            place = (slice(None),) * axis + (slice(start, start + self._most),)
+            piece[name] = np.ascontiguousarray(arrays[name][place])
+        for name in self._counts:
+            piece[name] = (arrays[name] - start).clip(0, self._most)
+            there &= piece[name] > 0
+        if there.all():
+            return self._session.run(piece)
+        full: dict[str, np.ndarray] = {}
+        for name, some in self._session.run({n: a[there] for n, a in piece.items()}).items():
+            full[name] = np.zeros((len(there), *some.shape[1:]), some.dtype)
+            full[name][there] = some
+        return full
+
+    def hold(self, array: np.ndarray) -> Kept:
+        """See `Session.hold`."""
+        return self._session.hold(array)
+
+    def fetch(self, kept: Kept) -> np.ndarray:
+        """See `Session.fetch`."""
+        return self._session.fetch(kept)
+
+
+def _follow(outputs: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(outputs, axis=1) if outputs[0].ndim > 1 else np.sum(outputs, axis=0)
+
+
 def _array(feed: Feed) -> np.ndarray:
     assert isinstance(feed, np.ndarray)
     return feed

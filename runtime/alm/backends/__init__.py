@@ -20,7 +20,7 @@ from alm.artifacts.part import Part
 from alm.errors import BadArtifacts, MissingPackage, UnknownName
 from alm.onnxfile import summary
 from alm.ports import differences
-from alm.session import BackendOptions, OneRowChunks, RowByRow, Session
+from alm.session import BackendOptions, OneRowChunks, PieceByPiece, RowByRow, Session
 
 PREFERRED = "ort"  # the backend that comes first; the others follow by name
 HALVES = ("float16", "bfloat16")  # types of weights that a CPU widens
@@ -109,7 +109,7 @@ def open_session(
     tuned = replace(options, lean=options.lean or seldom, halves=halves)
     backend = _backends()[options.provider]
     if trusted:
-        return by_rows(backend.open_session(part, folder, tuned), part)
+        return any_size(backend.open_session(part, folder, tuned), part)
     listed = {file.name for file in part.files}
     with verify.unchanged(folder, part.files) as paths:
         verify.check_graph(folder, summary.read(paths[0]), part.files[0].name, listed)
@@ -121,7 +121,15 @@ def open_session(
         wrong = differences(ours, theirs, side)
         if wrong:
             raise BadArtifacts(f"{paths[0]} has other {side}s than the manifest: {wrong}")
-    return by_rows(session, part)
+    return any_size(session, part)
+
+
+def any_size(session: Session, part: Part) -> Session:
+    """The session that takes any batch, and any length of what the part states as its pieces."""
+    rows = by_rows(session, part)
+    if not part.pieces:
+        return rows
+    return PieceByPiece(rows, part.inputs, part.pieces, part.spans[part.pieces].most)
 
 
 def by_rows(session: Session, part: Part) -> Session:

@@ -10,7 +10,6 @@ import numpy as np
 
 from alm.artifacts.manifest import Manifest, Part
 from alm.errors import BadArtifacts
-from alm.generation import pieces
 from alm.generation.embedding_table import Table
 from alm.generation.kv_cache import Cache
 from alm.ports import CACHE_IN, CACHE_OUT
@@ -23,8 +22,7 @@ class Pipeline:
 
     Each part takes its inputs by name out of what the parts before it made, so the runtime knows no
     model. A part with a window of fixed size is run once for each window that its input holds; what
-    it makes of them follows each other along the second axis. So does what a part makes of the
-    pieces that it states (`Part.pieces`), and its counts add up.
+    it makes of them follows each other along the second axis.
     """
 
     def __init__(
@@ -77,10 +75,6 @@ class Pipeline:
     ) -> dict[str, np.ndarray]:
         start = time.perf_counter()
         session, feeds = self.sessions[part.name], {n: tensors[n] for n in part.inputs}
-        if part.pieces:
-            whole = pieces.run(part, session, feeds)
-            stages.add(part.name, start)
-            return whole
         outputs = [session.run(window) for window in _windows(part, feeds)]
         stages.add(part.name, start)
         if len(outputs) == 1:

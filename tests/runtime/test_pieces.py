@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from alm import backends
 from alm.artifacts.part import Part, part_from_json
-from alm.generation import pieces
-from alm.generation.pipeline import Pipeline
 from alm.parsing import Misshapen
 from alm.ports import Port, Span
 from tests.runtime.generation.test_pipeline import Fake
@@ -41,7 +42,7 @@ def test_pieces_follow_each_other_and_counts_add_up(frames: int) -> None:
     mel = np.random.default_rng(0).standard_normal((1, 3, frames)).astype(np.float32)
     session = Fake(halves)
     given = {"log_mel": mel, "frames_lengths": np.array([frames])}
-    made = Pipeline([PART], {"tower": session}).forward(given)
+    made = backends.any_size(session, PART).run(given)
     np.testing.assert_array_equal(made["speech"], mel[:, :, ::2].transpose(0, 2, 1))
     assert made["audio_embeds_lengths"].tolist() == [(frames + 1) // 2]
     assert len(session.fed) == -(-frames // 8)
@@ -51,13 +52,26 @@ def test_a_row_that_has_ended_is_left_out() -> None:
     mel = np.random.default_rng(0).standard_normal((3, 3, 20)).astype(np.float32)
     lengths = np.array([20, 3, 8])
     session = Fake(halves)
-    made = pieces.run(PART, session, {"log_mel": mel, "frames_lengths": lengths})
+    given = {"log_mel": mel, "frames_lengths": lengths}
+    made = backends.any_size(session, PART).run(given)
     assert [len(fed["log_mel"]) for fed in session.fed] == [3, 1, 1]
     assert made["audio_embeds_lengths"].tolist() == [10, 2, 4]
     for row, count in zip(range(3), (10, 2, 4), strict=True):
         want = mel[row, :, : 2 * count : 2].T
         np.testing.assert_array_equal(made["speech"][row, :count], want)
     assert not made["speech"][1, 4:].any()
+
+
+def test_rows_and_pieces_of_a_graph_with_one_row_are_run_one_by_one() -> None:
+    one = replace(PART, inputs={n: port.fix(batch=1) for n, port in PART.inputs.items()})
+    session = Fake(halves, outputs="speech audio_embeds_lengths")
+    given = {"log_mel": np.ones((2, 3, 20), np.float32), "frames_lengths": np.array([20, 3])}
+    made = backends.any_size(session, one).run(given)
+    assert made["audio_embeds_lengths"].tolist() == [10, 2]
+    assert [fed["log_mel"].shape for fed in session.fed] == [
+        *((1, 3, 8), (1, 3, 8)),
+        *((1, 3, 8), (1, 3, 4)),
+    ]
 
 
 def test_pieces_of_an_axis_that_is_not_there_are_refused() -> None:
