@@ -69,7 +69,11 @@ if not TYPE_CHECKING:  # a type checker would take every name there is
 
 
 def load(
-    folder: str | Path, provider: str = "auto", threads: int = 0, audio_cache: int = 64 * 2**20
+    folder: str | Path,
+    provider: str = "auto",
+    threads: int = 0,
+    audio_cache: int = 64 * 2**20,
+    align: str | Path | None = None,
 ) -> Model:
     """Verify the artifacts in `folder` and open them.
 
@@ -80,6 +84,7 @@ def load(
             wait for each other run side by side where each has so many cores of its own.
         audio_cache: bytes of audio embeddings remembered, so that another question about a clip
             given before computes no encoder; 0 remembers nothing.
+        align: the folder of an aligner, which times the words of answers (`Answer.segments`).
 
     Raises:
         MissingFile, BadArtifacts: a file is not there, or is not what the manifest says.
@@ -88,4 +93,9 @@ def load(
     """
     from alm.generation.model import Model
 
-    return Model(Path(folder), provider, threads, audio_cache)
+    model = Model(Path(folder), provider, threads, audio_cache)
+    if align is not None:
+        from alm.align.aligner import Aligner
+
+        model.parts.align_with(Aligner(Path(align), provider, threads))
+    return model

@@ -151,11 +151,20 @@ class DimensionFacts:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class AlignFacts:
+    """Of a model that answers with no text, but with the times of words that it is given."""
+
+    mark: str = fact("the token behind each word, twice, whose label is a time", "")
+    step_ms: int = fact("milliseconds from one label to the next", 0, most=60_000)
+
+
 SECTIONS: dict[str, type[Any]] = {
     "dimensions": DimensionFacts,
     "audio": AudioFacts,
     "prompt": PromptFacts,
     "tokens": TokenFacts,
+    "align": AlignFacts,
 }
 
 
@@ -171,6 +180,7 @@ class Facts:
     tokens: TokenFacts = TokenFacts()
     audio: AudioFacts = AudioFacts()
     dimensions: DimensionFacts = DimensionFacts()
+    align: AlignFacts = AlignFacts()
     generation: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
     licence: dict[str, Any] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
-from alm.facts import AudioFacts, Facts, PromptFacts
+from alm.facts import AlignFacts, AudioFacts, Facts, PromptFacts
 from wrappers import Checkpoint, Wrapper
 from wrappers.bridges.projector import Projector
 from wrappers.checkpoint import llm_files
@@ -45,9 +45,22 @@ class Folder(Files):
         """The projector that the config describes, without weights."""
         raise NotImplementedError
 
+    def build_decoder(self) -> Decoder:
+        """The decoder that the config describes, without weights."""
+        return Decoder(self.spec)
+
+    @property
+    def table_rows(self) -> int:
+        """Rows of the embedding table."""
+        return self.spec.vocab
+
     def mel(self) -> Wrapper:
         """The front end."""
         raise NotImplementedError
+
+    def alignment(self, tokenizer: Tokenizer) -> AlignFacts:
+        """The manifest's facts on the times of words; of most families there are none."""
+        return AlignFacts()
 
     def prompt(self, tokenizer: Tokenizer) -> PromptFacts:
         """The manifest's prompt facts."""
@@ -68,7 +81,7 @@ class Folder(Files):
         return attach(part, ours)
 
     def decoder(self) -> Wrapper:
-        part = attach(hollow(lambda: Decoder(self.spec)), self.adapted.under(LLM))
+        part = attach(hollow(self.build_decoder), self.adapted.under(LLM))
         if self.adapter:
             weights = self.weights.under(LLM)
             llm_adapter = self.adapter.under(LLM)
@@ -122,7 +135,7 @@ class Folder(Files):
             parts = {
                 TOWER[:-1]: tried(self.build_tower),
                 BRIDGE[:-1]: tried(self._named_projector),
-                LLM[:-1]: tried(lambda: llm_files.with_table(self.spec)),
+                LLM[:-1]: tried(lambda: llm_files.and_table(self.build_decoder(), self.table_rows)),
             }
         return nn.ModuleDict(parts)
 
@@ -159,7 +172,12 @@ class Folder(Files):
                 tokens=self.tokens(tokenizer, prompt.start),
                 generation=self.generation(),
                 audio=AudioFacts(RATE, "mean", least_samples, self.window_samples, long),
-                dimensions=llm_files.dimensions(spec, audio_tokens=audio_tokens()),
+                dimensions=llm_files.dimensions(
+                    spec,
+                    audio_tokens=audio_tokens(),
+                    table=None if self.table_rows == spec.vocab else self.table_rows,
+                ),
+                align=self.alignment(tokenizer),
                 source={
                     "config": self.file.name,
                     "llm": spec.config.model_type,
@@ -184,8 +202,8 @@ class Folder(Files):
             )
         return tuple(notes)
 
-    def placeholder(self, tokenizer: Tokenizer, number: int | None) -> str:
-        """The token of the config that stands for a clip's embeddings, as text.
+    def placeholder(self, tokenizer: Tokenizer, number: int | None, means: str = "audio") -> str:
+        """The token of the config that stands for a clip's embeddings, or for this, as text.
 
         Raises:
             BadCheckpoint: the tokenizer does not know it, or not as one token.
@@ -193,7 +211,7 @@ class Folder(Files):
         text = None if number is None else tokenizer.id_to_token(number)
         if text is None or tokenizer.encode(text, add_special_tokens=False).ids != [number]:
             raise BadCheckpoint(
-                f"{self.file} says that token {number} stands for audio, and the tokenizer beside "
-                f"it has {text!r} there, which is no special token"
+                f"{self.file} says that token {number} stands for {means}, and the tokenizer "
+                f"beside it has {text!r} there, which is no special token"
             )
         return text

@@ -38,7 +38,8 @@ LONGEST = 512  # new tokens, where nothing sets it; transformers would stop at 2
 class Files:
     """One checkpoint on disk; each property is read once, on first use."""
 
-    family: str  # its config's model_type
+    family: str  # its config's model_type, if no other family has that too
+    tower_type = ""  # the tower's model_type, if not the family's with `_encoder`
 
     def __init__(self, path: Path) -> None:
         """`path` is the folder or its config.json, or the folder of a PEFT adapter of a model.
@@ -91,10 +92,10 @@ class Files:
             BadCheckpoint: it is of another family's tower.
         """
         audio = self.config.audio_config
-        if audio.model_type != f"{self.family}_encoder":
+        known = self.tower_type or f"{self.family}_encoder"
+        if audio.model_type != known:
             raise BadCheckpoint(
-                f"{self.file} says audio_config.model_type: {audio.model_type!r}; known is "
-                f"{self.family}_encoder"
+                f"{self.file} says audio_config.model_type: {audio.model_type!r}; known is {known}"
             )
         return audio
 

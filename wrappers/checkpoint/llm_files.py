@@ -73,8 +73,12 @@ def on_meta(spec: Spec) -> Decoder:
 def with_table(spec: Spec) -> Decoder:
     """The decoder with its embedding table, as checkpoints and adapters know it; no memory."""
     with torch.device("meta"):
-        part = Decoder(spec)
-        part.model.embed_tokens = torch.nn.Embedding(spec.vocab, spec.hidden)
+        return and_table(Decoder(spec), spec.vocab)
+
+
+def and_table(part: Decoder, rows: int) -> Decoder:
+    """The decoder with an embedding table of so many rows."""
+    part.model.embed_tokens = torch.nn.Embedding(rows, part.spec.hidden)
     return part
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 
 def model_type(path: Path) -> str:
@@ -14,6 +15,16 @@ def model_type(path: Path) -> str:
     Raises:
         MissingFile, BadCheckpoint: there is no such model.
     """
+    kind = config(path).get("model_type")
+    return kind if isinstance(kind, str) else ""
+
+
+def config(path: Path) -> dict[str, Any]:
+    """The config.json at `path`, or in it; empty where there is none.
+
+    Raises:
+        MissingFile, BadCheckpoint: as `model_type`.
+    """
     if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
         # It imports peft, which takes a second.
         from wrappers.checkpoint.adapters import peft_folder
@@ -21,10 +32,9 @@ def model_type(path: Path) -> str:
         path = peft_folder.base_of(path)
     file = path / "config.json" if path.is_dir() else path
     if file.name != "config.json" or not file.is_file():
-        return ""
+        return {}
     try:
-        config = json.loads(file.read_bytes())
+        plain = json.loads(file.read_bytes())
     except (ValueError, RecursionError):
-        return ""
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    return kind if isinstance(kind, str) else ""
+        return {}
+    return plain if isinstance(plain, dict) else {}

@@ -18,7 +18,7 @@ from alm.facts import PromptFacts
 from wrappers import Checkpoint, Wrapper
 from wrappers.bridges.projector import Projector
 from wrappers.checkpoint.hf import Folder
-from wrappers.checkpoint.model_type import model_type
+from wrappers.checkpoint.model_type import config, model_type
 from wrappers.checkpoint.text import chat_template
 from wrappers.encoders import qwen3_asr
 from wrappers.frontends.clip_mel import ClipMel
@@ -26,6 +26,7 @@ from wrappers.frontends.mel import HOP, RATE
 
 LOOKS_LIKE = "a Hugging Face folder whose config.json says model_type: qwen3_asr"
 
+ALIGNER = "Qwen3ASRForTokenClassification"  # of the same model_type
 LONGEST = 1200 * RATE  # samples heard as one; the authors' own software cuts there
 LEAST = 8000  # samples; the extractor pads shorter clips with silence
 
@@ -45,8 +46,14 @@ LANGUAGES = {
 
 
 def recognises(path: Path) -> bool:
-    """Whether `path` is, or holds, a config.json of Qwen3-ASR."""
-    return model_type(path) == Qwen3Asr.family
+    """Whether `path` is, or holds, a config.json of Qwen3-ASR, the aligner's not among them."""
+    return model_type(path) == Qwen3Asr.family and not aligns(path)
+
+
+def aligns(path: Path) -> bool:
+    """Whether a config.json is of the model that only finds the times of words."""
+    architectures = config(path).get("architectures")
+    return isinstance(architectures, list) and ALIGNER in architectures
 
 
 def load(path: Path) -> Checkpoint:

@@ -154,12 +154,13 @@ class Decoder(Wrapper):
 
     role = "decoder"
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, *, every: bool = False, head_bias: bool = False) -> None:
+        """`every`: logits of all positions, zeros where a row is padding, not of the last alone."""
         super().__init__()
-        self.spec = spec
+        self.spec, self.every = spec, every
         self.dialect = dialect.current()
         self.model = Body(spec)
-        self.lm_head = nn.Linear(spec.hidden, spec.vocab, bias=False)
+        self.lm_head = nn.Linear(spec.hidden, spec.vocab, bias=head_bias)
         self.rope = Rope(spec.config, spec.head_dim)
         self.opset = self.dialect.OPSET
         self.chunk_rows = self.dialect.CHUNK_ROWS
@@ -185,7 +186,8 @@ class Decoder(Wrapper):
             "past_lengths": Port("int64", ("batch",), counts="past"),
             "seq_lengths": Port("int64", ("batch",), counts="seq"),
         }
-        self.outputs = {"logits": Port("float32", ("batch", 1, spec.vocab))}
+        positions = "seq" if self.every else 1
+        self.outputs = {"logits": Port("float32", ("batch", positions, spec.vocab))}
         if self.dialect.TRACKS_POSITIONS:
             self.inputs[f"{CACHE_IN}positions"] = Port("int64", ("batch", axis), counts="past")
             self.outputs[f"{CACHE_OUT}positions"] = Port("int64", ("batch", grown))
@@ -248,6 +250,10 @@ class Decoder(Wrapper):
             cache = past[2 * i : 2 * i + 2]
             x, key, value = layer(x, rope, distance, past_lengths, *cache)
             present += [key, value]
+        if self.every:
+            logits = self.lm_head(self.model.norm(x))
+            real = steps < seq_lengths[:, None]
+            return (torch.where(real[..., None], logits, torch.zeros_like(logits)), *present)
         # Logits of the last real position only: all others would be 57 MB for a prompt of 111.
         last = (seq_lengths - 1)[:, None, None].expand(-1, 1, self.spec.hidden)
         logits = self.lm_head(self.model.norm(x.gather(1, last)))

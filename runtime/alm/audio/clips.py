@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,14 @@ QUIET_SLACK = 2.0  # seconds before the latest cut in which the quietest place i
 EACH, JOINED = "each", "joined"  # of a long clip: its windows are answered apart, or heard as one
 
 
+class Piece(NamedTuple):
+    """What is heard at once: samples at the model's rate, and where in the clip they begin."""
+
+    pcm: np.ndarray  # float32 [samples]
+    start: int
+    samples: int  # of the clip; behind them there is only silence
+
+
 class Rules:
     """The manifest's `audio` facts, as rules for clips."""
 
@@ -31,6 +39,14 @@ class Rules:
         self.audio, self.rate = audio, audio.rate
         self.least, self.window = audio.least_samples, audio.window_samples
         self.joined = audio.long == JOINED
+        self.most = 0 if self.joined else self.window  # samples of a piece; 0: any number
+
+    def shorten(self, seconds: float) -> None:
+        """Hear no longer pieces than that, even where the model could."""
+        most = int(seconds * self.rate)
+        if self.joined and most > self.window:
+            most -= most % self.window  # the model pads to its window
+        self.most = min(self.most or most, most)
 
     def read(self, source: Any, max_seconds: float, stages: Stages) -> reader.Clip:
         """The clip at the model's rate; see `audio.read`."""
@@ -40,26 +56,24 @@ class Rules:
 
     def windows(
         self, clip: reader.Clip, truncate: bool, reads_on: bool = False
-    ) -> tuple[list[np.ndarray], list[str]]:
-        """Pieces [samples] that the model takes, each long enough for it; and what was left out.
+    ) -> tuple[list[Piece], list[str]]:
+        """Pieces that the model takes, each long enough for it; and what was left out.
 
         `truncate`: only the first window. `reads_on`: the answers to the pieces are one text. Where
         windows are heard as one, there is one piece and all of it is heard.
         """
         pcm = clip.pcm[: self.window] if truncate else clip.pcm
-        if self.joined or len(pcm) <= self.window:
-            return [self._padded(pcm)], []
+        if not self.most or len(pcm) <= self.most:
+            return [self._piece(pcm, 0)], []
         silent = SILENT * _peak(pcm)
         whole, notes = self._shortened(pcm, silent, SLIVER_READ_ON if reads_on else SLIVER)
         slack, least = int(QUIET_SLACK * self.rate), int(LEAST_LAST * self.rate)
-        pieces = [
-            whole[place]
-            for place in reader.windows(len(whole), self.window, whole, slack, least=least)
-        ]
-        audible = [piece for piece in pieces if _peak(piece) > silent] or pieces[:1]
-        if lost := sum(map(len, pieces)) - sum(map(len, audible)):
+        places = reader.windows(len(whole), self.most, whole, slack, least=least)
+        pieces = [self._piece(whole[place], place.start) for place in places]
+        audible = [p for p in pieces if _peak(whole[p.start :][: p.samples]) > silent] or pieces[:1]
+        if lost := len(whole) - sum(piece.samples for piece in audible):
             notes.append(f"{lost / self.rate:.3g} s of silence within the clip got no answer")
-        return [self._padded(piece) for piece in audible], notes
+        return audible, notes
 
     def _shortened(
         self, pcm: np.ndarray, silent: float, sliver: float
@@ -67,19 +81,19 @@ class Rules:
         """The clip without an end that would only be another window of silence, or a sliver."""
         end = _sound_ends(pcm, silent)
         notes: list[str] = []
-        fits = -(-end // self.window) * self.window  # windows that hold all that is not silent
+        fits = -(-end // self.most) * self.most  # windows that hold all that is not silent
         if fits < len(pcm):
             notes.append(
                 f"{(len(pcm) - fits) / self.rate:.3g} s of silence at the end got no answer"
             )
             pcm = pcm[:fits]
-        over = end - (fits - self.window)  # samples of sound in the last of them
-        if fits > self.window and over <= sliver * self.rate:
+        over = end - (fits - self.most)  # samples of sound in the last of them
+        if fits > self.most and over <= sliver * self.rate:
             notes.append(
                 f"the last {over / self.rate:.2g} s are too short for an answer of their own, and "
                 "were not heard"
             )
-            pcm = pcm[: fits - self.window]
+            pcm = pcm[: fits - self.most]
         return pcm, notes
 
     def one(self, clip: reader.Clip, truncate: bool) -> tuple[np.ndarray, list[str]]:
@@ -91,11 +105,11 @@ class Rules:
         pieces, notes = self.windows(clip, truncate)
         if len(pieces) > 1:
             raise BadAudio(
-                f"a clip of {clip.seconds:.1f} s is longer than the {self.window / self.rate:g} s "
+                f"a clip of {clip.seconds:.1f} s is longer than the {self.most / self.rate:g} s "
                 "that this model hears at a time, and only alone can it be answered in pieces; "
                 "cut it, or use --truncate"
             )
-        return pieces[0], notes
+        return pieces[0].pcm, notes
 
     def notes(self, clips: Sequence[reader.Clip], truncated: bool) -> list[str]:
         """What is odd about clips, and what was done to those too short or too long."""
@@ -110,8 +124,9 @@ class Rules:
                 notes.append(f"only the first {window:g} s of {clip.seconds:.1f} s were heard")
         return notes
 
-    def _padded(self, pcm: np.ndarray) -> np.ndarray:
-        return pcm if len(pcm) >= self.least else np.pad(pcm, (0, self.least - len(pcm)))
+    def _piece(self, pcm: np.ndarray, start: int) -> Piece:
+        short = max(0, self.least - len(pcm))
+        return Piece(np.pad(pcm, (0, short)) if short else pcm, start, len(pcm))
 
 
 def _peak(pcm: np.ndarray) -> float:

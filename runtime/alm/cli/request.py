@@ -92,6 +92,24 @@ def answer(
     return status
 
 
+def subtitles(
+    model: Model, clips: Sequence[str], prompt: str, form: str, options: Mapping[str, Any]
+) -> int:
+    """Print the answer to a clip as a file of subtitles (`srt` or `vtt`)."""
+    from alm.text import segments
+
+    with audio_file(clips[0]) as path:
+        result = model.generate([[path]], prompt, **options)[0]
+    write = {"srt": segments.srt, "vtt": segments.vtt}[form]
+    print(write(result.segments), end="", flush=True)
+    notes = [*result.notes]
+    if not segments.words_of(result.segments):
+        notes.append("the times are those of whole windows; --align DIR times every word")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    return 0
+
+
 def _answer(
     model: Model,
     clips: Sequence[str],

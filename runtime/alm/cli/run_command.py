@@ -22,6 +22,9 @@ PLAIN: dict[str, Any] = {
 
 running = typer.Typer(**PLAIN)
 
+SUBTITLES = ("srt", "vtt")
+FORMATS = ("text", "json", *SUBTITLES)
+
 
 def run() -> int:
     """The console script `alm-run`."""
@@ -63,6 +66,16 @@ def answer(
         bool,
         typer.Option("--json", help="Print one JSON object an answer, with all that was measured."),
     ] = False,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", metavar="FORMAT", help=f"Of the answer to one clip: {', '.join(FORMATS)}."
+        ),
+    ] = "text",
+    align: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="An aligner's folder: it times every word."),
+    ] = None,
     each: Annotated[
         bool | None,
         typer.Option("--each/--together", help="One answer for each clip, or one about all."),
@@ -135,6 +148,7 @@ def answer(
         _print_tasks(engine, as_json)
         return 0
     clips, prompt = _split(words or [], chat, engine)
+    as_json = _formatted(form, as_json, chat, clips)
     if chat and (each is not None or language):
         raise BadOption(
             "--chat is one conversation: --each, --together and --language are not for it"
@@ -183,13 +197,26 @@ def answer(
         "verbatim": verbatim,
         "language": language,
     }
-    model = alm.load(engine, provider, threads)
+    model = alm.load(engine, provider, threads, align=align)
     if chat:
         from alm.cli.chat import converse
 
         converse(model.chat(**bounds, **options), clips, as_json)
         return 0
+    if form in SUBTITLES:
+        return request.subtitles(model, groups[0], prompt, form, bounds | options)
     return request.answer(model, groups, prompt, as_json, bounds | options)
+
+
+def _formatted(form: str, as_json: bool, chat: bool, clips: list[str]) -> bool:
+    """Whether answers are printed as JSON."""
+    if form not in FORMATS:
+        raise BadOption(f"--format is one of {', '.join(FORMATS)}, not {form!r:.40}")
+    if as_json and form in SUBTITLES:
+        raise BadOption(f"--json and --format {form} are two forms of one answer")
+    if form in SUBTITLES and (chat or len(clips) != 1):
+        raise BadOption(f"--format {form} is one file of one clip: run alm-run for each")
+    return as_json or form == "json"
 
 
 def _more(pairs: list[str]) -> dict[str, Any]:

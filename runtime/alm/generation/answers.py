@@ -9,6 +9,7 @@ from typing import Any
 
 from alm.audio import reader
 from alm.decoding import steps
+from alm.text.segments import Segment
 
 # Reasons to stop that leave an answer unfinished.
 CUT = {
@@ -42,6 +43,8 @@ class Answer:
     cached_tokens: int = 0  # of the prompt's, those that a turn before it left in the KV cache
     stop_reasons: tuple[str, ...] = ()  # of each window
     language: str = ""  # that the model heard or was told, where its answers name one
+    # Of one clip alone: with an aligner sentences and their words, else a window each.
+    segments: tuple[Segment, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The answer as plain data."""
@@ -61,6 +64,7 @@ class WindowAnswer:
     stop_reason: str
     cached_tokens: int = 0
     language: str = ""
+    segments: tuple[Segment, ...] = ()
 
 
 def join(
@@ -88,6 +92,7 @@ def join(
         audio_cached=sum(window.audio_cached for window in windows),
         cached_tokens=sum(window.cached_tokens for window in windows),
         stop_reasons=tuple(reasons),
+        segments=tuple(segment for window in windows for segment in window.segments),
         language=next((window.language for window in windows if window.language), ""),
     )
 

@@ -7,7 +7,9 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from alm import backends
 from alm.artifacts import verify
@@ -26,6 +28,20 @@ from alm.host import processor
 from alm.session import BackendOptions, Session
 from alm.text import detokenizer
 from alm.text.prompt import Prompter
+from alm.text.segments import Segment
+from alm.timings import Stages
+
+
+class Aligner(Protocol):
+    """What times the words of an answer; `alm.align.aligner` has one."""
+
+    @property
+    def rate(self) -> int: ...
+    @property
+    def most_seconds(self) -> float: ...
+    def segments(
+        self, pcm: np.ndarray, text: str, start: float, stages: Stages
+    ) -> list[Segment]: ...
 
 
 class Parts:
@@ -34,15 +50,17 @@ class Parts:
     Threads may share it, each with a `decoder()` of its own.
     """
 
-    def __init__(self, folder: Path, provider: str, threads: int, audio_cache: int) -> None:
-        """Verify the artifacts and open them; see `alm.load`."""
+    def __init__(
+        self, folder: Path, provider: str, threads: int, audio_cache: int, *, aligns: bool = False
+    ) -> None:
+        """Verify the artifacts and open them; see `alm.load`. `aligns`: they are an aligner's."""
         start = time.perf_counter()
         if audio_cache < 0:
             raise BadOption(f"audio_cache is bytes, 0 or more, not {audio_cache!r}")
         processor.check_threads(threads)
         self.folder = folder
         self.manifest = load_manifest(folder)
-        self._check_complete()
+        self._check_complete(aligns)
         self.provider = backends.choose(provider, Fastest(folder, self.manifest, threads))
         tokenizer = self.manifest.tokenizer
         assert tokenizer is not None
@@ -60,8 +78,8 @@ class Parts:
         self._connect(sessions, audio_cache, at_once(threads, cores))
         self.load_ms = (time.perf_counter() - start) * 1e3
 
-    def _check_complete(self) -> None:
-        """All that answering needs was exported."""
+    def _check_complete(self, aligns: bool) -> None:
+        """All that answering, or aligning, needs was exported."""
         manifest = self.manifest
         roles = {part.role for part in manifest.parts}
         names = ", ".join(part.name for part in manifest.parts) or "nothing"
@@ -74,6 +92,16 @@ class Parts:
                 f"export the rest with: python export.py --model M --part all --out {self.folder}"
             )
         check_run(manifest, self.folder)
+        if aligns and not manifest.facts.align.mark:
+            raise BadArtifacts(
+                f"{self.folder} answers with text, and --align wants the folder of an aligner, "
+                "such as that of Qwen3-ForcedAligner"
+            )
+        if manifest.facts.align.mark and not aligns:
+            raise BadArtifacts(
+                f"{self.folder} is an aligner, which times words and answers nothing; give it "
+                f"beside a model: --align {self.folder}"
+            )
         try:
             self.options({})
         except BadOption as error:
@@ -93,6 +121,7 @@ class Parts:
         self.audio_encoder = AudioEncoder(self.pipeline, audio_cache, window)
         self.decoder_session, self.decoder_part = sessions[decoder.name], decoder
         self.eos = frozenset(manifest.facts.tokens.eos)
+        self.aligner: Aligner | None = None  # see `align_with`
         self.stops = detokenizer.Stops(self.tokenizer, manifest.facts.tokens.stop_strings)
 
     def decoder(self) -> Decoder:
@@ -110,6 +139,20 @@ class Parts:
             BadOption: see `keywords.choose`.
         """
         return keywords.choose(self.manifest.facts.generation, given)
+
+    def align_with(self, aligner: Aligner) -> None:
+        """Time the words of answers; longer clips are heard in pieces that can be aligned.
+
+        Raises:
+            BadArtifacts: the aligner hears another rate.
+        """
+        if aligner.rate != self.rules.rate:
+            raise BadArtifacts(
+                f"the aligner hears {aligner.rate} samples a second, not the model's "
+                f"{self.rules.rate}"
+            )
+        self.aligner = aligner
+        self.rules.shorten(aligner.most_seconds)
 
     def endless(self) -> Parts:
         """The same, but only a length ends an answer, so that runs can be compared."""

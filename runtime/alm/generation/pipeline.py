@@ -169,6 +169,10 @@ class Decoder:
         return logits
 
     def _feed(self, embeds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        return self.every(embeds, lengths)[:, 0]
+
+    def every(self, embeds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """As `feed`, the logits [rows, positions, vocab] of all positions that the graph gives."""
         cache = self.cache
         outputs = {CACHE_OUT + name[len(CACHE_IN) :]: name for name in cache.kept}
         feeds = {
@@ -182,7 +186,7 @@ class Decoder:
         results = self.session.run(feeds, keep)
         cache.kept = {name: results[out] for out, name in outputs.items()}
         self.lengths = self.lengths + lengths
-        return results["logits"][:, 0].astype(np.float32, copy=False)
+        return results["logits"].astype(np.float32, copy=False)
 
     def step(self, token_ids: np.ndarray) -> np.ndarray:
         """Logits [rows, vocab] after one more token [rows] in every row."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
 
 from alm.audio import reader
+from alm.audio.clips import Piece
 from alm.decoding import search, steps
 from alm.decoding.options import Options
 from alm.errors import BadPrompt
@@ -23,6 +24,7 @@ from alm.generation.pipeline import MOST_FED, Decoder, woven
 from alm.text.detokenizer import Joiner, TextStream
 from alm.text.heading import WordsStream
 from alm.text.prompt import Prompt
+from alm.text.segments import Segment
 from alm.timings import Times
 
 
@@ -41,6 +43,7 @@ class _Row:
     question: int  # its place in the turn
     prompt: Prompt
     pcms: list[np.ndarray]  # float32 [samples] of each clip
+    piece: Piece | None = None  # of the only clip
     embeds: list[np.ndarray] = field(default_factory=list)  # float32 [n, hidden] of each
     cached: int = 0  # clips whose embeddings were remembered
 
@@ -99,6 +102,7 @@ class Turn:
         answered: list[WindowAnswer] = []
         for at in range(0, len(rows), most):
             answered += yield from self._answered(rows[at : at + most], past)
+        answered = [self._timed(row, window) for row, window in zip(rows, answered, strict=True)]
         timings = self.times.of_answer(self.parts.load_ms)
         return [
             answers.join(
@@ -127,7 +131,7 @@ class Turn:
         if windows and len(clips) == 1:
             pieces, notes = rules.windows(clips[0], truncate, prompt.joined)
             left_out += notes
-            yield from (_Row(question, prompt, [pcm]) for pcm in pieces)
+            yield from (_Row(question, prompt, [piece.pcm], piece) for piece in pieces)
             return
         pcms: list[np.ndarray] = []
         for clip in clips:
@@ -135,6 +139,19 @@ class Turn:
             pcms.append(pcm)
             left_out += notes
         yield _Row(question, prompt, pcms)
+
+    def _timed(self, row: _Row, window: WindowAnswer) -> WindowAnswer:
+        """The answer with its segments: the aligner's, or the one that is the window itself."""
+        piece, rate, text = row.piece, self.parts.rules.rate, window.text.strip()
+        if piece is None or not text:
+            return window
+        start, end = piece.start / rate, (piece.start + piece.samples) / rate
+        made: list[Segment] = []
+        if self.parts.aligner:
+            pcm = piece.pcm[: piece.samples]
+            made = self.parts.aligner.segments(pcm, text, start, self.times)
+        whole = Segment(round(start, 3), round(end, 3), text)
+        return replace(window, segments=tuple(made) or (whole,))
 
     def _answered(
         self, rows: Sequence[_Row], past: Past | None

@@ -17,6 +17,7 @@ from transformers import (
     Qwen3ASRConfig,
     Qwen3ASRFeatureExtractor,
     Qwen3ASRForConditionalGeneration,
+    Qwen3ASRForTokenClassification,
     Qwen3ASRProcessor,
 )
 
@@ -45,6 +46,13 @@ TEMPLATE = (
     "{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
     "{%- if messages[-1].role == 'assistant' -%}"
     "{{- messages[-1].content[0].text -}}{%- endif -%}"
+)
+# A clip, then each word with two marks behind it.
+ALIGN_TEMPLATE = (
+    "{%- for message in messages -%}{%- for part in message.content -%}"
+    "{%- if part.type == 'audio' -%}{{- '<|audio_start|><|audio_pad|><|audio_end|>' -}}"
+    "{%- else -%}{{- part.text + '<timestamp><timestamp>' -}}{%- endif -%}"
+    "{%- endfor -%}{%- endfor -%}"
 )
 MELS = 20
 TOWER: dict[str, Any] = dict(
@@ -115,15 +123,7 @@ class Tiny:
 
 def make(folder: Path, tower: dict[str, Any] | None = None, tied: bool = True, **llm: Any) -> Tiny:
     """A Qwen3-ASR; `tower` and `llm` change its sizes."""
-    config = Qwen3ASRConfig(
-        audio_config={"model_type": "qwen3_asr_encoder"} | TOWER | (tower or {}),
-        text_config=LLM | llm,
-        audio_token_id=SPECIALS.index("<|audio_pad|>"),
-        timestamp_token_id=len(SPECIALS) + PLAIN.index("<timestamp>"),
-        pad_token_id=0,
-        eos_token_id=[0, 2],
-        tie_word_embeddings=tied,
-    )
+    config = _config(tower, llm, tie_word_embeddings=tied)
     torch.manual_seed(0)
     model = Qwen3ASRForConditionalGeneration(config)
     model.generation_config = GenerationConfig(
@@ -132,10 +132,38 @@ def make(folder: Path, tower: dict[str, Any] | None = None, tied: bool = True, *
     loud(model)
     model.save_pretrained(folder)
     mels = (TOWER | (tower or {}))["num_mel_bins"]
-    Qwen3ASRProcessor(
-        Qwen3ASRFeatureExtractor(feature_size=mels), tokenizer(), chat_template=TEMPLATE
-    ).save_pretrained(folder)
+    _processor(mels, TEMPLATE).save_pretrained(folder)
     return Tiny(folder, model)
+
+
+def aligner(
+    folder: Path, labels: int = 90, bias: bool = False, step_ms: float = 80, **llm: Any
+) -> Tiny:
+    """A forced aligner that tells so many times apart; `llm` changes its sizes."""
+    config = _config({}, llm, num_labels=labels, token_classification_bias=bias)
+    torch.manual_seed(1)
+    model = Qwen3ASRForTokenClassification(config)
+    loud(model)
+    model.save_pretrained(folder)
+    _processor(MELS, ALIGN_TEMPLATE, step_ms).save_pretrained(folder)
+    return Tiny(folder, model)
+
+
+def _config(tower: dict[str, Any] | None, llm: dict[str, Any], **more: Any) -> Qwen3ASRConfig:
+    return Qwen3ASRConfig(
+        audio_config={"model_type": "qwen3_asr_encoder"} | TOWER | (tower or {}),
+        text_config=LLM | llm,
+        audio_token_id=SPECIALS.index("<|audio_pad|>"),
+        timestamp_token_id=len(SPECIALS) + PLAIN.index("<timestamp>"),
+        pad_token_id=0,
+        eos_token_id=[0, 2],
+        **more,
+    )
+
+
+def _processor(mels: int, template: str, step_ms: float = 80) -> Qwen3ASRProcessor:
+    extractor = Qwen3ASRFeatureExtractor(feature_size=mels)
+    return Qwen3ASRProcessor(extractor, tokenizer(), template, timestamp_segment_time=step_ms)
 
 
 def loud(model: Any) -> None:

@@ -89,14 +89,16 @@ class Template:
             wrong.append((len(conversations) - len(odd), reason))
         raise self._refusal(max(wrong, key=lambda entry: entry[0])[1])
 
-    def check(self, wanted: Sequence[tuple[list[dict[str, Any]], str]]) -> None:
-        """That messages are written as these texts, up to where an answer begins.
+    def check(
+        self, wanted: Sequence[tuple[list[dict[str, Any]], str]], *, asks: bool = True
+    ) -> None:
+        """That messages are written as these texts; if it `asks`, up to where an answer begins.
 
         Raises:
             BadCheckpoint: the template cannot be rendered, or writes one of them otherwise.
         """
         results = self._run(
-            [{"messages": messages, "add_generation_prompt": True} for messages, _ in wanted]
+            [{"messages": messages, "add_generation_prompt": asks} for messages, _ in wanted]
         )
         for (messages, text), result in zip(wanted, results, strict=True):
             got = result.get("text")
