@@ -19,6 +19,7 @@ import export
 from alm.cli import exit_status
 from demo.random_checkpoint import Recipe, make
 from tests.reference import SALMONN
+from tests.tracing.traced_once import traced_once
 
 TINY = Recipe(window_seconds=4)
 OURS = {"alm", "wrappers", "exporters", "export", "demo", "bench", "tests"}
@@ -58,6 +59,13 @@ def _one_table_of_operators() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _parts_traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A part whose like was traced before, by any worker, gets its graph from a file."""
+    with traced_once(shared_by_workers(tmp_path_factory) / "traces"):
+        yield
+
+
 def run_export(*words: str | Path) -> None:
     """export.py with these words; it must succeed."""
     with warnings.catch_warnings():
@@ -65,10 +73,15 @@ def run_export(*words: str | Path) -> None:
         assert exit_status.run(export.app, [str(word) for word in (*words, "--debug")]) == 0
 
 
+def shared_by_workers(factory: pytest.TempPathFactory) -> Path:
+    """The folder that all workers of this run have in common."""
+    root = factory.getbasetemp()
+    return root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """A folder that one of the workers of this run makes, and that all of them read."""
-    root = factory.getbasetemp()
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    root = shared_by_workers(factory)
     folder, done = root / name, root / f"{name}.done"
     with FileLock(root / f"{name}.lock"):
         if not done.exists():

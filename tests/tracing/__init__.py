@@ -1,0 +1,1 @@
+"""What spares the tests tracing one part twice."""
