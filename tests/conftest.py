@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import shutil
 import warnings
@@ -71,6 +72,8 @@ def run_export(*words: str | Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporting tools; our own code runs elsewhere too
         assert exit_status.run(export.app, [str(word) for word in (*words, "--debug")]) == 0
+    gc.collect()
+    gc.freeze()  # what torch keeps of its traces: an export looks for garbage 30 times
 
 
 def shared_by_workers(factory: pytest.TempPathFactory) -> Path:
