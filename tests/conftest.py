@@ -156,6 +156,17 @@ def own(artifacts: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(artifacts, tmp_path / "artifacts"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes come first, or one worker would end alone with the last of them."""
+    first = ("parts", "families", "whole", "fuzz", "exporters", "one_more")
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return first.index(folder) if folder in first else len(first)
+
+    items.sort(key=place)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How long and from which seed tests/fuzz looks for inputs that break something."""
     group = parser.getgroup("fuzz")
