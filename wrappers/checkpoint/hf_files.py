@@ -180,11 +180,15 @@ class Files:
         stored = nf4.dequantized(self._stored)
         named = Weights(stored.where)
         for name, shape in stored.shapes.items():
-            named.add(_published(name), shape, partial(stored.__getitem__, name))
+            named.add(self.published(name), shape, partial(stored.__getitem__, name))
         table, head = LLM + TABLE, LLM + HEAD
         if self.tied and head not in named and table in named:
             named.add(head, named.shapes[table], partial(named.__getitem__, table))
         return named
+
+    def published(self, name: str) -> str:
+        """A weight's name in the folder -> the one that published checkpoints have."""
+        return _published(name)
 
     @property
     def tied(self) -> bool:

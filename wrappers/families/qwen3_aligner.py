@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from alm.errors import BadCheckpoint
 from alm.facts import AlignFacts, PromptFacts, TokenFacts
 from wrappers import Checkpoint
+from wrappers.checkpoint import qwen3_asr_authors
 from wrappers.checkpoint.hf_files import LLM
 from wrappers.checkpoint.llm_files import HEAD
 from wrappers.checkpoint.model_type import model_type
@@ -101,7 +102,9 @@ class Qwen3Aligner(Qwen3Asr):
     def step_ms(self) -> int:
         """Milliseconds from a label to the next, as the processor has them."""
         file = self.path / "processor_config.json"
-        step = read_json(file).get("timestamp_segment_time", STEP) if file.is_file() else STEP
+        plain = read_json(file) if file.is_file() else {}
+        own = read_json(self.file).get(qwen3_asr_authors.SECTION) or {}
+        step = plain.get("timestamp_segment_time", own.get("timestamp_segment_time", STEP))
         if not isinstance(step, int | float) or step != int(step) or not 0 < step <= 1000:
             raise BadCheckpoint(
                 f"{file} says timestamp_segment_time {step!r:.40}; it must be whole milliseconds"
@@ -134,7 +137,8 @@ class Qwen3Aligner(Qwen3Asr):
         placeholder = self.placeholder(tokenizer, self.config.audio_token_id)
         clip = BEGIN_AUDIO + placeholder + END_AUDIO
         template = chat_template.template(self.path, placeholder)
-        if template is not None:
+        # The authors' package writes the prompt itself, whatever template lies in the folder.
+        if template is not None and not qwen3_asr_authors.is_theirs(read_json(self.file)):
             mark = self.mark(tokenizer)
             template.check([_written(words, clip, mark) for words in _WORDS], asks=False)
         return PromptFacts(

@@ -17,8 +17,10 @@ from alm.errors import BadCheckpoint
 from alm.facts import PromptFacts
 from wrappers import Checkpoint, Wrapper
 from wrappers.bridges.projector import Projector
+from wrappers.checkpoint import qwen3_asr_authors
 from wrappers.checkpoint.hf import Folder
 from wrappers.checkpoint.model_type import config, model_type
+from wrappers.checkpoint.plain_files import read_json
 from wrappers.checkpoint.text import chat_template
 from wrappers.encoders import qwen3_asr
 from wrappers.frontends.clip_mel import ClipMel
@@ -52,8 +54,10 @@ def recognises(path: Path) -> bool:
 
 def aligns(path: Path) -> bool:
     """Whether a config.json is of the model that only finds the times of words."""
-    architectures = config(path).get("architectures")
-    return isinstance(architectures, list) and ALIGNER in architectures
+    plain = config(path)
+    architectures = plain.get("architectures")
+    named = isinstance(architectures, list) and ALIGNER in architectures
+    return named or qwen3_asr_authors.aligns(plain)
 
 
 def load(path: Path) -> Checkpoint:
@@ -80,6 +84,18 @@ class Qwen3Asr(Folder):
     tower = "qwen3_asr"
     front = "clip_mel"
     bridge = {"layers.0": "linear_1", "layers.2": "linear_2"}
+
+    @cached_property
+    def config(self) -> Any:
+        """transformers' config, also of a folder in the authors' own layout."""
+        plain = read_json(self.file)
+        if not qwen3_asr_authors.is_theirs(plain):
+            return super().config
+        return qwen3_asr_authors.config(plain, self.file)
+
+    def published(self, name: str) -> str:
+        """See `Files.published`."""
+        return super().published(qwen3_asr_authors.published(name))
 
     @cached_property
     def tower_config(self) -> dict[str, Any]:
@@ -136,7 +152,8 @@ class Qwen3Asr(Folder):
         clip = BEGIN_AUDIO + placeholder + END_AUDIO
         template = chat_template.template(self.path, placeholder)
         if template is not None:
-            template.check([_written(context, clip) for context in _CONTEXTS])
+            plain = qwen3_asr_authors.is_theirs(read_json(self.file))
+            template.check([_written(context, clip, plain) for context in _CONTEXTS])
         return PromptFacts(
             turn=TURN,
             clip=clip,
@@ -153,11 +170,14 @@ class Qwen3Asr(Folder):
 _CONTEXTS = (None, "", "Names: Łukasz, Anna.", "  two\n lines \n")
 
 
-def _written(context: str | None, clip: str) -> tuple[list[dict[str, Any]], str]:
-    """The messages of transformers' processor, and the prompt that they must become."""
+def _written(context: str | None, clip: str, plain: bool) -> tuple[list[dict[str, Any]], str]:
+    """The messages of the processor, and the prompt that they must become.
+
+    `plain`: the context is a string, as the authors' package has it, not a list of parts.
+    """
     audio = [{"type": "audio", "audio": "clip.wav"}]
     messages: list[dict[str, Any]] = [{"role": "user", "content": audio}]
     if context is not None:
-        text = [{"type": "text", "text": context}]
-        messages.insert(0, {"role": "system", "content": text})
+        parts = [{"type": "text", "text": context}]
+        messages.insert(0, {"role": "system", "content": context if plain else parts})
     return messages, TURN.replace("{clips}", clip).replace("{}", context or "")

@@ -19,11 +19,12 @@ from alm.errors import BadArtifacts, BadCheckpoint
 from alm.text.segments import words_of
 from tests.conftest import run_export
 from tests.reference import LIBRISPEECH
-from tests.wrappers.checkpoint.checkpoints import Copy, refused, without
+from tests.wrappers.checkpoint.checkpoints import Copy, refused, renamed, without
 from tests.wrappers.families import tiny_qwen3_asr
 from tests.wrappers.families.tiny_hf import noise
-from tests.wrappers.families.tiny_qwen3_asr import RATE, Tiny
+from tests.wrappers.families.tiny_qwen3_asr import RATE, Tiny, authors
 from wrappers import open_checkpoint
+from wrappers.checkpoint.weights.hollow import filled
 
 GREEDY: dict[str, Any] = dict(max_new_tokens=24, do_sample=False, num_beams=1)
 TEXTS = (
@@ -143,6 +144,19 @@ def test_the_manifest_states_marks_and_steps(copy: Copy) -> None:
     assert (made.facts.align.mark, made.facts.align.step_ms) == ("<timestamp>", 80)
     assert (made.facts.dimensions.vocab, made.facts.dimensions.table) == (90, 300)
     assert made.facts.audio.window_samples == 89 * 80 * 16
+
+
+def test_a_folder_in_the_authors_layout_is_the_same_model(copy: Copy) -> None:
+    ours = open_checkpoint(copy.config)
+    head = filled(ours.part("decoder", "ort")).state_dict()["lm_head.weight"].clone()
+    authors(copy, "qwen3_forced_aligner", classify_num=90, timestamp_segment_time=80)
+    copy.json("config.json", architectures=["Qwen3ASRForConditionalGeneration"])
+    (copy.folder / "processor_config.json").unlink()
+    copy.weights("", renamed(lambda key: key.replace("score.", "thinker.lm_head.")))
+    theirs = open_checkpoint(copy.config)
+    assert theirs.family == "qwen3_aligner"
+    assert (theirs.facts.align, theirs.facts.audio) == (ours.facts.align, ours.facts.audio)
+    assert torch.equal(filled(theirs.part("decoder", "ort")).state_dict()["lm_head.weight"], head)
 
 
 def changed(copy: Copy, file: str, **values: Any) -> None:

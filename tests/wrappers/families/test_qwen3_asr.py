@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from tests.reference import DIGITS, LIBRISPEECH
 from tests.wrappers.checkpoint.checkpoints import Copy, refused, without
 from tests.wrappers.families import tiny_qwen3_asr
 from tests.wrappers.families.tiny_hf import batch, noise
-from tests.wrappers.families.tiny_qwen3_asr import RATE, Tiny
+from tests.wrappers.families.tiny_qwen3_asr import RATE, Tiny, alike, authors
 from wrappers import open_checkpoint
 from wrappers.checkpoint.weights.hollow import filled
 from wrappers.encoders.qwen3_asr import rows_of
@@ -49,12 +50,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 @pytest.fixture
 def copy(tiny: Tiny, tmp_path: Path) -> Copy:
     return Copy(tiny.folder / "config.json", tmp_path)
-
-
-def alike(got: Tensor, want: Tensor) -> None:
-    """As many rows, and no number further than 1e-4 of the largest."""
-    assert got.shape == want.shape
-    assert float((got - want).abs().max()) < 1e-4 * max(1.0, float(want.abs().max()))
 
 
 # --- what is heard
@@ -217,6 +212,29 @@ def test_languages_are_those_of_the_processor() -> None:
     from wrappers.families.qwen3_asr import LANGUAGES
 
     assert LANGUAGES == processing_qwen3_asr.LANGUAGE_CODE_TO_NAME
+
+
+def test_a_folder_in_the_authors_layout_is_the_same_model(tiny: Tiny, copy: Copy) -> None:
+    authors(copy)
+    theirs, ours = open_checkpoint(copy.config), open_checkpoint(tiny.folder)
+    assert theirs.facts.prompt == ours.facts.prompt
+    assert theirs.facts.dimensions == ours.facts.dimensions
+    for name in ours.parts:
+        got, want = (filled(made.part(name, "ort")).state_dict() for made in (theirs, ours))
+        assert got.keys() == want.keys()
+        assert all(torch.equal(got[key], want[key]) for key in want)
+    clip = batch([noise(9000)])
+    mel, tower = (filled(theirs.part(name, "ort")) for name in ("mel", "qwen3_asr"))
+    want = tiny.truth.model.audio_tower(**tiny.features(noise(9000))).last_hidden_state
+    alike(tower(*mel(*clip))[0][0][: len(want)], want)
+
+
+def test_a_rotary_scaling_of_the_authors_layout_is_refused(copy: Copy) -> None:
+    authors(copy)
+    plain = json.loads(copy.config.read_text())
+    plain["thinker_config"]["text_config"]["rope_scaling"]["type"] = "yarn"
+    copy.config.write_text(json.dumps(plain))
+    assert "rope_scaling says 'yarn'" in refused(copy, BadCheckpoint)
 
 
 def changed(copy: Copy, section: str, **values: Any) -> None:

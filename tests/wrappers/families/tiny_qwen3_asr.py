@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from transformers import (
     Qwen3ASRForTokenClassification,
     Qwen3ASRProcessor,
 )
+
+from tests.wrappers.checkpoint.checkpoints import Copy, renamed
 
 RATE = 16_000
 SPECIALS = (
@@ -166,6 +169,12 @@ def _processor(mels: int, template: str, step_ms: float = 80) -> Qwen3ASRProcess
     return Qwen3ASRProcessor(extractor, tokenizer(), template, timestamp_segment_time=step_ms)
 
 
+def alike(got: Tensor, want: Tensor) -> None:
+    """As many rows, and no number further than 1e-4 of the largest."""
+    assert got.shape == want.shape
+    assert float((got - want).abs().max()) < 1e-4 * max(1.0, float(want.abs().max()))
+
+
 def loud(model: Any) -> None:
     """Weights large enough that every clip is answered otherwise."""
     model.eval().requires_grad_(False)
@@ -195,3 +204,35 @@ def tokenizer() -> PreTrainedTokenizerFast:
             "audio_eos_token": "<|audio_end|>",
         },
     )
+
+
+def authors(copy: Copy, kind: str = "qwen3_asr_thinker", **more: Any) -> None:
+    """The folder as the authors' own package has it: other names, one section."""
+    plain = json.loads(copy.config.read_text())
+    audio = {k: plain["audio_config"][k] for k in (*TOWER, "n_window")}
+    text = {k: v for k, v in plain["text_config"].items() if k in LLM}
+    text |= {"model_type": "qwen3_asr_text", "tie_word_embeddings": True, "rope_theta": 1e4}
+    text["rope_scaling"] = {"mrope_section": [2, 2, 2], "type": "default", "interleaved": True}
+    thinker = {
+        "model_type": kind,
+        "audio_config": audio | {"n_window_infer": 800},
+        "text_config": text,
+        "audio_token_id": plain["audio_token_id"],
+        "timestamp_token_id": plain["timestamp_token_id"],
+        **more,
+    }
+    copy.config.write_text(json.dumps({"model_type": "qwen3_asr", "thinker_config": thinker}))
+    for name, other in (
+        ("model.audio_tower.", "thinker.audio_tower."),
+        ("audio_tower.", "thinker.audio_tower."),
+        ("model.multi_modal_projector.linear_", "thinker.audio_tower.proj"),
+        ("multi_modal_projector.linear_", "thinker.audio_tower.proj"),
+        ("model.language_model.", "thinker.model."),
+        ("language_model.model.", "thinker.model."),
+        ("language_model.", "thinker.model."),
+    ):
+        copy.weights("", renamed(lambda key, a=name, b=other: _moved(key, a, b)))
+
+
+def _moved(key: str, name: str, other: str) -> str:
+    return other + key.removeprefix(name) if key.startswith(name) else key
