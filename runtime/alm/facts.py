@@ -62,6 +62,9 @@ class PromptFacts:
     placeholder: str = fact("the text in `clip` that the embeddings replace", "", needed=True)
     end: str = fact("text that closes an answer when another turn follows", "")
     single: bool = fact("a conversation is one turn about one clip, in the turn's own place", False)
+    one_clip: bool = fact(
+        "a conversation has any number of turns and one clip, in its turn's own place", False
+    )
     trim: str = fact(
         "the white space that the original strips of a user's words: of all of them (`words`), of "
         "each text between clips (`parts`) or of the turn's content (`content`)",

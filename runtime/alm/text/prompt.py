@@ -96,12 +96,11 @@ class Prompter:
         Raises:
             BadPrompt: empty, no text, it holds the placeholder itself, or marks for more or fewer
                 clips.
-            BadPrompt: also a second turn of a model that answers one.
+            BadPrompt: also a second turn or clip of a model that takes one.
             UnknownName: one word that is nearly a task's name, or a language that is not known.
         """
         checked(query)
-        if self.facts.single:
-            _check_single(query, clips, first)
+        _check_one(self.facts, query, clips, earlier, first)
         query, named = in_language(query, language, self.facts) if language else (query, "")
         name = None if verbatim else task(checked(query), self.tasks)
         words = checked(query) if name is None else self.tasks[name]
@@ -199,13 +198,15 @@ class Prompter:
         return ", ".join(sorted(self.tasks))
 
 
-def _check_single(words: str, clips: int, first: bool) -> None:
-    """Refuse, with BadPrompt, more than one turn about one clip."""
-    if not first:
+def _check_one(facts: PromptFacts, words: str, clips: int, earlier: int, first: bool) -> None:
+    """Refuse, with BadPrompt, what a model that takes one turn or one clip does not take."""
+    if facts.single and not first:
         raise BadPrompt("this model answers one turn; begin a new conversation")
-    if clips != 1:
+    if clips > 1 and (facts.single or facts.one_clip) or not clips and facts.single:
         raise BadPrompt(f"this model hears one clip at a time, and {clips} are given; ask of each")
-    if MARK in words:
+    if clips and earlier and facts.one_clip:
+        raise BadPrompt("this model hears one clip in a conversation; begin a new one for another")
+    if MARK in words and (facts.single or facts.one_clip):
         raise BadPrompt(f"this model has its own place for the clip; leave out the {MARK}")
 
 

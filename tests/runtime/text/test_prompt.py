@@ -238,3 +238,14 @@ def test_a_task_may_be_no_words_at_all_but_a_users_prompt_may_not() -> None:
 def test_any_words_read_on_where_the_model_only_transcribes() -> None:
     assert built("Names: Anna", joined=("{}",)).joined
     assert not built("Names: Anna").joined
+
+
+def test_a_model_of_one_clip_answers_turns_about_it_and_takes_no_second() -> None:
+    assert len(built("And now?", 0, 1, False, one_clip=True).pieces) == 1
+    assert len(built("What?", 1, 0, False, one_clip=True).pieces) == 2
+    with pytest.raises(BadPrompt, match="one clip at a time, and 2 are given"):
+        built("What?", 2, one_clip=True)
+    with pytest.raises(BadPrompt, match="hears one clip in a conversation"):
+        built("What?", 1, 1, False, one_clip=True)
+    with pytest.raises(BadPrompt, match="leave out the <audio>"):
+        built("Is <audio> loud?", one_clip=True)
