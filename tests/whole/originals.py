@@ -14,7 +14,7 @@ import transformers
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from tests.wrappers.families import tiny_audio_llm, tiny_hf, tiny_qwen3_asr
+from tests.wrappers.families import tiny_audio_llm, tiny_hf, tiny_qwen3_asr, tiny_windowed
 from tests.wrappers.families.tiny_audio_llm import Original as AudioLlm
 from tests.wrappers.families.tiny_hf import RATE
 
@@ -165,6 +165,18 @@ class Qwen3Asr(Original):
         return _generated(self.tiny.truth, ids, **asked)
 
 
+class GlmAsr(Original):
+    """As its processor writes a conversation about one clip."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tiny = tiny_windowed.glmasr(folder)
+        self.path = folder
+
+    def answer(self, turns: Sequence[Turn]) -> list[int]:
+        """See `Original`."""
+        return self.tiny.answer(*((turn.words, turn.clips, turn.answer) for turn in turns))
+
+
 def _generated(model: Any, ids: list[int], **heard: Tensor) -> list[int]:
     given = torch.tensor([ids])
     made = model.generate(
@@ -182,6 +194,7 @@ def _settings(eos: Any) -> dict[str, Any]:
 
 ORIGINALS: dict[str, type[Any]] = {
     "audio_llm": AudioLlama,
+    "glmasr": GlmAsr,
     "qwen2_audio": Qwen2Audio,
     "qwen3_asr": Qwen3Asr,
     "voxtral": Voxtral,

@@ -95,11 +95,14 @@ def test_two_clips_and_later_turns_are_answered_as_the_original_does(
     original: Original, loaded: Model
 ) -> None:
     a, b, c = (heard(loaded, path) for path in RECORDINGS)
-    if loaded.manifest.facts.prompt.single:
+    prompt = loaded.manifest.facts.prompt
+    turns = [Turn("Which is longer?", [a, c]), Turn("And which now?", [b]), Turn("Sure?", [])]
+    if prompt.single or prompt.one_clip:
         with pytest.raises(BadPrompt, match="one clip at a time"):
             loaded.chat().ask("Which is longer?", a, c)
+        turns = [Turn("What is said?", [a]), Turn("And what now?", []), Turn("Sure?", [])]
+    if prompt.single:
         return
-    turns = [Turn("Which is longer?", [a, c]), Turn("And which now?", [b]), Turn("Sure?", [])]
     chat = loaded.chat(**GREEDY)
     for i, turn in enumerate(turns):
         wanted = original.answer(turns[: i + 1])

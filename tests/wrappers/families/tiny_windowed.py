@@ -1,0 +1,170 @@
+"""Tiny random GLM-ASR folders, saved as transformers saves the published ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from torch import Tensor
+from transformers import (
+    AutoProcessor,
+    GenerationConfig,
+    GlmAsrConfig,
+    GlmAsrForConditionalGeneration,
+    GlmAsrProcessor,
+    PreTrainedTokenizerFast,
+    WhisperFeatureExtractor,
+)
+
+from tests.wrappers.families.tiny_qwen3_asr import loud
+
+RATE = 16_000
+EOS = [0, 2]
+SPECIALS = (
+    *("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>"),
+    *("<|begin_of_audio|>", "<|end_of_audio|>", "<|pad|>"),
+)
+# As the published one writes a conversation: what is said of a clip is a turn of its own.
+TEMPLATE = """\
+{%- macro said(content) -%}
+{%- if content is string -%}
+{{- content -}}
+{%- else -%}
+{%- for part in content -%}
+{%- if part.type == 'text' -%}
+{{- part.text -}}
+{%- elif part.type == 'audio' or 'audio' in part -%}
+<|begin_of_audio|><|pad|><|end_of_audio|><|user|>
+{% endif -%}
+{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+{%- for message in messages -%}
+<|{{ message.role }}|>
+{{ said(message.content) | trim }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+<|assistant|>
+{% endif -%}"""
+TOWER: dict[str, Any] = dict(
+    hidden_size=28,
+    intermediate_size=112,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_mel_bins=20,
+)
+LLM: dict[str, Any] = dict(
+    model_type="llama",
+    vocab_size=300,
+    hidden_size=36,
+    intermediate_size=60,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=10,
+    max_position_embeddings=4096,
+    eos_token_id=EOS,
+)
+GREEDY: dict[str, Any] = dict(max_new_tokens=32, do_sample=False, num_beams=1)
+ANSWER = "ANSWER"  # in the place of an answer's tokens
+Said = tuple[str, list[np.ndarray], list[int]]  # a user's words, the clips before them, the answer
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A folder, and the model of transformers that was saved in it."""
+
+    folder: Path
+    truth: Any
+
+    @property
+    def processor(self) -> Any:
+        """The folder's processor."""
+        return AutoProcessor.from_pretrained(self.folder, local_files_only=True)
+
+    def features(self, clip: np.ndarray) -> dict[str, Tensor]:
+        """The spectrogram of a clip's windows and its mask, as the processor makes them."""
+        processor = self.processor
+        made = processor(text=[processor.audio_token], audio=[clip])
+        return {name: made[name] for name in ("input_features", "input_features_mask")}
+
+    @torch.no_grad()
+    def heard(self, clip: np.ndarray) -> Tensor:
+        """The embeddings [rows, hidden] of a clip alone."""
+        return self.truth.get_audio_features(**self.features(clip)).pooler_output
+
+    def asked(self, turns: Sequence[Said]) -> dict[str, Any]:
+        """What the processor makes of turns, and `input_ids` with the answers that were given."""
+        messages: list[Any] = []
+        for words, clips, _ in turns:
+            audio = [{"type": "audio", "audio": clip} for clip in clips]
+            content = [*audio, {"type": "text", "text": words}]
+            messages.append({"role": "user", "content": content})
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": ANSWER}]})
+        processor = self.processor
+        made = processor.apply_chat_template(
+            [messages[:-1]], tokenize=True, return_dict=True, add_generation_prompt=True
+        )
+        ids = made.pop("input_ids")[0].tolist()
+        made.pop("attention_mask")
+        mark = processor.tokenizer.encode(ANSWER, add_special_tokens=False)
+        for _, _, answer in turns[:-1]:
+            at = next(i for i in range(len(ids)) if ids[i : i + len(mark)] == mark)
+            ids[at : at + len(mark)] = [token for token in answer if token not in EOS]
+        return {"input_ids": torch.tensor([ids]), **made}
+
+    def answer(self, *turns: Said) -> list[int]:
+        """Greedy tokens to the last of the turns, as `generate` gives them."""
+        asked = self.asked(turns)
+        ids = asked["input_ids"]
+        settings = dict(eos_token_id=EOS, pad_token_id=0, attention_mask=torch.ones_like(ids))
+        made = self.truth.generate(**asked, **GREEDY, **settings)
+        return made[0, ids.shape[1] :].tolist()
+
+
+def glmasr(
+    folder: Path,
+    tower: dict[str, Any] | None = None,
+    tied: bool = True,
+    seconds: int = 30,
+    longest: int = 655,
+    **llm: Any,
+) -> Tiny:
+    """A GLM-ASR; `tower` and `llm` change its sizes, `seconds` and `longest` its windows."""
+    config = GlmAsrConfig(
+        audio_config={"model_type": "glmasr_encoder"} | TOWER | (tower or {}),
+        text_config=LLM | llm,
+        audio_token_id=SPECIALS.index("<|pad|>"),
+        tie_word_embeddings=tied,
+    )
+    torch.manual_seed(0)
+    model: Any = GlmAsrForConditionalGeneration(config)
+    model.generation_config = GenerationConfig(eos_token_id=EOS, pad_token_id=0, max_new_tokens=8)
+    loud(model)
+    # No answer holds the token for audio, which nobody could give back in a later turn.
+    model.get_output_embeddings().weight[config.audio_token_id] = 0
+    model.save_pretrained(folder)
+    mels = model.config.audio_config.num_mel_bins
+    GlmAsrProcessor(
+        WhisperFeatureExtractor(feature_size=mels, chunk_length=seconds),
+        tokenizer(SPECIALS, "<|endoftext|>"),
+        chat_template=TEMPLATE,
+        max_audio_len=longest,
+    ).save_pretrained(folder)
+    return Tiny(folder, model)
+
+
+def tokenizer(specials: tuple[str, ...], end: str) -> PreTrainedTokenizerFast:
+    """Bytes and the tokens of a prompt."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(BPE({text: i for i, text in enumerate((*specials, *alphabet))}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore
+    made.decoder = decoders.ByteLevel()  # pyright: ignore
+    made.add_special_tokens([AddedToken(text, normalized=False) for text in specials])
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token=end, pad_token=specials[0])
