@@ -32,8 +32,8 @@ def export(
     model: Annotated[
         str,
         typer.Option(
-            help="A config.yaml of SALMONN or audio-llm, a Hugging Face folder of Qwen2-Audio or "
-            "Voxtral, or `demo`."
+            help="A config.yaml of SALMONN or audio-llm, another family's Hugging Face folder, or "
+            "`demo`."
         ),
     ] = "demo",
     part: Annotated[
