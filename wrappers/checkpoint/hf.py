@@ -35,11 +35,12 @@ class Folder(Files):
     tower = "whisper"  # the part's name, and the file of `encoders` that makes it
     front = "mel"  # the file of `frontends` that makes the part `mel`
     pooled = False  # whether a Whisper masks padding and averages pairs of frames
+    cut = False  # whether a pooled one computes the clip and not the rest of its window
     bridge: dict[str, str]  # a projector's layer -> its name in the checkpoint
 
     def build_tower(self) -> Wrapper:
         """The tower that the config describes, without weights."""
-        return whisper.build(self.whisper_config, pooled=self.pooled)
+        return whisper.build(self.whisper_config, pooled=self.pooled, cut=self.cut)
 
     def build_projector(self) -> Projector:
         """The projector that the config describes, without weights."""

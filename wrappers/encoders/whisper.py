@@ -15,6 +15,8 @@ from wrappers.checkpoint import limits
 from wrappers.frontends.mel import HOP, RATE
 from wrappers.layers.audio_layers import Layer
 
+AHEAD = 2  # frames of the spectrogram that the convolutions see behind a clip's last
+USUAL = 1002  # frames of the spectrogram that backends tune for: 10 s
 LEAST_POOLED = 2 * HOP + 1  # samples of the shortest clip that is a row of pairs of frames
 
 # What transformers takes for a key that config.json leaves out.
@@ -37,11 +39,15 @@ class Whisper(Wrapper):
         pooled: as Qwen2-Audio has it: no frame attends to the padding behind a clip's
             `pcm_lengths` samples, every two frames become their mean before the last norm, and
             `audio_embeds_lengths` gives how many rows of these are the clip's.
+        cut: of a pooled one, that only the frames are computed that are given: two more than are
+            wanted (see `Mel`'s `cut`), at most two more than the window's.
     """
 
     role = "encoder"
 
-    def __init__(self, config: Mapping[str, Any], *, pooled: bool = False) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], *, pooled: bool = False, cut: bool = False
+    ) -> None:
         super().__init__()
         self.dialect = dialect.current()
         self.opset = self.dialect.ENCODER_OPSET
@@ -49,7 +55,7 @@ class Whisper(Wrapper):
         mels, frames, width = (
             all_known[key] for key in ("num_mel_bins", "max_source_positions", "d_model")
         )
-        self.frames = frames
+        self.frames, self.cut = frames, cut
         self.conv1 = nn.Conv1d(mels, width, kernel_size=3, padding=1)
         self.conv2 = nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1)
         self.embed_positions = nn.Embedding(frames, width)
@@ -57,9 +63,9 @@ class Whisper(Wrapper):
             Layer(all_known, "Whisper") for _ in range(all_known["encoder_layers"])
         )
         self.layer_norm = nn.LayerNorm(width)
-        # Positions are learned for the whole window, so nothing but the batch is dynamic.
-        self.inputs = {"log_mel": Port("float32", ("batch", mels, 2 * frames))}
-        rows = frames // 2 if pooled else frames
+        # Where silence is attended to, the window is the same for all: nothing else is dynamic.
+        given, rows = ("frames", "rows") if cut else (2 * frames, frames // (1 + pooled))
+        self.inputs = {"log_mel": Port("float32", ("batch", mels, given))}
         self.outputs = {"speech": Port("float32", ("batch", rows, width))}
         self.spans = {}
         if pooled:
@@ -67,27 +73,32 @@ class Whisper(Wrapper):
             self.inputs["pcm_lengths"] = Port("int64", ("batch",), counts="samples")
             self.outputs["audio_embeds_lengths"] = Port("int64", ("batch",))
             self.spans["samples"] = Span(LEAST_POOLED, min(10 * RATE, most), most)
+        if cut:
+            longest = 2 * frames + AHEAD
+            self.spans["frames"] = Span(4 + AHEAD, min(USUAL, longest), longest)
 
     def forward(
         self, log_mel: Tensor, pcm_lengths: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         """[batch, mels, 2 * frames] -> [batch, frames, width].
 
-        Pooled: the same and [batch] -> [batch, frames / 2, width], [batch].
+        Pooled: the same and [batch] -> [batch, frames / 2, width], [batch]; cut: of 2 * frames + 2.
         """
         x = F.gelu(self.conv1(log_mel))
         x = F.gelu(self.conv2(x))
-        x = x.transpose(1, 2) + self.embed_positions.weight
         if pcm_lengths is None:
+            x = x.transpose(1, 2) + self.embed_positions.weight
             for layer in self.layers:
                 x = layer(x)
             return self.layer_norm(x)
+        count = log_mel.shape[2] // 2 - 1 if self.cut else self.frames
+        x = x[:, :, :count].transpose(1, 2) + self.embed_positions.weight[:count]
         filled = heard_frames(pcm_lengths)
-        real = torch.arange(self.frames) < filled[:, None]
+        real = torch.arange(count) < filled[:, None]
         padded = self.dialect.encoder_padding(real.float())
         for layer in self.layers:
             x = layer(x, padded)
-        rows = self.frames // 2
+        rows = count // 2
         pairs = x[:, : 2 * rows].reshape(-1, rows, 2, x.shape[2])
         return self.layer_norm(pairs.mean(2)), filled // 2
 
@@ -101,9 +112,9 @@ def heard_frames(pcm_lengths: Tensor) -> Tensor:
     return ((pcm_lengths + (HOP - 1)) // HOP + 1) // 2
 
 
-def build(config: Mapping[str, Any], *, pooled: bool = False) -> Whisper:
+def build(config: Mapping[str, Any], *, pooled: bool = False, cut: bool = False) -> Whisper:
     """The encoder that Whisper's config.json describes, its weights still to be filled in."""
-    return Whisper(config, pooled=pooled).eval().requires_grad_(False)
+    return Whisper(config, pooled=pooled, cut=cut).eval().requires_grad_(False)
 
 
 def known(config: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -80,15 +80,15 @@ class Qwen2Audio(Folder):
     """The checkpoint taken apart."""
 
     family = "qwen2_audio"
-    pooled = True
+    pooled = cut = True
     bridge = {"layers.0": "linear"}
 
     def mel(self) -> Wrapper:
-        return mel.Mel(int(self.whisper_config["num_mel_bins"]), self.window_samples)
+        return mel.Mel(int(self.whisper_config["num_mel_bins"]), self.window_samples, cut=True)
 
     def build_projector(self) -> Projector:
         widths = [int(self.whisper_config["d_model"]), self.spec.hidden]
-        return Projector(widths, frames=self.frames // 2)
+        return Projector(widths, frames="rows")
 
     def prompt(self, tokenizer: Tokenizer) -> PromptFacts:
         placeholder = self.placeholder(tokenizer, self.config.audio_token_index)

@@ -25,6 +25,10 @@ class Mel(Wrapper):
     Args:
         mels: mel bins; 80, or 128 for large-v3 and turbo.
         window_samples: samples of the window that every clip is padded to; a multiple of `hop`.
+        cut: only the frames that a tower needs which leaves out what is behind a clip: the clip's
+            own, rounded up to pairs, and two that its convolutions look ahead to. Behind the
+            window these are zeros, as the convolutions' own padding is. The window still decides
+            what is mirrored at its end.
         rows: of embeddings that a window becomes, where a clip of any length is encoded as one.
             Then zeros go up to a multiple of the window, the loudest value is that of the whole
             clip, and `audio_embeds_lengths` gives for `pcm_lengths` how many embeddings a row has.
@@ -48,6 +52,7 @@ class Mel(Wrapper):
         hop: int = HOP,
         *,
         rows: int = 0,
+        cut: bool = False,
     ) -> None:
         super().__init__()
         if window_samples % hop or window_samples <= n_fft:
@@ -55,11 +60,13 @@ class Mel(Wrapper):
                 f"the window of {window_samples} samples must be a multiple of the hop {hop} "
                 f"and longer than the transform of {n_fft}"
             )
-        self.window, self.hop, self.rows = window_samples, hop, rows
+        self.window, self.hop, self.rows, self.cut = window_samples, hop, rows, cut
+        self.n_fft = n_fft
         half = n_fft // 2
         # Frames are centred on multiples of the hop, so the signal is mirrored at both ends. The
         # extractor drops its last frame; not mirroring what only that frame sees never makes it.
         mirrored_right = n_fft - half - hop
+        self.tail = window_samples - hop - half  # where the window's last frame begins
         constants = {
             "kernel": windowed_fourier(n_fft),
             "filters": mel_filters(mels, n_fft).repeat(1, 2),  # once for the cosines, once sines
@@ -69,7 +76,7 @@ class Mel(Wrapper):
         for name, value in constants.items():
             value = value.float() if value.is_floating_point() else value
             self.register_buffer(name, value, persistent=False)
-        frames = "frames" if rows else window_samples // hop
+        frames = "frames" if rows or cut else window_samples // hop
         self.inputs = {"pcm": Port("float32", ("batch", "samples"))}
         self.outputs = {"log_mel": Port("float32", ("batch", mels, frames))}
         self.spans = {"samples": Span(n_fft, min(10 * RATE, window_samples), window_samples)}
@@ -88,6 +95,8 @@ class Mel(Wrapper):
 
         With `rows`: [batch, samples], [batch] -> [batch, mels, frames], [batch].
         """
+        if self.cut:
+            return self._cut(pcm)
         if pcm_lengths is None:
             x = F.pad(pcm, (0, self.window))[:, : self.window]
             return self._log_mel(x, x)
@@ -100,8 +109,32 @@ class Mel(Wrapper):
     def _log_mel(self, x: Tensor, last: Tensor) -> Tensor:
         """Whole windows [batch, samples], the last of them [batch, window] -> the spectrogram."""
         x = torch.cat([x.index_select(1, self.before), x, last.index_select(1, self.after)], dim=1)
+        return self._scaled(self._power(x))
+
+    def _cut(self, pcm: Tensor) -> Tensor:
+        """[batch, samples <= window] -> [batch, mels, 2 * pairs of the clip's frames + 2]."""
+        samples, window = pcm.shape[1], self.window
+        pairs = ((samples + self.hop - 1) // self.hop + 1) // 2
+        count = 2 * pairs + 2
+        # The frames begin half a transform before the clip, mirrored there.
+        padded = F.pad(pcm, (0, max(window, 4 * self.hop + self.n_fft)))
+        x = torch.cat([padded.index_select(1, self.before), padded], dim=1)
+        power = self._power(x[:, : (count - 1) * self.hop + self.n_fft])
+        # The window's last frame sees its mirrored end.
+        end = padded[:, :window]
+        tail = torch.cat([end[:, self.tail :], end.index_select(1, self.after)], dim=1)
+        at = torch.arange(count)
+        power = torch.where(at == window // self.hop - 1, self._power(tail), power)
+        inside = (at < window // self.hop).to(power.dtype)
+        return self._scaled(power * inside) * inside
+
+    def _power(self, x: Tensor) -> Tensor:
+        """[batch, samples] -> [batch, mels, frames]."""
         x = F.conv1d(x.unsqueeze(1), self.kernel, stride=self.hop)  # [batch, 2 * bins, frames]
-        power = self.filters @ (x * x)
+        return self.filters @ (x * x)
+
+    @staticmethod
+    def _scaled(power: Tensor) -> Tensor:
         log = power.clamp(min=FLOOR).log10()
         log = torch.maximum(log, log.amax(dim=(1, 2), keepdim=True) - RANGE)
         return (log + 4.0) / 4.0

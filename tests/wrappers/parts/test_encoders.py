@@ -389,11 +389,11 @@ def test_the_whisper_graph_computes_what_the_module_does(dialect: str, tmp_path:
         np.testing.assert_allclose(graph.run(log_mel)[0], encoder(log_mel).numpy(), atol=1e-4)
 
 
-def pooled(**change: Any) -> whisper.Whisper:
+def pooled(cut: bool = False, **change: Any) -> whisper.Whisper:
     """A Whisper that leaves padding out and averages pairs, with the weights of a plain one."""
     torch.manual_seed(0)
     plain = WhisperEncoder(WhisperConfig(**(TINY_WHISPER | change)))
-    encoder = whisper.build(TINY_WHISPER | change, pooled=True)
+    encoder = whisper.build(TINY_WHISPER | change, pooled=True, cut=cut)
     assert fill(encoder, plain.state_dict(), "whisper") == []
     return encoder
 
@@ -409,6 +409,34 @@ def test_a_pooled_whisper_does_not_hear_what_is_behind_a_clip() -> None:
     assert (
         encoder(changed, torch.tensor([60 * 160] * 2))[0][:, :8] - speech[:, :8]
     ).abs().max() > 1e-2
+
+
+def test_a_cut_whisper_gives_a_clip_what_it_gives_it_in_the_whole_window() -> None:
+    whole, cut, log_mel = pooled(), pooled(cut=True), noise(2, 20, 60)
+    given = F.pad(log_mel, (0, whisper.AHEAD))
+    for frames in (4, 7, 32, 59, 60):
+        samples = torch.tensor([frames * 160, 3 * 160])
+        want, counts = whole(log_mel, samples)
+        pairs = (frames + 1) // 2
+        speech, cut_counts = cut(given[:, :, : 2 * pairs + whisper.AHEAD], samples)
+        assert cut_counts.tolist() == counts.tolist() and speech.shape[1] == pairs // 2
+        for row, count in enumerate(counts.tolist()):
+            close(speech[row, :count], want[row, :count])
+
+
+@pytest.mark.parametrize("dialect", FUSED)
+def test_the_graph_of_a_cut_whisper_takes_any_number_of_frames(
+    dialect: str, tmp_path: Path
+) -> None:
+    with bound(dialect):
+        encoder = pooled(cut=True)
+    graph = traced(encoder, (noise(2, 20, 40), torch.tensor([6_000, 500])), tmp_path, encoder.opset)
+    assert not graph.nodes.keys() & DATA_DEPENDENT
+    for frames, samples in ((6, [600]), (62, [9_600, 1, 4_801]), (33, [4_900, 2_000])):
+        log_mel, lengths = noise(len(samples), 20, frames), torch.tensor(samples)
+        (speech, counts), wanted = graph.run(log_mel, lengths), encoder(log_mel, lengths)
+        np.testing.assert_allclose(speech, wanted[0].numpy(), atol=1e-4)
+        np.testing.assert_array_equal(counts, wanted[1].numpy())
 
 
 def test_a_whole_window_pooled_is_the_mean_of_pairs_before_the_norm() -> None:

@@ -182,3 +182,14 @@ def test_the_fbank_graph_computes_what_the_module_does(opset: int, tmp_path: Pat
         pcm, lengths = noise(rows, samples), torch.arange(rows) * 399 + (samples - 399 * (rows - 1))
         for got, wanted in zip(graph.run(pcm, lengths), fbank(pcm, lengths), strict=True):
             np.testing.assert_allclose(got, wanted.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("samples", [400, 401, 8000, 8001, 15_999, 31_000, 31_960, 32_000])
+def test_a_cut_spectrogram_is_the_beginning_of_the_whole_windows(samples: int) -> None:
+    pcm = tone(samples) * torch.tensor([[1.0], [0.01]])
+    whole, cut = Mel(80, 2 * RATE)(pcm), Mel(80, 2 * RATE, cut=True)(pcm)
+    frames = 2 * ((-(-samples // 160) + 1) // 2)
+    assert cut.shape == (2, 80, frames + 2)
+    inside = min(frames + 2, 200)
+    torch.testing.assert_close(cut[:, :, :inside], whole[:, :, :inside], atol=1e-6, rtol=0)
+    assert not cut[:, :, inside:].any()
