@@ -41,12 +41,20 @@ class Whisper(Wrapper):
             `audio_embeds_lengths` gives how many rows of these are the clip's.
         cut: of a pooled one, that only the frames are computed that are given: two more than are
             wanted (see `Mel`'s `cut`), at most two more than the window's.
+        windowed: pooled, for a clip of several windows: `window_frames` gives how many frames of
+            the spectrogram are the clip's, in place of `pcm_lengths`. Whoever counts them knows the
+            clip's rows.
     """
 
     role = "encoder"
 
     def __init__(
-        self, config: Mapping[str, Any], *, pooled: bool = False, cut: bool = False
+        self,
+        config: Mapping[str, Any],
+        *,
+        pooled: bool = False,
+        cut: bool = False,
+        windowed: bool = False,
     ) -> None:
         super().__init__()
         self.dialect = dialect.current()
@@ -55,7 +63,7 @@ class Whisper(Wrapper):
         mels, frames, width = (
             all_known[key] for key in ("num_mel_bins", "max_source_positions", "d_model")
         )
-        self.frames, self.cut = frames, cut
+        self.frames, self.cut, self.windowed = frames, cut, windowed
         self.conv1 = nn.Conv1d(mels, width, kernel_size=3, padding=1)
         self.conv2 = nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1)
         self.embed_positions = nn.Embedding(frames, width)
@@ -64,11 +72,15 @@ class Whisper(Wrapper):
         )
         self.layer_norm = nn.LayerNorm(width)
         # Where silence is attended to, the window is the same for all: nothing else is dynamic.
-        given, rows = ("frames", "rows") if cut else (2 * frames, frames // (1 + pooled))
+        halved = frames // 2 if pooled or windowed else frames
+        given, rows = ("frames", "rows") if cut else (2 * frames, halved)
         self.inputs = {"log_mel": Port("float32", ("batch", mels, given))}
         self.outputs = {"speech": Port("float32", ("batch", rows, width))}
         self.spans = {}
-        if pooled:
+        if windowed:
+            self.inputs["window_frames"] = Port("int64", ("batch", 1), counts="frames")
+            self.spans["frames"] = Span(1, min(10 * RATE // HOP, 2 * frames), 2 * frames)
+        elif pooled:
             most = 2 * frames * HOP
             self.inputs["pcm_lengths"] = Port("int64", ("batch",), counts="samples")
             self.outputs["audio_embeds_lengths"] = Port("int64", ("batch",))
@@ -78,29 +90,31 @@ class Whisper(Wrapper):
             self.spans["frames"] = Span(4 + AHEAD, min(USUAL, longest), longest)
 
     def forward(
-        self, log_mel: Tensor, pcm_lengths: Tensor | None = None
+        self, log_mel: Tensor, lengths: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         """[batch, mels, 2 * frames] -> [batch, frames, width].
 
         Pooled: the same and [batch] -> [batch, frames / 2, width], [batch]; cut: of 2 * frames + 2.
+        Windowed: the same and [batch, 1] -> [batch, frames / 2, width].
         """
         x = F.gelu(self.conv1(log_mel))
         x = F.gelu(self.conv2(x))
-        if pcm_lengths is None:
+        if lengths is None:
             x = x.transpose(1, 2) + self.embed_positions.weight
             for layer in self.layers:
                 x = layer(x)
             return self.layer_norm(x)
         count = log_mel.shape[2] // 2 - 1 if self.cut else self.frames
         x = x[:, :, :count].transpose(1, 2) + self.embed_positions.weight[:count]
-        filled = heard_frames(pcm_lengths)
+        filled = (lengths[:, 0] + 1) // 2 if self.windowed else heard_frames(lengths)
         real = torch.arange(count) < filled[:, None]
         padded = self.dialect.encoder_padding(real.float())
         for layer in self.layers:
             x = layer(x, padded)
         rows = count // 2
         pairs = x[:, : 2 * rows].reshape(-1, rows, 2, x.shape[2])
-        return self.layer_norm(pairs.mean(2)), filled // 2
+        speech = self.layer_norm(pairs.mean(2))
+        return speech if self.windowed else (speech, filled // 2)
 
 
 def heard_frames(pcm_lengths: Tensor) -> Tensor:
@@ -112,9 +126,12 @@ def heard_frames(pcm_lengths: Tensor) -> Tensor:
     return ((pcm_lengths + (HOP - 1)) // HOP + 1) // 2
 
 
-def build(config: Mapping[str, Any], *, pooled: bool = False, cut: bool = False) -> Whisper:
+def build(
+    config: Mapping[str, Any], *, pooled: bool = False, cut: bool = False, windowed: bool = False
+) -> Whisper:
     """The encoder that Whisper's config.json describes, its weights still to be filled in."""
-    return Whisper(config, pooled=pooled, cut=cut).eval().requires_grad_(False)
+    part = Whisper(config, pooled=pooled, cut=cut, windowed=windowed)
+    return part.eval().requires_grad_(False)
 
 
 def known(config: Mapping[str, Any], where: str) -> dict[str, Any]:
