@@ -168,13 +168,21 @@ class Qwen3Asr(Original):
 class GlmAsr(Original):
     """As its processor writes a conversation about one clip."""
 
+    make = staticmethod(tiny_windowed.glmasr)
+
     def __init__(self, folder: Path) -> None:
-        self.tiny = tiny_windowed.glmasr(folder)
+        self.tiny = self.make(folder)
         self.path = folder
 
     def answer(self, turns: Sequence[Turn]) -> list[int]:
         """See `Original`."""
         return self.tiny.answer(*((turn.words, turn.clips, turn.answer) for turn in turns))
+
+
+class AudioFlamingo3(GlmAsr):
+    """The same, by a processor that is alike."""
+
+    make = staticmethod(tiny_windowed.audioflamingo3)
 
 
 def _generated(model: Any, ids: list[int], **heard: Tensor) -> list[int]:
@@ -194,6 +202,7 @@ def _settings(eos: Any) -> dict[str, Any]:
 
 ORIGINALS: dict[str, type[Any]] = {
     "audio_llm": AudioLlama,
+    "audioflamingo3": AudioFlamingo3,
     "glmasr": GlmAsr,
     "qwen2_audio": Qwen2Audio,
     "qwen3_asr": Qwen3Asr,

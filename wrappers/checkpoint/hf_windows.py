@@ -31,6 +31,7 @@ class WindowedFolder(Folder):
     counted = False  # whether the tower leaves out what is behind a clip
     asked: str  # the processor's request for a transcript, where its settings name none
     longest: int  # seconds that the processor hears, where its settings name none
+    tokens_of_prompt: tuple[str, ...]  # that the tokenizer must have as one each
 
     @cached_property
     def processor(self) -> dict[str, Any]:
@@ -114,6 +115,13 @@ class WindowedFolder(Folder):
             BadCheckpoint: the processor has another token, the tokenizer lacks one of the prompt's,
                 or the folder has another chat template.
         """
+        missing = [
+            text
+            for text in self.tokens_of_prompt
+            if tokenizer.encode(text, add_special_tokens=False).ids != [tokenizer.token_to_id(text)]
+        ]
+        if missing:
+            raise BadCheckpoint(f"the tokenizer in {self.path} lacks {', '.join(missing)}")
         placeholder = self.placeholder(tokenizer, self.config.audio_token_id)
         named = self.processor.get("audio_token", prompt.placeholder)
         if not placeholder == named == prompt.placeholder:

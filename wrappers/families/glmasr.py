@@ -58,6 +58,7 @@ class GlmAsr(WindowedFolder):
     stack = 4  # transformers counts so, whatever the config says
     asked = "Please transcribe this audio into text"
     longest = 655
+    tokens_of_prompt = (USER, ANSWER, BEGIN_AUDIO, END_AUDIO, PAD)
 
     @property
     def tower_config(self) -> dict[str, Any]:
@@ -88,14 +89,6 @@ class GlmAsr(WindowedFolder):
         )
 
     def prompt(self, tokenizer: Tokenizer) -> PromptFacts:
-        needed = (USER, ANSWER, BEGIN_AUDIO, END_AUDIO, PAD)
-        missing = [
-            text
-            for text in needed
-            if tokenizer.encode(text, add_special_tokens=False).ids != [tokenizer.token_to_id(text)]
-        ]
-        if missing:
-            raise BadCheckpoint(f"the tokenizer in {self.path} lacks {', '.join(missing)}")
         words = self.request
         return self.known_prompt(
             tokenizer,

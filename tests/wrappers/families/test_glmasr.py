@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from tests.reference import DIGITS, LIBRISPEECH
 from tests.wrappers.checkpoint.checkpoints import Copy, refused, without
 from tests.wrappers.families import tiny_windowed
 from tests.wrappers.families.tiny_hf import batch, noise
-from tests.wrappers.families.tiny_windowed import GREEDY, RATE, Tiny
+from tests.wrappers.families.tiny_windowed import GREEDY, RATE, Tiny, alike, changed, processed
 from wrappers import open_checkpoint
 from wrappers.checkpoint.weights.hollow import filled
 
@@ -53,12 +52,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 @pytest.fixture
 def copy(tiny: Tiny, tmp_path: Path) -> Copy:
     return Copy(tiny.folder / "config.json", tmp_path)
-
-
-def alike(got: Tensor, want: Tensor) -> None:
-    """As many rows, and no number further than 1e-4 of the largest."""
-    assert got.shape == want.shape
-    assert float((got - want).abs().max()) < 1e-4 * max(1.0, float(want.abs().max()))
 
 
 # --- what is heard
@@ -210,19 +203,6 @@ def test_prompts_are_those_of_the_processor(tiny: Tiny) -> None:
     assert tiny.asked([(ASK, [clip], [])])["input_ids"][0].tolist() == made_of_request
 
 
-def changed(copy: Copy, section: str, **values: Any) -> None:
-    plain = json.loads(copy.config.read_text())
-    (plain[section] if section else plain).update(values)
-    copy.config.write_text(json.dumps(plain))
-
-
-def processor(copy: Copy, section: str, **values: Any) -> None:
-    file = copy.folder / "processor_config.json"
-    plain = json.loads(file.read_text())
-    (plain[section] if section else plain).update(values)
-    file.write_text(json.dumps(plain))
-
-
 def other_template(copy: Copy) -> None:
     file = copy.folder / "chat_template.jinja"
     file.write_text(file.read_text().replace("<|assistant|>\n", "<|assistant|>\nWell: "))
@@ -256,23 +236,23 @@ CASES: dict[str, tuple[tuple[str, ...], Callable[[Copy], Any]]] = {
     ),
     "an extractor of another spectrogram": (
         ("dither 0.1 and not 0", "feature_size 80 and not 20", "hop_length 200 and not 160"),
-        lambda c: processor(c, "feature_extractor", dither=0.1, feature_size=80, hop_length=200),
+        lambda c: processed(c, "feature_extractor", dither=0.1, feature_size=80, hop_length=200),
     ),
     "an extractor that pads in front": (
         ("padding_side 'left'",),
-        lambda c: processor(c, "feature_extractor", padding_side="left"),
+        lambda c: processed(c, "feature_extractor", padding_side="left"),
     ),
     "windows that are no rows": (
         ("windows of 50 frames, which are no rows of 4",),
-        lambda c: processor(c, "feature_extractor", chunk_length=1),
+        lambda c: processed(c, "feature_extractor", chunk_length=1),
     ),
     "a processor that hears less than a window": (
         ("max_audio_len 20; it must be seconds from 30 to 4194",),
-        lambda c: processor(c, "", max_audio_len=20),
+        lambda c: processed(c, "", max_audio_len=20),
     ),
     "another token for audio in the processor": (
         ("has '<|pad|>' for audio in its config and '<|user|>' in its processor",),
-        lambda c: processor(c, "", audio_token="<|user|>"),
+        lambda c: processed(c, "", audio_token="<|user|>"),
     ),
     "a token for audio that no tokenizer has": (
         ("says that token 5000 stands for audio",),

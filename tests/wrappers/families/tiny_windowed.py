@@ -1,7 +1,8 @@
-"""Tiny random GLM-ASR folders, saved as transformers saves the published ones."""
+"""Tiny random GLM-ASR and Audio Flamingo 3 folders, saved as transformers saves published ones."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from torch import Tensor
 from transformers import (
+    AudioFlamingo3Config,
+    AudioFlamingo3ForConditionalGeneration,
+    AudioFlamingo3Processor,
     AutoProcessor,
     GenerationConfig,
     GlmAsrConfig,
@@ -22,16 +26,18 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from tests.wrappers.checkpoint.checkpoints import Copy
 from tests.wrappers.families.tiny_qwen3_asr import loud
 
 RATE = 16_000
 EOS = [0, 2]
-SPECIALS = (
+GLM_TOKENS = (
     *("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>"),
     *("<|begin_of_audio|>", "<|end_of_audio|>", "<|pad|>"),
 )
+QWEN_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<sound>")
 # As the published one writes a conversation: what is said of a clip is a turn of its own.
-TEMPLATE = """\
+GLM_TEMPLATE = """\
 {%- macro said(content) -%}
 {%- if content is string -%}
 {{- content -}}
@@ -52,6 +58,31 @@ TEMPLATE = """\
 {%- if add_generation_prompt -%}
 <|assistant|>
 {% endif -%}"""
+# As the published one writes it: a message's clip, once, and then all of its words.
+QWEN_TEMPLATE = """\
+{%- if messages[0].role != 'system' -%}
+{{- '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' -}}
+{%- endif -%}
+{%- for message in messages if message.content is not none -%}
+{{- '<|im_start|>' + message.role + '\\n' -}}
+{%- if message.content is string -%}
+{{- message.content -}}
+{%- else -%}
+{%- set of = namespace(clip='', text='') -%}
+{%- for part in message.content -%}
+{%- if part.type == 'audio' or 'audio' in part -%}
+{%- set of.clip = '<sound>' -%}
+{%- elif part.type == 'text' or 'text' in part -%}
+{%- set of.text = of.text + part.text -%}
+{%- endif -%}
+{%- endfor -%}
+{{- of.clip + of.text -}}
+{%- endif -%}
+{{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<|im_start|>assistant\\n' -}}
+{%- endif -%}"""
 TOWER: dict[str, Any] = dict(
     hidden_size=28,
     intermediate_size=112,
@@ -140,31 +171,95 @@ def glmasr(
     config = GlmAsrConfig(
         audio_config={"model_type": "glmasr_encoder"} | TOWER | (tower or {}),
         text_config=LLM | llm,
-        audio_token_id=SPECIALS.index("<|pad|>"),
+        audio_token_id=GLM_TOKENS.index("<|pad|>"),
         tie_word_embeddings=tied,
     )
+    processor = GlmAsrProcessor(
+        extractor(config, seconds),
+        tokenizer(GLM_TOKENS),
+        chat_template=GLM_TEMPLATE,
+        max_audio_len=longest,
+    )
+    return saved(folder, GlmAsrForConditionalGeneration, config, processor)
+
+
+def audioflamingo3(
+    folder: Path,
+    tower: dict[str, Any] | None = None,
+    seconds: int = 30,
+    longest: int = 600,
+    **llm: Any,
+) -> Tiny:
+    """An Audio Flamingo 3; `tower` and `llm` change its sizes, `seconds` and `longest` its windows.
+
+    `projector_bias` is among the keywords, though it is the whole model's.
+    """
+    bias = llm.pop("projector_bias", True)
+    positions = {"max_source_positions": 50 * seconds}
+    config = AudioFlamingo3Config(
+        audio_config={"model_type": "audioflamingo3_encoder"} | TOWER | positions | (tower or {}),
+        text_config=LLM | {"model_type": "qwen2"} | llm,
+        audio_token_id=QWEN_TOKENS.index("<sound>"),
+        projector_bias=bias,
+    )
+    processor = AudioFlamingo3Processor(
+        extractor(config, seconds),
+        tokenizer(QWEN_TOKENS),
+        chat_template=QWEN_TEMPLATE,
+        max_audio_len=longest,
+    )
+    return saved(folder, AudioFlamingo3ForConditionalGeneration, config, processor)
+
+
+def extractor(config: Any, seconds: int) -> WhisperFeatureExtractor:
+    """Of the tower's spectrogram, in windows of so many seconds."""
+    return WhisperFeatureExtractor(
+        feature_size=config.audio_config.num_mel_bins, chunk_length=seconds
+    )
+
+
+def saved(folder: Path, kind: Any, config: Any, processor: Any) -> Tiny:
+    """A random model of this kind and its processor, in the folder."""
     torch.manual_seed(0)
-    model: Any = GlmAsrForConditionalGeneration(config)
+    model = kind(config)
     model.generation_config = GenerationConfig(eos_token_id=EOS, pad_token_id=0, max_new_tokens=8)
     loud(model)
     # No answer holds the token for audio, which nobody could give back in a later turn.
     model.get_output_embeddings().weight[config.audio_token_id] = 0
     model.save_pretrained(folder)
-    mels = model.config.audio_config.num_mel_bins
-    GlmAsrProcessor(
-        WhisperFeatureExtractor(feature_size=mels, chunk_length=seconds),
-        tokenizer(SPECIALS, "<|endoftext|>"),
-        chat_template=TEMPLATE,
-        max_audio_len=longest,
-    ).save_pretrained(folder)
+    processor.save_pretrained(folder)
     return Tiny(folder, model)
 
 
-def tokenizer(specials: tuple[str, ...], end: str) -> PreTrainedTokenizerFast:
+def tokenizer(specials: tuple[str, ...]) -> PreTrainedTokenizerFast:
     """Bytes and the tokens of a prompt."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     made = Tokenizer(BPE({text: i for i, text in enumerate((*specials, *alphabet))}, []))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore
     made.decoder = decoders.ByteLevel()  # pyright: ignore
     made.add_special_tokens([AddedToken(text, normalized=False) for text in specials])
-    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token=end, pad_token=specials[0])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, eos_token=specials[0], pad_token=specials[0]
+    )
+
+
+def alike(got: Tensor, want: Tensor) -> None:
+    """As many rows, and no number further than 1e-4 of the largest."""
+    assert got.shape == want.shape
+    assert float((got - want).abs().max()) < 1e-4 * max(1.0, float(want.abs().max()))
+
+
+def changed(copy: Copy, section: str, **values: Any) -> None:
+    """Change the config, or a section of it."""
+    _said(copy.config, section, values)
+
+
+def processed(copy: Copy, section: str, **values: Any) -> None:
+    """Change the processor's settings, or a section of them."""
+    _said(copy.folder / "processor_config.json", section, values)
+
+
+def _said(file: Path, section: str, values: dict[str, Any]) -> None:
+    plain = json.loads(file.read_text())
+    (plain[section] if section else plain).update(values)
+    file.write_text(json.dumps(plain))
