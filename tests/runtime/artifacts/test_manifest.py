@@ -49,6 +49,7 @@ FULL = Manifest(
             dialect="standard",
             nodes=7,
             chunk_rows=1,
+            pieces="samples",
             simplified="no: it is not simple",
             measured={"parity": {"worst_abs": 1.5e-6, "output": "x"}, "list": [1, None, True]},
         ),
