@@ -53,7 +53,8 @@ SIZES: dict[str, tuple[int, int]] = {
 POSITIVE = (
     *("rms_norm_eps", "rope_theta", "query_pre_attn_scalar", "factor", "partial_rotary_factor"),
     *("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor"),
-    *("final_logit_softcapping", "attn_logit_softcapping"),
+    *("final_logit_softcapping", "attn_logit_softcapping", "embedding_multiplier"),
+    *("residual_multiplier", "attention_multiplier", "logits_scaling"),
 )
 MOST = 1e12  # of these
 FLAGS = (

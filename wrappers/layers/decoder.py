@@ -246,18 +246,25 @@ class Decoder(Wrapper):
         rope = self.rope(positions, past_lengths + seq_lengths)
 
         x = inputs_embeds
+        if self.spec.input_scale != 1.0:
+            x = x * self.spec.input_scale
         for i, layer in enumerate(self.model.layers):
             cache = past[2 * i : 2 * i + 2]
             x, key, value = layer(x, rope, distance, past_lengths, *cache)
             present += [key, value]
         if self.every:
-            logits = self.lm_head(self.model.norm(x))
+            logits = self._logits(x)
             real = steps < seq_lengths[:, None]
             return (torch.where(real[..., None], logits, torch.zeros_like(logits)), *present)
         # Logits of the last real position only: all others would be 57 MB for a prompt of 111.
         last = (seq_lengths - 1)[:, None, None].expand(-1, 1, self.spec.hidden)
-        logits = self.lm_head(self.model.norm(x.gather(1, last)))
+        return (self._logits(x.gather(1, last)), *present)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        logits = self.lm_head(self.model.norm(x))
+        if self.spec.logit_divisor != 1.0:
+            logits = logits / self.spec.logit_divisor
         if self.spec.logit_softcap:
             cap = self.spec.logit_softcap
             logits = cap * torch.tanh(logits / cap)
-        return (logits, *present)
+        return logits

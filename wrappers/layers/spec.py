@@ -39,6 +39,8 @@ class Spec:
     mlp_bias: bool = False
     tied: bool = False
     embedding_scale: float = 1.0
+    input_scale: float = 1.0  # of all embeddings that come in, sound's as well
+    logit_divisor: float = 1.0
     norm_offset: float = 0.0  # Gemma stores its norm weights minus one
     sandwich: bool = False  # Gemma 2 also norms what attention and MLP give
     scale: float = 0.0  # of the scores; 0: 1 / sqrt(head_dim)

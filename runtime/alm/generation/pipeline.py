@@ -134,7 +134,9 @@ def at_once(threads: int, cores: int) -> int:
     return 2 if threads and 2 * threads <= cores else 1
 
 
-MOST_FED = 1024  # positions at a time: attention's memory is that, times all before, times heads
+# Positions of one row fed at a time: attention's memory is that, times all before, times heads.
+# Rows that go together are fed whole, and up to so many positions they do.
+MOST_FED, MOST_TOGETHER = 1024, 4096
 
 
 class Decoder:

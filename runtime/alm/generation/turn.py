@@ -20,7 +20,7 @@ from alm.generation.audio_cache import MOST_ROWS
 from alm.generation.keywords import InputOptions
 from alm.generation.parts import Parts
 from alm.generation.past import Feed, Past
-from alm.generation.pipeline import MOST_FED, Decoder, woven
+from alm.generation.pipeline import MOST_TOGETHER, Decoder, woven
 from alm.text.detokenizer import Joiner, TextStream
 from alm.text.heading import WordsStream
 from alm.text.prompt import Prompt
@@ -176,7 +176,7 @@ class Turn:
         self.times.add("prompt", start)
         options, cut = self._fitted(max(feed.whole))
         # Each row has its own room, which a batch would share, and is fed in its own chunks.
-        apart = cut or max(feed.whole) > MOST_FED
+        apart = cut or max(feed.whole) > MOST_TOGETHER
         if apart and len(rows) > 1:
             alone: list[WindowAnswer] = []
             for row in rows:

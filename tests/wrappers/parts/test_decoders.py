@@ -25,6 +25,15 @@ SMALL: dict[str, Any] = dict(
 ROPE = dict(rope_theta=10000.0)
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
+    "granite": (
+        "Granite",
+        dict(
+            embedding_multiplier=3.0,
+            residual_multiplier=0.4,
+            logits_scaling=2.0,
+            attention_multiplier=0.2,
+        ),
+    ),
     "llama without grouping, tied": (
         "Llama",
         dict(num_key_value_heads=4, tie_word_embeddings=True),

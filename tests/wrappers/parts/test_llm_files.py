@@ -61,7 +61,7 @@ def greedy(truth: Any, config: Any, dialect: str, folder: Path) -> tuple[list[in
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-@pytest.mark.parametrize("name", ["qwen3", "qwen3 with biases and a window", "mistral"])
+@pytest.mark.parametrize("name", ["qwen3", "qwen3 with biases and a window", "mistral", "granite"])
 def test_greedy_tokens_of_its_graphs_equal_transformers(
     name: str, dialect: str, tmp_path: Path
 ) -> None:
