@@ -37,6 +37,7 @@ class Attention(nn.Module):
     def __init__(self, spec: Spec, window: int) -> None:
         super().__init__()
         self.spec, self.window, self.dialect = spec, window, dialect.current()
+        self.rotates = True  # whether rope turns this layer's queries and keys
         self.cache_dtype = self.compute_dtype = torch.float32
         self.scales: dict[str, Tensor] = {}  # of a cache of integers, by kind: [kv_heads * wide]
         wide, narrow = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
@@ -62,6 +63,8 @@ class Attention(nn.Module):
         past_value: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x [batch, seq, hidden]; distance [batch, 1, seq, keys] from key to query in positions."""
+        if not self.rotates:  # turned by no angle, exactly: x * 1 - y * 0
+            rope = torch.ones_like(rope[0]), torch.zeros_like(rope[1])
         fused = self.dialect.grouped_query
         if fused and torch.compiler.is_exporting():
             y, key, value = fused(self, x, rope, past_lengths, past_key, past_value)
@@ -141,6 +144,8 @@ class Body(nn.Module):
         windows = spec.windows or (0,) * spec.layers
         layer = spec.layer or Layer
         self.layers = nn.ModuleList(layer(spec, window) for window in windows)
+        for made, rotates in zip(self.layers, spec.rotated, strict=False):
+            made.self_attn.rotates = rotates  # pyright: ignore
         self.norm = Norm(spec.hidden, spec.eps, spec.norm_offset)
 
 

@@ -47,6 +47,7 @@ class Spec:
     softcap: float = 0.0  # of the scores; 0: none
     logit_softcap: float = 0.0
     windows: tuple[int, ...] = field(default=())  # per layer, how far back it sees; 0: all
+    rotated: tuple[bool, ...] = field(default=())  # per layer, whether rope turns it; (): all
     # Classes of an LLM file's own, over those of the same names in `decoder`.
     attention: type[nn.Module] | None = None
     layer: type[nn.Module] | None = None
@@ -94,4 +95,8 @@ class Spec:
         if self.windows and len(self.windows) != self.layers:
             raise BadCheckpoint(
                 f"layer_types name {len(self.windows)} layers and num_hidden_layers {self.layers}"
+            )
+        if self.rotated and len(self.rotated) != self.layers:
+            raise BadCheckpoint(
+                f"rope is said of {len(self.rotated)} layers and num_hidden_layers {self.layers}"
             )

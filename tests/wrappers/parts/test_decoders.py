@@ -25,6 +25,17 @@ SMALL: dict[str, Any] = dict(
 ROPE = dict(rope_theta=10000.0)
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
+    "smollm3": ("SmolLM3", dict(no_rope_layer_interval=2, pad_token_id=0)),
+    "smollm3 with a window": (
+        "SmolLM3",
+        dict(
+            no_rope_layer_interval=3,
+            pad_token_id=0,
+            use_sliding_window=True,
+            sliding_window=6,
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        ),
+    ),
     "granite": (
         "Granite",
         dict(

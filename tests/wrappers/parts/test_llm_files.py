@@ -61,7 +61,10 @@ def greedy(truth: Any, config: Any, dialect: str, folder: Path) -> tuple[list[in
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-@pytest.mark.parametrize("name", ["qwen3", "qwen3 with biases and a window", "mistral", "granite"])
+@pytest.mark.parametrize(
+    "name",
+    ["qwen3", "qwen3 with biases and a window", "mistral", "granite", "smollm3 with a window"],
+)
 def test_greedy_tokens_of_its_graphs_equal_transformers(
     name: str, dialect: str, tmp_path: Path
 ) -> None:
