@@ -192,7 +192,8 @@ class Facts:
     def to_json(self) -> dict[str, Any]:
         """The facts as plain data: what `from_json` takes."""
         plain: dict[str, Any] = {"source": self.source, "licence": self.licence}
-        plain |= {name: _plain(getattr(self, name)) for name in SECTIONS}
+        sections = {name: _plain(getattr(self, name)) for name in SECTIONS}
+        plain |= {n: stated for n, stated in sections.items() if stated or not _spare(SECTIONS[n])}
         return plain | {"generation": self.generation}
 
     def check_run(self) -> None:
@@ -208,7 +209,7 @@ def from_json(plain: Mapping[str, Any]) -> Facts:
     """The facts of a manifest's JSON; needed ones may be absent, see `Facts.check_run`.
 
     Raises:
-        Misshapen: a section is absent; a fact is unknown, of another kind or out of bounds.
+        Misshapen: a section with needed facts is absent; a fact is unknown, of another kind or out of bounds.
     """
     missing: list[str] = []
     read = {name: _section(kind, plain, name, missing) for name, kind in SECTIONS.items()}
@@ -224,7 +225,8 @@ def from_json(plain: Mapping[str, Any]) -> Facts:
 def _section(
     kind: type[SectionT], plain: Mapping[str, Any], name: str, missing: list[str]
 ) -> SectionT:
-    stated, where = need(plain, name, dict), f"{name!r}"
+    stated = need(plain, name, dict, {}) if _spare(kind) else need(plain, name, dict)
+    where = f"{name!r}"
     known = {fact.name: fact for fact in fields(kind)}  # pyright: ignore[reportArgumentType]
     if unknown := [key for key in stated if key not in known]:
         raise Misshapen(
@@ -235,6 +237,11 @@ def _section(
         f"{n!r} of {where}" for n, f in known.items() if f.metadata["needed"] and n not in stated
     ]
     return kind(**{n: _value(known[n], stated, n, where) for n in stated})
+
+
+def _spare(kind: type[Any]) -> bool:
+    """Whether a manifest may leave the section out: it needs none of its facts."""
+    return not any(known.metadata["needed"] for known in fields(kind))
 
 
 def _value(known: Field[Any], stated: dict[str, Any], name: str, where: str) -> Any:

@@ -72,7 +72,8 @@ def loaded(exported: Path) -> Model:
 
 
 def test_every_family_is_compared_with_its_original() -> None:
-    assert {*wrappers.with_role("family")} == {"salmonn", *ORIGINALS}  # SALMONN in test_oracle.py
+    apart = {"salmonn", "qwen3_aligner"}  # test_oracle.py; test_qwen3_aligner.py: no answers
+    assert {*wrappers.with_role("family")} == apart | {*ORIGINALS}
 
 
 def heard(model: Model, path: Path) -> np.ndarray:

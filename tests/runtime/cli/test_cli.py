@@ -26,6 +26,8 @@ SHORT = ("--greedy", "--max-new-tokens", "6")
 KEYS = {
     "file",
     "stop_reasons",
+    "language",
+    "segments",
     "text",
     "token_ids",
     "audio_seconds",
