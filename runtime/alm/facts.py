@@ -209,7 +209,8 @@ def from_json(plain: Mapping[str, Any]) -> Facts:
     """The facts of a manifest's JSON; needed ones may be absent, see `Facts.check_run`.
 
     Raises:
-        Misshapen: a section with needed facts is absent; a fact is unknown, of another kind or out of bounds.
+        Misshapen: a section with needed facts is absent; a fact is unknown, of another kind or out
+            of bounds.
     """
     missing: list[str] = []
     read = {name: _section(kind, plain, name, missing) for name, kind in SECTIONS.items()}
