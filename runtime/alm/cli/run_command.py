@@ -149,9 +149,9 @@ def answer(
         return 0
     clips, prompt = _split(words or [], chat, engine)
     as_json = _formatted(form, as_json, chat, clips)
-    if chat and (each is not None or language):
+    if chat and (each is not None or language or align):
         raise BadOption(
-            "--chat is one conversation: --each, --together and --language are not for it"
+            "--chat is one conversation: --each, --together, --language and --align are not for it"
         )
     options = {
         "max_new_tokens": max_new_tokens,

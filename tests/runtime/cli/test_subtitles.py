@@ -70,6 +70,7 @@ def test_forms_that_contradict_each_other_are_refused(
         (("--format", "ass"), "--format is one of text, json, srt, vtt, not 'ass'"),
         (("--format", "srt", "--json"), "--json and --format srt are two forms of one answer"),
         (("--format", "vtt", "--chat"), "--format vtt is one file of one clip"),
+        (("--align", artifacts, "--chat"), "--chat is one conversation"),
     ):
         assert sentence in refused(capfd, *words, *more)[1]
     several = ("--engine", artifacts, nine_seconds, nine_seconds, "transcribe", "--format", "srt")
