@@ -43,6 +43,8 @@ def tiny() -> Spec:
     """The smallest that computes something, for tests."""
     sizes: dict[str, Any] = dict(hidden_size=32, intermediate_size=48, vocab_size=67)
     sizes |= dict(num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
-    scales = dict(embedding_multiplier=3.0, residual_multiplier=0.4, logits_scaling=2.0)
+    scales: dict[str, Any] = dict(
+        embedding_multiplier=3.0, residual_multiplier=0.4, logits_scaling=2.0
+    )
     scales |= dict(attention_multiplier=0.2)
     return spec(GraniteConfig(**sizes, **scales, max_position_embeddings=64))
