@@ -18,7 +18,7 @@ from tests.wrappers.checkpoint.checkpoints import Copy, as_bin, in_shards, refus
 from tests.wrappers.checkpoint.test_nf4 import CONFIG, packed
 from tests.wrappers.families import tiny_hf
 from tests.wrappers.families.tiny_hf import RATE, Tiny
-from wrappers import open_checkpoint
+from wrappers import open_checkpoint, with_role
 from wrappers.checkpoint.weights.hollow import filled
 
 
@@ -196,7 +196,7 @@ def changed(copy: Copy, section: str, **said: Any) -> None:
 CASES: dict[str, tuple[type[Exception], str, Callable[[Copy], Any]]] = {
     "an LLM nobody knows": (
         BadCheckpoint,
-        "says text_config.model_type: unknown llm 'mpt'; there is: gemma2, llama, ",
+        "says text_config.model_type: unknown llm 'mpt'; there is: " + ", ".join(with_role("llm")),
         lambda c: changed(c, "text_config", model_type="mpt"),
     ),
     "another tower": (

@@ -17,7 +17,7 @@ from alm.cli import exit_status
 from alm.errors import AlmError, BadCheckpoint, MissingFile, UnknownName
 from demo.random_checkpoint import make
 from tests.wrappers.checkpoint.checkpoints import TINY, Copy, in_shards, refused
-from wrappers import open_checkpoint
+from wrappers import open_checkpoint, with_role
 from wrappers.families.salmonn import Salmonn
 
 Said = Callable[[Copy], Any]
@@ -198,7 +198,8 @@ CONFIGS: dict[str, tuple[type[AlmError], str, Said]] = {
     ),
     "an LLM nobody knows": (
         BadCheckpoint,
-        "llm/config.json says model_type: unknown llm 'mamba'; there is: gemma2, llama, ",
+        "llm/config.json says model_type: unknown llm 'mamba'; there is: "
+        + ", ".join(with_role("llm")),
         lambda c: c.json("llm/config.json", model_type="mamba"),
     ),
     "an LLM that is quantised": (
