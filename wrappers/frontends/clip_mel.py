@@ -12,7 +12,7 @@ from torch import Tensor
 from alm.errors import BadOption
 from alm.ports import Port, Span
 from wrappers import Wrapper
-from wrappers.frontends.mel import FLOOR, HOP, RANGE, RATE, mel_filters, windowed_fourier
+from wrappers.frontends.mel import FLOOR, HOP, RANGE, RATE, mel_filters, mel_power, windowed_fourier
 
 USUAL = 10 * RATE  # samples that backends tune for
 
@@ -80,9 +80,7 @@ class ClipMel(Wrapper):
         return log * real.float(), frames
 
     def _power(self, x: Tensor) -> Tensor:
-        """[batch, samples] -> [batch, mels, frames]."""
-        x = F.conv1d(x.unsqueeze(1), self.kernel, stride=self.hop)  # [batch, 2 * bins, frames]
-        return self.filters @ (x * x)
+        return mel_power(x, self.kernel, self.filters, self.hop)
 
 
 def tiny() -> ClipMel:

@@ -129,15 +129,19 @@ class Mel(Wrapper):
         return self._scaled(power * inside) * inside
 
     def _power(self, x: Tensor) -> Tensor:
-        """[batch, samples] -> [batch, mels, frames]."""
-        x = F.conv1d(x.unsqueeze(1), self.kernel, stride=self.hop)  # [batch, 2 * bins, frames]
-        return self.filters @ (x * x)
+        return mel_power(x, self.kernel, self.filters, self.hop)
 
     @staticmethod
     def _scaled(power: Tensor) -> Tensor:
         log = power.clamp(min=FLOOR).log10()
         log = torch.maximum(log, log.amax(dim=(1, 2), keepdim=True) - RANGE)
         return (log + 4.0) / 4.0
+
+
+def mel_power(x: Tensor, kernel: Tensor, filters: Tensor, hop: int) -> Tensor:
+    """[batch, samples] -> [batch, mels, frames], through `windowed_fourier` and `mel_filters`."""
+    x = F.conv1d(x.unsqueeze(1), kernel, stride=hop)  # [batch, 2 * bins, frames]
+    return filters @ (x * x)
 
 
 def fourier(bins: int, taps: int, size: int) -> Tensor:

@@ -12,7 +12,7 @@ from alm.align.times import in_order
 from alm.align.words import Place, split
 from alm.errors import BadArtifacts
 from alm.generation.parts import Parts
-from alm.generation.pipeline import MOST_FED, assemble, woven
+from alm.generation.pipeline import assemble, woven
 from alm.text.segments import Segment, Word
 from alm.timings import Stages
 
@@ -105,13 +105,9 @@ class Aligner:
         text = after + "".join(word + 2 * self.facts.align.mark for word in words)
         encode = self.parts.tokenizer.encode
         ids = [encode(piece, add_special_tokens=False).ids for piece in (before, text)]
-        row, _ = assemble(self.parts.table, [woven(ids, [embeds])])
+        row, lengths = assemble(self.parts.table, [woven(ids, [embeds])])
         marks = [*np.full(len(ids[0]) + len(embeds), False), *(np.array(ids[1]) == self.mark_id)]
         decoder = self.parts.decoder()
         decoder.start(1, row.shape[1])
-        chosen: list[np.ndarray] = []
-        for at in range(0, row.shape[1], MOST_FED):
-            chunk = row[:, at : at + MOST_FED]
-            logits = decoder.every(chunk, np.array([chunk.shape[1]], np.int64))[0]
-            chosen.append(logits.argmax(-1)[marks[at : at + MOST_FED]])
-        return np.concatenate(chosen)
+        labels = [logits[0].argmax(-1) for logits in decoder.fed(row, lengths)]
+        return np.concatenate(labels)[marks]

@@ -161,20 +161,20 @@ class Decoder:
 
         One row is fed in chunks where it is long.
         """
+        *_, logits = self.fed(embeds, lengths)
+        return logits[:, 0]
+
+    def fed(self, embeds: np.ndarray, lengths: np.ndarray) -> Iterator[np.ndarray]:
+        """As `feed`, chunk by chunk the logits [rows, positions, vocab] that the graph gives."""
         seq, most = embeds.shape[1], self.most_fed
         if len(embeds) > 1 or not 0 < most < seq:
-            return self._feed(embeds, lengths)
-        logits = np.empty(0)
+            yield self._run(embeds, lengths)
+            return
         for at in range(0, int(lengths[0]), most):
             chunk = embeds[:, at : min(at + most, int(lengths[0]))]
-            logits = self._feed(chunk, np.array([chunk.shape[1]], np.int64))
-        return logits
+            yield self._run(chunk, np.array([chunk.shape[1]], np.int64))
 
-    def _feed(self, embeds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        return self.every(embeds, lengths)[:, 0]
-
-    def every(self, embeds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """As `feed`, the logits [rows, positions, vocab] of all positions that the graph gives."""
+    def _run(self, embeds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         cache = self.cache
         outputs = {CACHE_OUT + name[len(CACHE_IN) :]: name for name in cache.kept}
         feeds = {

@@ -95,15 +95,14 @@ class Prompter:
 
         Raises:
             BadPrompt: empty, no text, it holds the placeholder itself, or marks for more or fewer
-                clips.
-            BadPrompt: also a second turn or clip of a model that takes one.
+                clips; a second turn or clip of a model that takes one.
             UnknownName: one word that is nearly a task's name, or a language that is not known.
         """
         checked(query)
         _check_one(self.facts, query, clips, earlier, first)
         query, named = in_language(query, language, self.facts) if language else (query, "")
-        name = None if verbatim else task(checked(query), self.tasks)
-        words = checked(query) if name is None else self.tasks[name]
+        name = None if verbatim else task(query, self.tasks)
+        words = query if name is None else self.tasks[name]
         from_user = name is None  # not the manifest's words
         self._check(words, clips, from_user)
         turn = self.turn if name is None else self.turns.get(name, self.turn)

@@ -22,7 +22,8 @@ from tests.reference import DIGITS, LIBRISPEECH
 from tests.wrappers.checkpoint.checkpoints import Copy, refused, without
 from tests.wrappers.families import tiny_windowed
 from tests.wrappers.families.tiny_hf import batch, noise
-from tests.wrappers.families.tiny_windowed import GREEDY, RATE, Tiny, alike, changed, processed
+from tests.wrappers.families.tiny_qwen3_asr import alike
+from tests.wrappers.families.tiny_windowed import GREEDY, RATE, Tiny, changed, processed
 from wrappers import open_checkpoint
 from wrappers.checkpoint.weights.hollow import filled
 

@@ -139,11 +139,17 @@ def _save(model: Any, folder: Path, seconds: int) -> None:
 
 def chatml() -> Tokenizer:
     """Bytes and the special tokens of Qwen2-Audio."""
+    return of_bytes(CHATML_TOKENS)
+
+
+def of_bytes(specials: tuple[str, ...], plain: tuple[str, ...] = ()) -> Tokenizer:
+    """Special tokens, plain ones that decoding keeps, and all bytes, numbered in this order."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(BPE({text: i for i, text in enumerate((*CHATML_TOKENS, *alphabet))}, []))
+    made = Tokenizer(BPE({text: i for i, text in enumerate((*specials, *plain, *alphabet))}, []))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore
     made.decoder = decoders.ByteLevel()  # pyright: ignore
-    made.add_special_tokens([AddedToken(text, normalized=False) for text in CHATML_TOKENS])
+    made.add_special_tokens([AddedToken(text, normalized=False) for text in specials])
+    made.add_tokens([AddedToken(text, normalized=False) for text in plain])
     return made
 
 

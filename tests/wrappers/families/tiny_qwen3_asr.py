@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import BPE
 from torch import Tensor
 from transformers import (
     GenerationConfig,
@@ -23,6 +21,7 @@ from transformers import (
 )
 
 from tests.wrappers.checkpoint.checkpoints import Copy, renamed
+from tests.wrappers.families.tiny_hf import of_bytes
 
 RATE = 16_000
 SPECIALS = (
@@ -187,15 +186,8 @@ def loud(model: Any) -> None:
 
 def tokenizer() -> PreTrainedTokenizerFast:
     """Bytes and the tokens of a prompt."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {text: i for i, text in enumerate((*SPECIALS, *PLAIN, *alphabet))}
-    made = Tokenizer(BPE(vocabulary, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore
-    made.decoder = decoders.ByteLevel()  # pyright: ignore
-    made.add_special_tokens([AddedToken(text, normalized=False) for text in SPECIALS])
-    made.add_tokens([AddedToken(text, normalized=False) for text in PLAIN])
     return PreTrainedTokenizerFast(
-        tokenizer_object=made,
+        tokenizer_object=of_bytes(SPECIALS, PLAIN),
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         extra_special_tokens={

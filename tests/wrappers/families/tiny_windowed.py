@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import BPE
 from torch import Tensor
 from transformers import (
     AudioFlamingo3Config,
@@ -27,6 +25,7 @@ from transformers import (
 )
 
 from tests.wrappers.checkpoint.checkpoints import Copy
+from tests.wrappers.families.tiny_hf import of_bytes
 from tests.wrappers.families.tiny_qwen3_asr import loud
 
 RATE = 16_000
@@ -233,20 +232,9 @@ def saved(folder: Path, kind: Any, config: Any, processor: Any) -> Tiny:
 
 def tokenizer(specials: tuple[str, ...]) -> PreTrainedTokenizerFast:
     """Bytes and the tokens of a prompt."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(BPE({text: i for i, text in enumerate((*specials, *alphabet))}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore
-    made.decoder = decoders.ByteLevel()  # pyright: ignore
-    made.add_special_tokens([AddedToken(text, normalized=False) for text in specials])
     return PreTrainedTokenizerFast(
-        tokenizer_object=made, eos_token=specials[0], pad_token=specials[0]
+        tokenizer_object=of_bytes(specials), eos_token=specials[0], pad_token=specials[0]
     )
-
-
-def alike(got: Tensor, want: Tensor) -> None:
-    """As many rows, and no number further than 1e-4 of the largest."""
-    assert got.shape == want.shape
-    assert float((got - want).abs().max()) < 1e-4 * max(1.0, float(want.abs().max()))
 
 
 def changed(copy: Copy, section: str, **values: Any) -> None:
