@@ -119,7 +119,7 @@ class Layer(nn.Module):
 
         self.sandwich = spec.sandwich
         self.self_attn = (spec.attention or Attention)(spec, window)
-        self.mlp = MLP(spec)
+        self.mlp = (spec.mlp or MLP)(spec)
         self.input_layernorm = norm()
         self.post_attention_layernorm = norm()
         if spec.sandwich:
@@ -143,7 +143,7 @@ class Body(nn.Module):
         super().__init__()
         windows = spec.windows or (0,) * spec.layers
         layer = spec.layer or Layer
-        self.layers = nn.ModuleList(layer(spec, window) for window in windows)
+        self.layers = nn.ModuleList(layer(spec.at(i), window) for i, window in enumerate(windows))
         for made, rotates in zip(self.layers, spec.rotated, strict=False):
             made.self_attn.rotates = rotates  # pyright: ignore
         self.norm = Norm(spec.hidden, spec.eps, spec.norm_offset)
@@ -197,9 +197,10 @@ class Decoder(Wrapper):
             self.inputs[f"{CACHE_IN}positions"] = Port("int64", ("batch", axis), counts="past")
             self.outputs[f"{CACHE_OUT}positions"] = Port("int64", ("batch", grown))
         for i in range(spec.layers):
+            kv_heads = spec.at(i).kv_heads
             for kind in ("key", "value"):
-                shape = ("batch", spec.kv_heads, axis, wide)
-                after = ("batch", spec.kv_heads, grown, wide)
+                shape = ("batch", kv_heads, axis, wide)
+                after = ("batch", kv_heads, grown, wide)
                 self.inputs[f"{CACHE_IN}{i}.{kind}"] = Port(cache_dtype, shape)
                 self.outputs[f"{CACHE_OUT}{i}.{kind}"] = Port(cache_dtype, after)
         most = spec.context
@@ -211,7 +212,7 @@ class Decoder(Wrapper):
     def state_scales(self) -> dict[str, Tensor]:
         """Port -> what a step of an integer cache is worth [1, kv_heads, 1, wide]."""
         return {
-            f"{CACHE_IN}{i}.{kind}": scale.view(1, self.spec.kv_heads, 1, -1)
+            f"{CACHE_IN}{i}.{kind}": scale.view(1, self.spec.at(i).kv_heads, 1, -1)
             for i, layer in enumerate(self.model.layers)
             for kind, scale in layer.self_attn.scales.items()  # pyright: ignore
         }

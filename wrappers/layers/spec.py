@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -50,7 +50,15 @@ class Spec:
     rotated: tuple[bool, ...] = field(default=())  # per layer, whether rope turns it; (): all
     # Classes of an LLM file's own, over those of the same names in `decoder`.
     attention: type[nn.Module] | None = None
+    mlp: type[nn.Module] | None = None
     layer: type[nn.Module] | None = None
+    # What layers differ in, per layer: fields of this class by name, `{"heads": 3}`; (): in nothing
+    uneven: tuple[dict[str, Any], ...] = field(default=())
+    index: int = -1  # of the layer whose sizes these are; -1: of the whole
+
+    def at(self, index: int) -> Spec:
+        """The sizes of one layer."""
+        return replace(self, index=index, **(self.uneven[index] if self.uneven else {}))
 
     @classmethod
     def of(cls, config: Any, **more: Any) -> Spec:
