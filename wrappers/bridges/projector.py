@@ -77,6 +77,7 @@ class Projector(Wrapper):
         if isinstance(frames, str):
             usual, most = (n // stack * stack for n in (USUAL, MOST))
             self.spans[frames] = Span(stack, usual, most)
+            self.pieces = frames  # no row depends on another
 
     def forward(self, speech: Tensor) -> Tensor:
         """[batch, frames, width] -> [batch, frames / stack, out]."""

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from alm.ports import Port, Span
 from wrappers import Wrapper, dialect, randomised
 from wrappers.checkpoint import limits
-from wrappers.frontends.mel import HOP, RATE
+from wrappers.frontends.mel import AHEAD, HOP, RATE
 from wrappers.layers.audio_layers import Layer
 
-AHEAD = 2  # frames of the spectrogram that the convolutions see behind a clip's last
 USUAL = 1002  # frames of the spectrogram that backends tune for: 10 s
 LEAST_POOLED = 2 * HOP + 1  # samples of the shortest clip that is a row of pairs of frames
 
@@ -41,9 +40,9 @@ class Whisper(Wrapper):
             `audio_embeds_lengths` gives how many rows of these are the clip's.
         cut: of a pooled one, that only the frames are computed that are given: two more than are
             wanted (see `Mel`'s `cut`), at most two more than the window's.
-        windowed: pooled, for a clip of several windows: `window_frames` gives how many frames of
-            the spectrogram are the clip's, in place of `pcm_lengths`. Whoever counts them knows the
-            clip's rows.
+        windowed: pooled and cut, for a clip of several windows: `frames_lengths` gives how many
+            frames of the spectrogram are the clip's, and two, in place of `pcm_lengths`. Whoever
+            counts them (see `WindowMel`'s `counted`) knows the clip's rows.
     """
 
     role = "encoder"
@@ -63,7 +62,8 @@ class Whisper(Wrapper):
         mels, frames, width = (
             all_known[key] for key in ("num_mel_bins", "max_source_positions", "d_model")
         )
-        self.frames, self.cut, self.windowed = frames, cut, windowed
+        self.windowed, self.cut = windowed, cut or windowed
+        self.frames = frames
         self.conv1 = nn.Conv1d(mels, width, kernel_size=3, padding=1)
         self.conv2 = nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1)
         self.embed_positions = nn.Embedding(frames, width)
@@ -72,20 +72,20 @@ class Whisper(Wrapper):
         )
         self.layer_norm = nn.LayerNorm(width)
         # Where silence is attended to, the window is the same for all: nothing else is dynamic.
-        halved = frames // 2 if pooled or windowed else frames
-        given, rows = ("frames", "rows") if cut else (2 * frames, halved)
+        halved = frames // 2 if pooled else frames
+        given, rows = ("frames", "rows") if self.cut else (2 * frames, halved)
         self.inputs = {"log_mel": Port("float32", ("batch", mels, given))}
         self.outputs = {"speech": Port("float32", ("batch", rows, width))}
         self.spans = {}
         if windowed:
-            self.inputs["window_frames"] = Port("int64", ("batch", 1), counts="frames")
-            self.spans["frames"] = Span(1, min(10 * RATE // HOP, 2 * frames), 2 * frames)
+            self.inputs["frames_lengths"] = Port("int64", ("batch",), counts="frames")
+            self.pieces = "frames"
         elif pooled:
             most = 2 * frames * HOP
             self.inputs["pcm_lengths"] = Port("int64", ("batch",), counts="samples")
             self.outputs["audio_embeds_lengths"] = Port("int64", ("batch",))
             self.spans["samples"] = Span(LEAST_POOLED, min(10 * RATE, most), most)
-        if cut:
+        if self.cut:
             longest = 2 * frames + AHEAD
             self.spans["frames"] = Span(4 + AHEAD, min(USUAL, longest), longest)
 
@@ -95,7 +95,7 @@ class Whisper(Wrapper):
         """[batch, mels, 2 * frames] -> [batch, frames, width].
 
         Pooled: the same and [batch] -> [batch, frames / 2, width], [batch]; cut: of 2 * frames + 2.
-        Windowed: the same and [batch, 1] -> [batch, frames / 2, width].
+        Windowed: of 2 * frames + 2, and [batch] -> [batch, frames / 2, width].
         """
         x = F.gelu(self.conv1(log_mel))
         x = F.gelu(self.conv2(x))
@@ -106,7 +106,7 @@ class Whisper(Wrapper):
             return self.layer_norm(x)
         count = log_mel.shape[2] // 2 - 1 if self.cut else self.frames
         x = x[:, :, :count].transpose(1, 2) + self.embed_positions.weight[:count]
-        filled = (lengths[:, 0] + 1) // 2 if self.windowed else heard_frames(lengths)
+        filled = (lengths - (AHEAD - 1)) // 2 if self.windowed else heard_frames(lengths)
         real = torch.arange(count) < filled[:, None]
         padded = self.dialect.encoder_padding(real.float())
         for layer in self.layers:

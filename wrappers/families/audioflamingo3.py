@@ -85,7 +85,7 @@ class AudioFlamingo3(WindowedFolder):
         width, hidden = int(self.whisper_config["d_model"]), self.spec.hidden
         return Projector(
             [width, hidden, hidden],
-            frames=self.frames // self.stack,
+            frames="rows",
             bias=self.config.projector_bias,
             activation=self.config.projector_hidden_act,
         )

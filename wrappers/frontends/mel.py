@@ -14,6 +14,7 @@ from wrappers import Wrapper
 
 RATE = 16_000  # Hz
 HOP = 160  # samples from frame to frame
+AHEAD = 2  # frames that Whisper's convolutions see behind a clip's last pair
 FLOOR = 1e-10  # power; the quietest that the logarithm sees
 RANGE = 8.0  # decades of power below the clip's loudest value that are kept
 MOST_WINDOWS = 20  # of a clip that is encoded whole, for backends that need a bound: 10 minutes
@@ -115,7 +116,7 @@ class Mel(Wrapper):
         """[batch, samples <= window] -> [batch, mels, 2 * pairs of the clip's frames + 2]."""
         samples, window = pcm.shape[1], self.window
         pairs = ((samples + self.hop - 1) // self.hop + 1) // 2
-        count = 2 * pairs + 2
+        count = 2 * pairs + AHEAD
         # The frames begin half a transform before the clip, mirrored there.
         padded = F.pad(pcm, (0, max(window, 4 * self.hop + self.n_fft)))
         x = torch.cat([padded.index_select(1, self.before), padded], dim=1)

@@ -12,20 +12,25 @@ from torch import Tensor
 
 from alm.ports import Port, Span
 from wrappers import Wrapper
-from wrappers.frontends.mel import HOP, RATE, Mel
+from wrappers.frontends.mel import AHEAD, HOP, RATE, Mel
 
 
 class WindowMel(Wrapper):
-    """pcm, pcm_lengths -> log_mel, audio_embeds_lengths, and with `counted` window_frames.
+    """pcm, pcm_lengths -> log_mel, audio_embeds_lengths, and with `counted` frames_lengths.
 
     A row is what it would be alone, whatever the others of its batch are.
+
+    Counted, it is for a tower that leaves out what is behind a clip: of the last window there are
+    only the clip's frames, rounded up to pairs, and the two that convolutions look ahead to. Two of
+    zeros, as the convolutions' own padding is, stand behind each whole window, so that a tower may
+    be fed by pieces of a window and two. `frames_lengths` counts a clip's frames in this layout.
 
     Args:
         mels: mel bins.
         window_samples: of a window; a multiple of what becomes a row.
         stack: frames of the encoder, two of the spectrogram's each, that become an embedding.
         most: windows of a clip.
-        counted: whether `window_frames` gives how many frames of each window are the clip's.
+        counted: whether only the clip's frames are made, and counted.
     """
 
     role = "frontend"
@@ -45,7 +50,7 @@ class WindowMel(Wrapper):
             "audio_embeds_lengths": Port("int64", ("batch",)),
         }
         if counted:
-            self.outputs["window_frames"] = Port("int64", ("batch", "windows"))
+            self.outputs["frames_lengths"] = Port("int64", ("batch",))
         # What is compared has one window, two and, where there are as many, four.
         usual = min(window_samples + window_samples // 3, most * window_samples)
         self.spans = {"samples": Span(least_samples(stack), usual, most * window_samples)}
@@ -53,7 +58,7 @@ class WindowMel(Wrapper):
     def forward(self, pcm: Tensor, pcm_lengths: Tensor) -> tuple[Tensor, ...]:
         """[batch, samples], [batch] -> [batch, mels, windows * window / hop], [batch].
 
-        Counted: [batch, windows] as well.
+        Counted: [batch, mels, frames], [batch], [batch].
         """
         windows = (pcm.shape[1] + self.window - 1) // self.window
         x = F.pad(pcm, (0, self.window))[:, : windows * self.window].reshape(-1, self.window)
@@ -61,10 +66,18 @@ class WindowMel(Wrapper):
         mels, each = log.shape[1:]
         log = log.reshape(pcm.shape[0], windows, mels, each).transpose(1, 2)
         frames = (pcm_lengths + (HOP - 1)) // HOP
-        made = log.reshape(pcm.shape[0], mels, windows * each), (frames + 1) // 2 // self.stack
+        rows = (frames + 1) // 2 // self.stack
         if not self.counted:
-            return made
-        return *made, (frames[:, None] - torch.arange(windows) * each).clamp(0, each)
+            return log.reshape(pcm.shape[0], mels, windows * each), rows
+        spaced = F.pad(log, (0, AHEAD)).reshape(pcm.shape[0], mels, windows * (each + AHEAD))
+        longest = (pcm.shape[1] + HOP - 1) // HOP
+        whole, pairs = longest // each, (longest % each + 1) // 2
+        # An integer that is 1 where the last window becomes a row, else 0: a graph has no `if`.
+        heard = 1 - 1 // (pairs // self.stack + 1)
+        made = whole * (each + AHEAD) + heard * (2 * pairs + AHEAD)
+        rest = frames % each
+        behind = torch.where(rest > 2 * self.stack - 2, rest + AHEAD, torch.zeros_like(rest))
+        return spaced[:, :, :made], rows, frames // each * (each + AHEAD) + behind
 
 
 def least_samples(stack: int) -> int:

@@ -66,8 +66,11 @@ def hear(tiny: Tiny) -> Hear:
 
     def heard(clips: list[np.ndarray]) -> list[Tensor]:
         log_mel, counts, frames = mel(*batch(clips))
-        windows = zip(log_mel.split(3000, 2), frames.split(1, 1), strict=True)
-        rows = torch.cat([projector(tower(*each)) for each in windows], 1)
+        windows = [
+            tower(window, (frames - 3002 * i).clamp(0, 3002))
+            for i, window in enumerate(log_mel.split(3002, 2))
+        ]
+        rows = projector(torch.cat(windows, 1))
         return [row[:n] for row, n in zip(rows, counts.tolist(), strict=True)]
 
     return heard
