@@ -112,6 +112,19 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "mistral": ("Mistral", dict(sliding_window=5)),
     "mistral without a window": ("Mistral", dict(sliding_window=None, head_dim=12)),
+    "olmo2": ("Olmo2", {}),
+    "olmo2 with biases, tied": (
+        "Olmo2",
+        dict(
+            hidden_size=36,
+            num_attention_heads=6,
+            num_key_value_heads=3,
+            attention_bias=True,
+            tie_word_embeddings=True,
+            hidden_act="gelu",
+            rope_parameters=dict(ROPE, rope_type="linear", factor=2.0),
+        ),
+    ),
     "gemma2": (
         "Gemma2",
         dict(head_dim=8, sliding_window=6, query_pre_attn_scalar=12, tie_word_embeddings=True),
