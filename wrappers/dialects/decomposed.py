@@ -30,13 +30,14 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding, halves paired.
+    """Rotary embedding, halves paired, of the first numbers of each head; the rest stays.
 
-    x [batch, heads, seq, dim], cos and sin [batch, seq, dim/2].
+    x [batch, heads, seq, dim], cos and sin [batch, seq, turned / 2].
     """
-    cos, sin = cos[:, None], sin[:, None]
-    a, b = x.chunk(2, -1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+    half, cos, sin = cos.shape[-1], cos[:, None], sin[:, None]
+    a, b, rest = x.split([half, half, x.shape[-1] - 2 * half], -1)
+    turned = (a * cos - b * sin, b * cos + a * sin)
+    return torch.cat((*turned, rest) if rest.shape[-1] else turned, -1)
 
 
 def extend(past: Tensor, new: Tensor, past_lengths: Tensor) -> Tensor:

@@ -60,8 +60,7 @@ def grouped_query(
         y [batch, seq, heads * head_dim], and the caches.
     """
     spec, seq = layer.spec, x.shape[1]
-    wide, narrow = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-    q, k, v = _packed(layer, x).split([wide, narrow, narrow], -1)
+    q, k, v = layer.packed(x).split(layer.sizes, -1)
     q, k = layer.before_rope(q, k)
     q, k = _turned(q, spec.heads, rope), _turned(k, spec.kv_heads, rope)
     total = past_lengths + seq
@@ -134,14 +133,6 @@ def _widened(x: Tensor, head_dim: int, spare: int) -> Tensor:
     return torch.nn.functional.pad(x.unflatten(-1, (-1, head_dim)), (0, spare)).flatten(2)
 
 
-def _packed(layer: Attention, x: Tensor) -> Tensor:
-    """Queries, keys and values in one product [batch, seq, (heads + 2 kv_heads) * head_dim]."""
-    linears = (layer.q_proj, layer.k_proj, layer.v_proj)
-    weight = torch.cat(tuple(linear.weight for linear in linears))
-    biases = tuple(linear.bias for linear in linears if linear.bias is not None)
-    return torch.nn.functional.linear(x, weight, torch.cat(biases) if biases else None)
-
-
 def _turned(x: Tensor, heads: int, rope: tuple[Tensor, Tensor]) -> Tensor:
     """Rotary embedding of x [batch, seq, heads * dim].
 
@@ -150,10 +141,14 @@ def _turned(x: Tensor, heads: int, rope: tuple[Tensor, Tensor]) -> Tensor:
     """
     cos, sin = (table.expand(x.shape[0], -1, -1) for table in rope)
     order = torch.arange(x.shape[0] * x.shape[1]).view(x.shape[:2])
+    attributes: dict[str, Any] = {"num_heads": heads}
+    turned = 2 * cos.shape[-1]
+    if turned * heads != x.shape[2]:  # of each head the first numbers alone
+        attributes["rotary_embedding_dim"] = turned
     return torch.onnx.ops.symbolic(
         "com.microsoft::RotaryEmbedding",
         (x, order, cos.flatten(0, 1), sin.flatten(0, 1)),
-        {"num_heads": heads},
+        attributes,
         dtype=x.dtype,
         shape=x.shape,
         version=1,

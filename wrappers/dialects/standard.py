@@ -40,13 +40,18 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """RotaryEmbedding-23, halves paired.
+    """RotaryEmbedding-23, halves paired, of the first numbers of each head; the rest stays.
 
-    x [batch, heads, seq, dim], cos and sin [batch, seq, dim/2].
+    x [batch, heads, seq, dim], cos and sin [batch, seq, turned / 2]. The rest is joined outside of
+    the operator: that every backend follows its rotary_embedding_dim is not known.
     """
     if not torch.compiler.is_exporting():
         return decomposed.rotate(x, cos, sin)
-    return torch.onnx.ops.rotary_embedding(x, cos, sin)
+    turned = 2 * cos.shape[-1]
+    if turned == x.shape[-1]:
+        return torch.onnx.ops.rotary_embedding(x, cos, sin)
+    first, rest = x.split([turned, x.shape[-1] - turned], -1)
+    return torch.cat((torch.onnx.ops.rotary_embedding(first, cos, sin), rest), -1)
 
 
 def extend(past: Tensor, new: Tensor, past_lengths: Tensor) -> Tensor:

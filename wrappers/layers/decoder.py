@@ -40,11 +40,30 @@ class Attention(nn.Module):
         self.rotates = True  # whether rope turns this layer's queries and keys
         self.cache_dtype = self.compute_dtype = torch.float32
         self.scales: dict[str, Tensor] = {}  # of a cache of integers, by kind: [kv_heads * wide]
-        wide, narrow = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-        self.q_proj = nn.Linear(spec.hidden, wide, bias=spec.qkv_bias)
-        self.k_proj = nn.Linear(spec.hidden, narrow, bias=spec.qkv_bias)
-        self.v_proj = nn.Linear(spec.hidden, narrow, bias=spec.qkv_bias)
-        self.o_proj = nn.Linear(wide, spec.hidden, bias=spec.output_bias)
+        self.sizes = [spec.heads * spec.head_dim, *2 * [spec.kv_heads * spec.head_dim]]
+        self.make_products()
+        self.o_proj = nn.Linear(self.sizes[0], spec.hidden, bias=spec.output_bias)
+
+    def make_products(self) -> None:
+        """The layers whose products are queries, keys and values, under their published names."""
+        hidden, bias = self.spec.hidden, self.spec.qkv_bias
+        self.q_proj, self.k_proj, self.v_proj = (
+            nn.Linear(hidden, size, bias=bias) for size in self.sizes
+        )
+
+    def products(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values of x [batch, seq, hidden], each [batch, seq, heads * head_dim].
+
+        A file whose LLM has them in one weight overrides this with `packed`, and that as well.
+        """
+        return self.q_proj(x), self.k_proj(x), self.v_proj(x)
+
+    def packed(self, x: Tensor) -> Tensor:
+        """The same in one product, side by side: [batch, seq, (heads + 2 kv_heads) * head_dim]."""
+        linears = (self.q_proj, self.k_proj, self.v_proj)
+        weight = torch.cat(tuple(linear.weight for linear in linears))
+        biases = tuple(linear.bias for linear in linears if linear.bias is not None)
+        return nn.functional.linear(x, weight, torch.cat(biases) if biases else None)
 
     def before_rope(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Queries and keys [batch, seq, heads * head_dim] as rope meets them: an LLM's file norms.
@@ -74,10 +93,11 @@ class Attention(nn.Module):
         def heads(y: Tensor) -> Tensor:
             return y.reshape(batch, seq, -1, self.spec.head_dim).transpose(1, 2)
 
-        q, k = self.before_rope(self.q_proj(x), self.k_proj(x))
+        q, k, v = self.products(x)
+        q, k = self.before_rope(q, k)
         q = self.dialect.rotate(heads(q), *rope)
         k = self.dialect.rotate(heads(k), *rope)
-        v = heads(self.v_proj(x))
+        v = heads(v)
         spare = past_key.shape[-1] - self.spec.head_dim  # where a dialect wants wider heads
         if spare:
             q, k, v = (nn.functional.pad(tensor, (0, spare)) for tensor in (q, k, v))
@@ -166,7 +186,7 @@ class Decoder(Wrapper):
         self.dialect = dialect.current()
         self.model = Body(spec)
         self.lm_head = nn.Linear(spec.hidden, spec.vocab, bias=head_bias)
-        self.rope = Rope(spec.config, spec.head_dim)
+        self.rope = Rope(spec.config, spec.head_dim, partial=spec.partial)
         self.opset = self.dialect.OPSET
         self.chunk_rows = self.dialect.CHUNK_ROWS
         self.merge_error: float | None = None

@@ -35,15 +35,17 @@ class Rope(nn.Module):
     inv_freq: Tensor
     long_inv_freq: Tensor
 
-    def __init__(self, config: Any, head_dim: int) -> None:
+    def __init__(self, config: Any, head_dim: int, *, partial: bool = False) -> None:
+        """`partial`: the LLM follows a partial_rotary_factor. transformers' others pass it by."""
         super().__init__()
         parameters = _parameters(config)
         self.kind: str = parameters.get("rope_type", "default")
         self.theta: float = parameters["rope_theta"]
         self.dim = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
-        if self.dim != head_dim:
+        pairs = (self.dim + 1) // 2  # that are turned; what is behind them in a head stays
+        if not 0 < 2 * pairs <= head_dim or not (partial or self.dim == head_dim):
             raise BadCheckpoint(
-                f"rotary embedding of {self.dim} out of {head_dim} is not known here"
+                f"a rotary embedding of {self.dim} out of {head_dim} is not known here"
             )
         self.scaling = 1.0
         if self.kind == "default":
@@ -57,16 +59,16 @@ class Rope(nn.Module):
             self.register_buffer("long_inv_freq", long.float(), persistent=False)
         if self.kind == GROWING:
             self.factor = float(parameters["factor"])
-        sizes = {len(buffer) for buffer in self.buffers() if buffer.shape != (self.dim // 2,)}
+        sizes = {len(buffer) for buffer in self.buffers() if buffer.shape != (pairs,)}
         if sizes:
             raise BadCheckpoint(
                 f"rope scaling {self.kind!r} gives {sizes.pop()} frequencies, and heads of "
-                f"{head_dim} have {self.dim // 2}"
+                f"{head_dim} have {pairs}"
             )
 
     def forward(self, positions: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin [batch, seq, dim/2] at positions [batch, seq] of rows this long [batch]."""
-        inv_freq = self.inv_freq[None, :]  # [batch or 1, dim/2]
+        """cos and sin [batch, seq, pairs] at positions [batch, seq] of rows this long [batch]."""
+        inv_freq = self.inv_freq[None, :]  # [batch or 1, pairs]
         if self.kind in (SWITCHING, GROWING):
             longer = (lengths > self.trained)[:, None]
             other = self.long_inv_freq if self.kind == SWITCHING else self._stretched(lengths)
@@ -75,7 +77,7 @@ class Rope(nn.Module):
         return angles.cos() * self.scaling, angles.sin() * self.scaling
 
     def _stretched(self, lengths: Tensor) -> Tensor:
-        """NTK-aware frequencies of rows longer than the trained context: [batch, dim/2].
+        """NTK-aware frequencies of rows longer than the trained context: [batch, pairs].
 
         base' = base * (factor * length / trained - (factor - 1)) ** (dim / (dim - 2))
 

@@ -47,6 +47,7 @@ class Spec:
     softcap: float = 0.0  # of the scores; 0: none
     logit_softcap: float = 0.0
     windows: tuple[int, ...] = field(default=())  # per layer, how far back it sees; 0: all
+    partial: bool = False  # whether a partial_rotary_factor leaves the rest of a head as it is
     rotated: tuple[bool, ...] = field(default=())  # per layer, whether rope turns it; (): all
     # Classes of an LLM file's own, over those of the same names in `decoder`.
     attention: type[nn.Module] | None = None

@@ -10,6 +10,7 @@ import transformers
 from torch import Tensor
 
 import wrappers
+from alm.errors import BadCheckpoint
 from wrappers.dialect import bound
 from wrappers.layers.decoder import Decoder
 
@@ -23,6 +24,7 @@ SMALL: dict[str, Any] = dict(
     max_position_embeddings=64,
 )
 ROPE = dict(rope_theta=10000.0)
+PHI3: dict[str, Any] = dict(pad_token_id=0, resid_pdrop=0.1, attention_dropout=0.1)
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
     "smollm3": ("SmolLM3", dict(no_rope_layer_interval=2, pad_token_id=0)),
@@ -125,6 +127,31 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             rope_parameters=dict(ROPE, rope_type="linear", factor=2.0),
         ),
     ),
+    "phi3": ("Phi3", dict(pad_token_id=0)),
+    "phi3 turned in part, with a window": (
+        "Phi3",
+        dict(
+            PHI3,
+            num_key_value_heads=None,
+            sliding_window=5,
+            rope_parameters=dict(ROPE, rope_type="default", partial_rotary_factor=0.7),
+        ),
+    ),
+    "phi3 longrope, turned in part, tied": (
+        "Phi3",
+        dict(
+            PHI3,
+            tie_word_embeddings=True,
+            original_max_position_embeddings=10,
+            rope_parameters=dict(
+                ROPE,
+                rope_type="longrope",
+                partial_rotary_factor=0.75,
+                short_factor=[1.0, 1.1, 1.2],
+                long_factor=[1.0, 2.0, 3.0],
+            ),
+        ),
+    ),
     "gemma2": (
         "Gemma2",
         dict(head_dim=8, sliding_window=6, query_pre_attn_scalar=12, tie_word_embeddings=True),
@@ -179,7 +206,7 @@ def test_prompt_chunks_and_steps_equal_transformers(name: str, dialect: str) -> 
     decoder = ours(truth, config, dialect)
     embeds = torch.randn(2, 12, config.hidden_size)
     chunks = [7, 3, 1, 1]
-    if "dynamic" in name or name == "longrope":
+    if "dynamic" in name or "longrope" in name:
         # There transformers rotates the keys of one call alike, so the call must be cut as ours is.
         past, rows, done = transformers.DynamicCache(config=config), [], 0
         for chunk in chunks:
@@ -216,3 +243,13 @@ def test_rows_of_different_length_equal_themselves_alone(dialect: str) -> None:
         joined = torch.cat((embeds[row, :length], steps[row]))[None]
         alone = run(decoder, joined, [length, 1, 1, 1, 1])
         assert (torch.cat(together, 1)[row] - alone[0]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("kind", "factor"), [("Llama", 0.5), ("Phi3", 0.1), ("Phi3", 1.5)])
+def test_what_is_turned_of_a_head_is_followed_or_refused(kind: str, factor: float) -> None:
+    """transformers' Llama passes the setting by: what such a checkpoint means nobody can say."""
+    rope = dict(ROPE, rope_type="default", partial_rotary_factor=factor)
+    more: dict[str, Any] = dict(rope_parameters=rope, pad_token_id=0)
+    config = getattr(transformers, f"{kind}Config")(**(SMALL | more))
+    with pytest.raises(BadCheckpoint, match=rf"rotary embedding of {int(8 * factor)} out of 8 is"):
+        Decoder(wrappers.pick_role("llm", config.model_type).spec(config))

@@ -67,6 +67,7 @@ def greedy(truth: Any, config: Any, dialect: str, folder: Path) -> tuple[list[in
     [
         *("qwen3", "qwen3 with biases and a window", "mistral", "granite"),
         *("smollm3 with a window", "olmo2", "olmo2 with biases, tied"),
+        *("phi3", "phi3 turned in part, with a window"),
     ],
 )
 def test_greedy_tokens_of_its_graphs_equal_transformers(
