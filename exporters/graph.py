@@ -76,6 +76,7 @@ def trace(part: Wrapper, dynamic_batch: bool) -> ir.Model:
     model = program.model
     _give_weights(model.graph, part)
     lazy.fold_joins(model.graph)
+    lazy.fold_views(model.graph)
     lazy.fold_transposes(model.graph)
     optimizer.optimize_ir(model)
     return part.finish(_labelled(model, inputs, outputs))

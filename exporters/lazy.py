@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -11,6 +12,7 @@ from torch import Tensor
 
 Read = Callable[[], np.ndarray]
 Source = Callable[[], Tensor]
+VIEWS = ("Reshape", "Transpose", "Identity")  # the last is a copy in another order
 
 
 def tensor(
@@ -125,6 +127,39 @@ def fold_joins(graph: ir.Graph) -> None:
 
 def _ours(tensor: object) -> bool:
     return isinstance(tensor, Weight) and tensor.turned
+
+
+def fold_views(graph: ir.Graph) -> None:
+    """Weights of three axes and more as the graph wants them, where it reshapes or turns them.
+
+    An expert's matrix is a slice of such a weight; what comes out is a matrix of all experts, or
+    the same slices in another order.
+    """
+    for node in list(graph):
+        value = node.inputs[0] if node.op_type in VIEWS else None
+        weight = value.const_value if value is not None else None
+        if value is None or not isinstance(weight, Weight) or len(value.uses()) > 1:
+            continue
+        out = node.outputs[0]
+        if max(len(weight.shape), len(out.shape or ())) < 3 or out.shape is None:
+            continue
+        shape, source = tuple(int(n) for n in out.shape.numpy()), weight.source
+        if node.op_type == "Transpose":
+            source = partial(_turned, source, tuple(node.attributes["perm"].as_ints()))
+        elif node.op_type == "Reshape":
+            source = partial(_reshaped, source, shape)
+        out.replace_all_uses_with(value)
+        graph.remove(node, safe=True)
+        value.const_value = Weight(str(value.name), shape, source)
+        value.shape = ir.Shape(shape)
+
+
+def _reshaped(source: Source, shape: tuple[int, ...]) -> Tensor:
+    return source().reshape(shape)
+
+
+def _turned(source: Source, axes: tuple[int, ...]) -> Tensor:
+    return source().permute(axes)
 
 
 def fold_transposes(graph: ir.Graph) -> None:

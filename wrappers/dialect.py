@@ -47,6 +47,9 @@ class Dialect(Protocol):
     None: the functions below. It is called as the attention is, which comes first.
     """
 
+    experts: Callable[..., Tensor] | None
+    """All of an `experts.Experts` when it is exported, called as that is; None: plain products."""
+
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor: ...
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor: ...
     def extend(self, past: Tensor, new: Tensor, past_lengths: Tensor) -> Tensor: ...

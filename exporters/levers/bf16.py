@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from alm.precision import Codes, Storage, everywhere
 from exporters import lazy
-from exporters.levers import Embeds
+from exporters.levers import Embeds, _experts
 from exporters.matmuls import cast, products
 from wrappers import Wrapper
 
@@ -26,7 +26,7 @@ class Lever:
 
     # The table is stored as exactly as it came.
     STORAGE = everywhere(Storage(Codes("bfloat16"), bound=0.1), table=Storage(bound=0.1))
-    LEAVES_ALONE = "front ends, convolutions, norms, biases, and all that is computed"
+    LEAVES_ALONE = "front ends, convolutions, norms, biases, routers, and all that is computed"
 
     def prepare(self, part: Wrapper, embeds: Embeds) -> None:
         """Nothing."""
@@ -48,5 +48,6 @@ class Lever:
             wide = cast(narrow, ir.DataType.FLOAT)
             graph.insert_before(product.node, wide)
             product.node.replace_input_with(1, wide.outputs[0])
+        _experts.narrow(graph, BFLOAT)
         lazy.drop_unused(graph)
         return model

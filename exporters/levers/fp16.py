@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from alm.precision import Codes, Storage, everywhere
 from exporters import lazy
-from exporters.levers import Embeds
+from exporters.levers import Embeds, _experts
 from exporters.levers._half import attention
 from exporters.matmuls import Once, cast, products
 from wrappers import Wrapper
@@ -25,7 +25,7 @@ class Lever:
     STORAGE = everywhere(STORED, decoder=replace(STORED, cache="float16"))
     LEAVES_ALONE = (
         "front ends, whose powers span more than float16 holds; norms, softmax, activations and "
-        "the residual stream, because float16 norms are a known cause of wrong transcripts; biases"
+        "the residual stream, because float16 norms are a known cause of wrong transcripts; biases; routers"
     )
 
     def prepare(self, part: Wrapper, embeds: Embeds) -> None:
@@ -51,6 +51,7 @@ class Lever:
         for node in list(graph):
             if node.op_type == "Conv":
                 _convolve(graph, node)
+        _experts.narrow(graph, HALF)
         attention(graph)  # of the dialect `standard`: the others spell it out in float32
         lazy.drop_unused(graph)
         return model

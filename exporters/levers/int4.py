@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from alm.precision import Storage, everywhere
 from exporters import lazy
-from exporters.levers import Embeds, _nbits, int8
+from exporters.levers import Embeds, _experts, _nbits, int8
 from exporters.matmuls import CONTRIB, products
 from wrappers import Wrapper
 
@@ -41,7 +41,7 @@ class Lever:
     STORAGE = storage(SCHEME)
     LEAVES_ALONE = (
         "encoders and bridges, where 4 bits cost words and gain no time and which get int8; front "
-        "ends, norms, attention's products"
+        "ends, norms, attention's products, routers of experts"
     )
 
     def prepare(self, part: Wrapper, embeds: Embeds) -> None:
@@ -56,6 +56,7 @@ class Lever:
                 continue
             careful = any(word in product.name for word in self.sensitive)
             _nbits.put(product, int8.SCHEME if careful else self.scheme)
+        _experts.quantize(model.graph, self.scheme)
         model.opset_imports[CONTRIB] = 1
         lazy.drop_unused(model.graph)
         return model

@@ -12,7 +12,7 @@ from exporters.levers import _nbits, int4
 
 SCHEME = _nbits.Scheme(bits=4, block=32, search=True)
 # The head decides the token. The way down from the wide middle meets the outliers.
-SENSITIVE = (int4.LM_HEAD, "down_proj")
+SENSITIVE = (int4.LM_HEAD, "down_proj")  # but QMoE's, which has one width for all: 4
 
 
 @dataclass(frozen=True)
@@ -25,5 +25,5 @@ class Lever(int4.Lever):
     STORAGE = int4.storage(SCHEME, SENSITIVE)
     LEAVES_ALONE = (
         "lm_head and down_proj, which get 8 bits; what int4 leaves alone: encoders, bridges, front "
-        "ends, norms, attention's products"
+        "ends, norms, attention's products, routers of experts"
     )

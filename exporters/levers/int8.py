@@ -20,7 +20,7 @@ from torch import Tensor
 
 from alm.precision import Codes, Storage, everywhere
 from exporters import lazy
-from exporters.levers import Embeds, _nbits
+from exporters.levers import Embeds, _experts, _nbits
 from exporters.matmuls import CONTRIB, Once, Product, cast, products
 from wrappers import Wrapper
 
@@ -46,7 +46,7 @@ class Lever:
     )
     LEAVES_ALONE = (
         "front ends, whose powers span more than 8 bits hold; convolutions, for which integer "
-        "kernels are slower here; attention's own products, which have no constant side; norms"
+        "kernels are slower here; attention's own products, which have no constant side; norms; routers of experts"
     )
 
     def prepare(self, part: Wrapper, embeds: Embeds) -> None:
@@ -65,6 +65,8 @@ class Lever:
                 model.opset_imports[CONTRIB] = 1
             else:
                 _integers(product, once)
+        if role == "decoder":
+            _experts.quantize(model.graph, SCHEME)
         lazy.drop_unused(model.graph)
         return model
 

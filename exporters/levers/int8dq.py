@@ -16,6 +16,7 @@ from exporters import lazy
 from exporters.levers import Embeds, _dequantized, fp16, int8
 from exporters.matmuls import Once, products
 from wrappers import Wrapper
+from wrappers.layers import experts
 
 STORED = Storage(
     Codes("int8", scale="float16"),
@@ -36,11 +37,12 @@ class Lever:
     LEAVES_ALONE = (
         "convolutions and the cache, which get float16; front ends, whose powers span more than "
         "that holds; attention's own products, which get float16 in the dialect standard; norms, "
-        "softmax, activations, the residual stream and biases, which stay float32"
+        "softmax, activations, the residual stream and biases, routers, which stay float32"
     )
 
     def prepare(self, part: Wrapper, embeds: Embeds) -> None:
-        """The KV cache is kept in float16."""
+        """The KV cache is kept in float16; experts become plain products."""
+        experts.without_operator(part)
         fp16.Lever().prepare(part, embeds)
 
     def bits_of(self, name: str, role: str) -> int:

@@ -140,6 +140,10 @@ class DimensionFacts:
     heads: int = fact("attention heads of the queries", 0, most=100_000)
     kv_heads: int = fact("attention heads of keys and values", 0, most=100_000)
     head_dim: int = fact("width of a head", 0, most=100_000)
+    experts: int | None = fact("experts of a layer that is a mixture", None, least=1, most=100_000)
+    active_experts: int | None = fact(
+        "experts of a layer that a token passes", None, least=1, most=100_000
+    )
     context: int = fact(
         "positions that it was trained for", 0, least=1, most=MOST_CONTEXT, needed=True
     )

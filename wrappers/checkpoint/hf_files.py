@@ -23,7 +23,7 @@ from wrappers.checkpoint.adapters.contract import Adapter
 from wrappers.checkpoint.llm_files import HEAD, TABLE
 from wrappers.checkpoint.plain_files import REASON, extractor, read_json
 from wrappers.checkpoint.text import generation_fields, tokenizer_files
-from wrappers.checkpoint.weights import nf4
+from wrappers.checkpoint.weights import experts, nf4
 from wrappers.checkpoint.weights.tensors import Weights, open_folder
 from wrappers.encoders import whisper
 from wrappers.frontends.mel import HOP, RATE
@@ -177,7 +177,7 @@ class Files:
 
         An LLM that is tied, and without a head of its own, has its table for one.
         """
-        stored = nf4.dequantized(self._stored)
+        stored = experts.fused(nf4.dequantized(self._stored))
         named = Weights(stored.where)
         for name, shape in stored.shapes.items():
             named.add(self.published(name), shape, partial(stored.__getitem__, name))

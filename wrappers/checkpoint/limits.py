@@ -13,7 +13,7 @@ from typing import Any
 
 from alm.errors import BadCheckpoint
 
-WIDTH, LAYERS, HEADS = 2**17, 1024, 4096
+WIDTH, LAYERS, HEADS, EXPERTS = 2**17, 1024, 4096, 2**14
 # A key -> the least and the most that a whole number may be.
 SIZES: dict[str, tuple[int, int]] = {
     # an LLM
@@ -28,6 +28,13 @@ SIZES: dict[str, tuple[int, int]] = {
     "original_max_position_embeddings": (1, 2**27),
     "sliding_window": (0, 2**31 - 1),
     "max_window_layers": (0, 2**31 - 1),
+    # its experts
+    "num_experts": (0, EXPERTS),
+    "num_local_experts": (0, EXPERTS),
+    "num_experts_per_tok": (1, EXPERTS),
+    "moe_intermediate_size": (1, 2**20),
+    "shared_expert_intermediate_size": (1, 2**20),
+    "decoder_sparse_step": (1, LAYERS),
     # a Whisper
     "num_mel_bins": (1, 1024),
     "max_source_positions": (2, 2**16),
@@ -59,6 +66,7 @@ POSITIVE = (
 MOST = 1e12  # of these
 FLAGS = (
     *("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window"),
+    *("norm_topk_prob", "qkv_bias"),
     *("conv_bias", "layer_norm_first", "deep_norm", "relative_position_embedding", "gru_rel_pos"),
 )
 WORDS = (

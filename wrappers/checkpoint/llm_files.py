@@ -15,7 +15,7 @@ from wrappers.checkpoint import limits
 from wrappers.checkpoint.adapters import merging
 from wrappers.checkpoint.adapters.contract import Adapter
 from wrappers.checkpoint.plain_files import REASON, read_json
-from wrappers.checkpoint.weights import fit, nf4
+from wrappers.checkpoint.weights import experts, fit, nf4
 from wrappers.checkpoint.weights.hollow import attach, hollow
 from wrappers.checkpoint.weights.tensors import Weights
 from wrappers.layers import rope
@@ -57,8 +57,12 @@ def read_spec(folder: Path) -> Spec:
 
 
 def named(stored: Weights) -> Weights:
-    """What a folder holds, dequantized and under transformers' names."""
-    weights = nf4.dequantized(stored)  # first: its pieces go by the folder's names
+    """What a folder holds, dequantized and under transformers' names.
+
+    Raises:
+        BadCheckpoint: pieces of a quantized weight, or of a layer's experts, are not all there.
+    """
+    weights = experts.fused(nf4.dequantized(stored))  # first: pieces go by the folder's names
     if not any(name.startswith("model.") for name in weights.shapes):
         weights = weights.above("model.", but=HEAD)  # saved from the bare model
     return weights
@@ -155,6 +159,8 @@ def dimensions(spec: Spec, *, audio_tokens: int, table: int | None = None) -> Di
         heads=spec.heads,
         kv_heads=spec.kv_heads,
         head_dim=spec.head_dim,
+        experts=spec.mixture.experts if spec.mixture else None,
+        active_experts=spec.mixture.active if spec.mixture else None,
         context=spec.context,
         audio_tokens=audio_tokens,
         **rope.dimensions(spec.config),

@@ -18,7 +18,7 @@ CHUNK_ROWS = 0  # at once, when several tokens meet a past; 0: any number
 INTEGER_CACHE = False
 TRACKS_POSITIONS = True
 
-grouped_query = None
+grouped_query = experts = None
 encoder_padding, encoder_attend = attention.padding, attention.attend
 
 NOWHERE = 2**30  # the position of padding: after every query, so nobody attends to it

@@ -19,6 +19,7 @@ from wrappers.layers import attention
 
 if TYPE_CHECKING:
     from wrappers.layers.decoder import Attention
+    from wrappers.layers.experts import Experts
 
 OPSET, ENCODER_OPSET = 21, 20
 CACHE_AXIS = "capacity"
@@ -94,6 +95,32 @@ def grouped_query(
     if spare:
         y = y.unflatten(-1, (spec.heads, -1))[..., : spec.head_dim].flatten(2)
     return y, key, value
+
+
+def experts(layer: Experts, x: Tensor, scores: Tensor) -> Tensor:
+    """com.microsoft MoE, which reads the experts alone that were picked; for tracing alone.
+
+    x [batch, seq, hidden], the router's scores [batch, seq, experts]. Of the operator's forms the
+    CPU has one: gates and ups in turns, row by row. Its softmax is over all experts where the
+    picked ones are not normed, and float32.
+    """
+    mixture = layer.mixture
+    halves = layer.gate_up_proj.unflatten(1, (2, -1))
+    return torch.onnx.ops.symbolic(
+        "com.microsoft::MoE",
+        (x, scores.flatten(0, 1), halves.transpose(1, 2).flatten(1, 2), None, layer.down_proj),
+        {
+            "k": mixture.active,
+            "normalize_routing_weights": int(mixture.normed),
+            "activation_type": "swiglu",
+            "swiglu_fusion": 1,
+            "activation_alpha": 1.0,  # silu(gate) * up, as alpha 1 and beta 0 make it
+            "activation_beta": 0.0,
+        },
+        dtype=x.dtype,
+        shape=x.shape,
+        version=1,
+    )
 
 
 def encoder_padding(real: Tensor) -> Tensor:

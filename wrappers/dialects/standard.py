@@ -20,7 +20,7 @@ CHUNK_ROWS = 0  # at once, when several tokens meet a past; 0: any number
 INTEGER_CACHE = False
 TRACKS_POSITIONS = False
 
-grouped_query = None
+grouped_query = experts = None
 extend_positions = decomposed.extend_positions
 encoder_padding = decomposed.encoder_padding
 

@@ -194,8 +194,11 @@ class Decoder(Wrapper):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """How far logits moved when an adapter was merged."""
-        return {} if self.merge_error is None else {"merge_error": self.merge_error}
+        """How far logits moved when an adapter was merged; weights that a step reads, if not all."""
+        idle = sum(getattr(layer.mlp, "idle", 0) for layer in self.model.layers)
+        reads = {"active_weights": sum(w.numel() for w in self.parameters()) - idle}
+        merged = {} if self.merge_error is None else {"merge_error": self.merge_error}
+        return merged | (reads if idle else {})
 
     def keep_state_in(self, dtype: str) -> None:
         """Set the ports, with a KV cache of this dtype."""

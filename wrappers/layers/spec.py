@@ -20,6 +20,23 @@ ACTIVATIONS = {
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """The experts of a layer that has some in the place of its MLP."""
+
+    experts: int
+    active: int  # that a token picks
+    intermediate: int  # width of each
+    normed: bool  # what the picked ones count adds up to one
+    shared: int = 0  # width of one more that every token passes, behind a gate; 0: there is none
+
+    def faults(self) -> list[str]:
+        """What keeps it from being one, in transformers' words."""
+        if 0 < self.active <= self.experts:
+            return []
+        return [f"num_experts_per_tok {self.active} are not 1 to {self.experts}, the experts"]
+
+
+@dataclass(frozen=True)
 class Spec:
     """A decoder-only LLM as its family describes it."""
 
@@ -55,6 +72,7 @@ class Spec:
     layer: type[nn.Module] | None = None
     # What layers differ in, per layer: fields of this class by name, `{"heads": 3}`; (): in nothing
     uneven: tuple[dict[str, Any], ...] = field(default=())
+    mixture: Mixture | None = None  # of layers whose `mlp` is one of experts
     index: int = -1  # of the layer whose sizes these are; -1: of the whole
 
     def at(self, index: int) -> Spec:
@@ -94,6 +112,8 @@ class Spec:
         return spec
 
     def _check(self) -> None:
+        if self.mixture and (wrong := self.mixture.faults()):
+            raise BadCheckpoint("; ".join(wrong))
         if self.heads % self.kv_heads:
             raise BadCheckpoint(
                 f"num_attention_heads {self.heads} are no multiple of num_key_value_heads "
