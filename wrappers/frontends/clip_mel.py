@@ -1,6 +1,7 @@
 """The log-mel spectrogram of a clip's own length: no window, no padding to one.
 
-As Qwen3-ASR's feature extractor has it; the numbers are Whisper's.
+As Qwen3-ASR's feature extractor has it; the numbers are Whisper's. Granite Speech's has other
+filters, a shorter window and a frame more: `paired_mel`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ class ClipMel(Wrapper):
     Args:
         mels: mel bins.
         least, most: samples of a clip.
+        n_fft: of the transform.
+        taps: samples of a frame, in the middle of the transform's; by default as many.
+        htk: HTK's filters, of height one, in the place of Slaney's, of area one.
+        closed: a frame more, n // hop + 1: the last is centred at most a hop before the end.
     """
 
     role = "frontend"
@@ -35,17 +40,29 @@ class ClipMel(Wrapper):
     taps: Tensor
 
     def __init__(
-        self, mels: int, least: int, most: int, *, n_fft: int = 400, hop: int = HOP
+        self,
+        mels: int,
+        least: int,
+        most: int,
+        *,
+        n_fft: int = 400,
+        hop: int = HOP,
+        taps: int = 0,
+        htk: bool = False,
+        closed: bool = False,
     ) -> None:
         super().__init__()
-        if least <= n_fft:
+        taps = taps or n_fft
+        if least <= max(n_fft // 2, taps // 2, hop):
             raise BadOption(f"clips of {least} samples have no frame of {n_fft} mirrored at an end")
-        self.hop, self.reach = hop, n_fft // 2
+        self.hop, self.reach, self.closed = hop, taps // 2, int(closed)
+        self.tails = 2 if closed else 1  # frames that may see behind a row's end
+        filters = mel_filters(mels, n_fft, htk=htk).repeat(1, 2)  # for cosines, then sines
         constants = {
-            "kernel": windowed_fourier(n_fft).float(),
-            "filters": mel_filters(mels, n_fft).repeat(1, 2).float(),  # for cosines, then sines
+            "kernel": windowed_fourier(n_fft, taps).float(),
+            "filters": filters.float(),
             "before": torch.arange(self.reach, 0, -1),
-            "taps": torch.arange(n_fft) - self.reach,
+            "taps": torch.arange(taps) - self.reach,
         }
         for name, value in constants.items():
             self.register_buffer(name, value, persistent=False)
@@ -60,18 +77,20 @@ class ClipMel(Wrapper):
         self.spans = {"samples": Span(least, min(USUAL, most), most)}
 
     def forward(self, pcm: Tensor, pcm_lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """[batch, samples], [batch] -> [batch, mels, samples // hop], [batch]."""
-        frames = pcm_lengths // self.hop
-        count = pcm.shape[1] // self.hop
+        """[batch, samples], [batch] -> [batch, mels, samples // hop (+ 1 if closed)], [batch]."""
+        frames = pcm_lengths // self.hop + self.closed
+        count = pcm.shape[1] // self.hop + self.closed
         x = torch.cat([pcm.index_select(1, self.before), pcm], dim=1)
         x = F.pad(x, (0, self.reach))[:, : (count - 1) * self.hop + 2 * self.reach]
         power = self._power(x)
-        # The frames that a row's end lies in: only the last may see behind it, by less than a hop.
-        place = (frames - 1)[:, None] * self.hop + self.taps
-        ends = pcm_lengths[:, None] - 1
-        last = self._power(pcm.gather(1, ends - (ends - place).abs()))
+        # The frames that a row's end lies in: only the last, or the last two, may see behind it.
         at = torch.arange(count) - (frames - 1)[:, None]
-        power = torch.where((at == 0)[:, None], last, power)
+        ends = pcm_lengths[:, None] - 1
+        for back in range(self.tails):
+            place = (frames - 1 - back)[:, None] * self.hop + self.taps
+            # Mirrored at the row's end, and a short row's at its start as well.
+            mirrored = (ends - (ends - place).abs()).abs()
+            power = torch.where((at == -back)[:, None], self._power(pcm.gather(1, mirrored)), power)
         log = power.clamp(min=FLOOR).log10()
         real = (at <= 0)[:, None]
         quietest = torch.full_like(log[:, :1, :1], -100.0)

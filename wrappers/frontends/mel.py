@@ -152,14 +152,19 @@ def fourier(bins: int, taps: int, size: int) -> Tensor:
     return torch.cat([angles.cos(), -angles.sin()])
 
 
-def windowed_fourier(n_fft: int) -> Tensor:
-    """The DFT under a periodic Hann window as a convolution's kernel [2 * bins, 1, n_fft]."""
-    window = torch.hann_window(n_fft, periodic=True, dtype=torch.float64)
-    return (fourier(n_fft // 2 + 1, n_fft, n_fft) * window).unsqueeze(1)
+def windowed_fourier(n_fft: int, taps: int = 0) -> Tensor:
+    """The DFT under a periodic Hann window as a convolution's kernel [2 * bins, 1, taps].
+
+    A window of fewer `taps` than the DFT stands in its middle among zeros, which are left out: that
+    turns the phase, and no power.
+    """
+    taps = taps or n_fft
+    window = torch.hann_window(taps, periodic=True, dtype=torch.float64)
+    return (fourier(n_fft // 2 + 1, taps, n_fft) * window).unsqueeze(1)
 
 
-def mel_filters(mels: int, n_fft: int) -> Tensor:
-    """Slaney's filters with unit area [mels, bins], float64."""
+def mel_filters(mels: int, n_fft: int, *, htk: bool = False) -> Tensor:
+    """Slaney's filters with unit area [mels, bins], or HTK's with unit height, float64."""
     from transformers.audio_utils import mel_filter_bank  # heavy, and needed only here
 
     bank = mel_filter_bank(
@@ -168,8 +173,8 @@ def mel_filters(mels: int, n_fft: int) -> Tensor:
         min_frequency=0.0,
         max_frequency=RATE / 2,
         sampling_rate=RATE,
-        norm="slaney",
-        mel_scale="slaney",
+        norm=None if htk else "slaney",
+        mel_scale="htk" if htk else "slaney",
     )
     return torch.from_numpy(bank).T.contiguous()
 
