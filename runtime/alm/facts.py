@@ -65,6 +65,11 @@ class PromptFacts:
     one_clip: bool = fact(
         "a conversation has any number of turns and one clip, in its turn's own place", False
     )
+    clip_first: bool = fact(
+        "a conversation's first turn has a clip: without any, the original answers with other "
+        "weights",
+        False,
+    )
     trim: str = fact(
         "the white space that the original strips of a user's words: of all of them (`words`), of "
         "each text between clips (`parts`) or of the turn's content (`content`)",

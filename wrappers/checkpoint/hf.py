@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from alm.errors import BadCheckpoint
 from alm.facts import AlignFacts, AudioFacts, Facts, PromptFacts
 from wrappers import Checkpoint, Wrapper
-from wrappers.bridges.projector import Projector
 from wrappers.checkpoint import llm_files
 from wrappers.checkpoint.adapters import adapter_faults, merging
-from wrappers.checkpoint.hf_files import BRIDGE, LLM, TOWER, Files
+from wrappers.checkpoint.hf_files import LLM, Files
 from wrappers.checkpoint.llm_files import TABLE
 from wrappers.checkpoint.text import tokenizer_files
 from wrappers.checkpoint.weights.fit import faults, unknown
@@ -36,13 +35,16 @@ class Folder(Files):
     front = "mel"  # the file of `frontends` that makes the part `mel`
     pooled = False  # whether a Whisper masks padding and averages pairs of frames
     cut = False  # whether a pooled one computes the clip and not the rest of its window
-    bridge: dict[str, str]  # a projector's layer -> its name in the checkpoint
+    joint = "projector"  # the part's name between tower and LLM
+    joint_file = "projector"  # the file of `bridges` that makes it
+    bridge: dict[str, str] = {}  # a projector's layer -> its name; none: as the checkpoint has them
+    unused: tuple[str, ...] = llm_files.UNUSED  # names, as regular expressions, that change nothing
 
     def build_tower(self) -> Wrapper:
         """The tower that the config describes, without weights."""
         return whisper.build(self.whisper_config, pooled=self.pooled, cut=self.cut)
 
-    def build_projector(self) -> Projector:
+    def build_projector(self) -> Wrapper:
         """The projector that the config describes, without weights."""
         raise NotImplementedError
 
@@ -68,12 +70,14 @@ class Folder(Files):
         raise NotImplementedError
 
     def encoder(self) -> Wrapper:
-        return attach(hollow(self.build_tower), self.adapted.under(TOWER))
+        return attach(hollow(self.build_tower), self.adapted.under(self.tower_prefix))
 
     def projector(self) -> Wrapper:
         ours = Weights(self.weights.where)
-        theirs = self.adapted.under(BRIDGE)
+        theirs = self.adapted.under(self.bridge_prefix)
         part = hollow(self.build_projector)
+        if not self.bridge:
+            return attach(part, theirs)
         for layer, name in self.bridge.items():
             for kind in ("weight", "bias"):
                 if f"{name}.{kind}" in theirs:
@@ -124,7 +128,7 @@ class Folder(Files):
             wrong += [] if str(error) in wrong else [str(error)]
         wrong += faults(whole, self.weights.shapes, self.weights.where)
         if not wrong:  # else they say why more is unknown, or why an adapter does not fit
-            wrong += unknown(self.weights, whole.state_dict(), llm_files.UNUSED)
+            wrong += unknown(self.weights, whole.state_dict(), self.unused)
         if not wrong and self.adapter:
             wrong += adapter_faults.faults(whole, self.adapter)
         if wrong:
@@ -134,14 +138,16 @@ class Folder(Files):
         """All modules under their published names, without memory."""
         with torch.device("meta"):
             parts = {
-                TOWER[:-1]: tried(self.build_tower),
-                BRIDGE[:-1]: tried(self._named_projector),
+                self.tower_prefix[:-1]: tried(self.build_tower),
+                self.bridge_prefix[:-1]: tried(self._named_projector),
                 LLM[:-1]: tried(lambda: llm_files.and_table(self.build_decoder(), self.table_rows)),
             }
         return nn.ModuleDict(parts)
 
     def _named_projector(self) -> nn.Module:
         part = self.build_projector()
+        if not self.bridge:
+            return part
         return nn.ModuleDict({name: part.get_submodule(our) for our, name in self.bridge.items()})
 
     def checkpoint(
@@ -163,7 +169,7 @@ class Folder(Files):
             parts={
                 "mel": self.mel,
                 self.tower: self.encoder,
-                "projector": self.projector,
+                self.joint: self.projector,
                 "decoder": self.decoder,
             },
             embedding=self.embedding,
@@ -187,7 +193,7 @@ class Folder(Files):
                 },
             ),
             notes=self._notes(),
-            made_by={"mel": self.front},
+            made_by={"mel": self.front, self.joint: self.joint_file},
         )
 
     def _notes(self) -> tuple[str, ...]:

@@ -40,6 +40,8 @@ class Files:
 
     family: str  # its config's model_type, if no other family has that too
     tower_type = ""  # the tower's model_type, if not the family's with `_encoder`
+    tower_section = "audio_config"  # the config's section on it
+    tower_prefix, bridge_prefix = TOWER, BRIDGE  # of the published names of their weights
 
     def __init__(self, path: Path) -> None:
         """`path` is the folder or its config.json, or the folder of a PEFT adapter of a model.
@@ -91,11 +93,12 @@ class Files:
         Raises:
             BadCheckpoint: it is of another family's tower.
         """
-        audio = self.config.audio_config
+        section = self.tower_section
+        audio = getattr(self.config, section)
         known = self.tower_type or f"{self.family}_encoder"
         if audio.model_type != known:
             raise BadCheckpoint(
-                f"{self.file} says audio_config.model_type: {audio.model_type!r}; known is {known}"
+                f"{self.file} says {section}.model_type: {audio.model_type!r}; known is {known}"
             )
         return audio
 
@@ -106,8 +109,9 @@ class Files:
         try:
             spec = pick_role("llm", text.model_type).spec(text)
             # transformers puts a plain head of these models' own on the LLM: a Gemma 2's logits
-            # are not capped in them, which shows with beams and sampling.
-            return replace(spec, logit_softcap=0.0)
+            # are not capped in them and a Granite's not divided, which shows with beams and
+            # sampling.
+            return replace(spec, logit_softcap=0.0, logit_divisor=1.0)
         except UnknownName as error:
             raise BadCheckpoint(f"{self.file} says text_config.model_type: {error}") from error
         except BadCheckpoint as error:

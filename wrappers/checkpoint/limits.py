@@ -47,6 +47,21 @@ SIZES: dict[str, tuple[int, int]] = {
     "n_window_infer": (1, 2**16),
     "downsample_hidden_size": (1, 2**14),
     "output_dim": (1, WIDTH),
+    # a Granite Speech, and its Q-Former
+    "input_dim": (2, 2048),
+    "num_layers": (1, LAYERS),
+    "hidden_dim": (1, WIDTH),
+    "feedforward_mult": (1, 64),
+    "num_heads": (1, HEADS),
+    "dim_head": (1, HEADS),
+    "context_size": (1, 2**14),
+    "max_pos_emb": (1, 2**14),
+    "conv_kernel_size": (1, 2**12),
+    "conv_expansion_factor": (1, 64),
+    "encoder_hidden_size": (1, WIDTH),
+    "cross_attention_frequency": (1, LAYERS),
+    "window_size": (1, 2**14),
+    "downsample_rate": (1, 2**14),
     # a BEATs
     "input_patch_size": (1, 128),
     "embed_dim": (1, WIDTH),
@@ -58,7 +73,7 @@ SIZES: dict[str, tuple[int, int]] = {
     "max_distance": (2, 2**27),
 }
 POSITIVE = (
-    *("rms_norm_eps", "rope_theta", "query_pre_attn_scalar", "factor", "partial_rotary_factor"),
+    *("rms_norm_eps", "layer_norm_eps", "rope_theta", "query_pre_attn_scalar", "factor", "partial_rotary_factor"),
     *("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor"),
     *("final_logit_softcapping", "attn_logit_softcapping", "embedding_multiplier"),
     *("residual_multiplier", "attention_multiplier", "logits_scaling"),
@@ -67,13 +82,17 @@ MOST = 1e12  # of these
 FLAGS = (
     *("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window"),
     *("norm_topk_prob", "qkv_bias"),
+    *("has_lora_adapter", "use_qformer_text_input"),
     *("conv_bias", "layer_norm_first", "deep_norm", "relative_position_embedding", "gru_rel_pos"),
 )
 WORDS = (
     *("model_type", "hidden_act", "hidden_activation", "activation_function", "activation_fn"),
     *("rope_type", "type"),
 )
-SECTIONS = ("audio_config", "text_config", "rope_scaling", "rope_parameters")
+SECTIONS = (
+    *("audio_config", "encoder_config", "projector_config", "text_config"),
+    *("rope_scaling", "rope_parameters"),
+)
 FACTORS = ("short_factor", "long_factor")
 TOKENS = (
     "bos_token_id",

@@ -74,6 +74,7 @@ def extractor(folder: Path) -> tuple[Path, dict[str, Any]]:
     for name, section in (
         ("preprocessor_config.json", ""),
         ("processor_config.json", "feature_extractor"),
+        ("processor_config.json", "audio_processor"),
     ):
         file = folder / name
         settings = read_json(file) if file.is_file() else {}

@@ -95,7 +95,7 @@ class Prompter:
 
         Raises:
             BadPrompt: empty, no text, it holds the placeholder itself, or marks for more or fewer
-                clips; a second turn or clip of a model that takes one.
+                clips; a second turn or clip of a model that takes one; none where one must be.
             UnknownName: one word that is nearly a task's name, or a language that is not known.
         """
         checked(query)
@@ -205,6 +205,11 @@ def _check_one(facts: PromptFacts, words: str, clips: int, earlier: int, first: 
         raise BadPrompt(f"this model hears one clip at a time, and {clips} are given; ask of each")
     if clips and earlier and facts.one_clip:
         raise BadPrompt("this model hears one clip in a conversation; begin a new one for another")
+    if facts.clip_first and first and not clips:
+        raise BadPrompt(
+            "this model's weights are those for sound, and without a clip the original answers "
+            "with others; give one with the first question"
+        )
     if MARK in words and (facts.single or facts.one_clip):
         raise BadPrompt(f"this model has its own place for the clip; leave out the {MARK}")
 

@@ -28,7 +28,9 @@ FIRST, ANSWER, SECOND = "a first question", "some answer", "the second question"
 Turn = tuple[str | None, ...]  # a user's texts and clips in their order; None is a clip
 Conversation = tuple[Turn, ...]
 
-# How templates want a clip to be described; transformers itself takes the first.
+# How a clip is described; or, as text, what stands for it in a content that is one text.
+Form = Mapping[str, str] | str
+# As templates want it; transformers itself takes the first.
 CLIP_FORMS: tuple[dict[str, str], ...] = (
     {"type": "audio", "audio": "clip.wav", "audio_url": "clip.wav"},
     {"type": "audio_url", "audio_url": "clip.wav"},
@@ -62,8 +64,13 @@ class Template:
     variables: Mapping[str, str]
     where: str
 
-    def prompt(self, placeholder: str) -> PromptFacts:
+    def prompt(self, placeholder: str, *, spelled: bool = False) -> PromptFacts:
         """`start`, `turn`, `clip`, `end` and, if need be, `trim` of the model's prompt, proved.
+
+        Args:
+            placeholder: what the template writes for a clip.
+            spelled: a template that knows no clips is given texts with the placeholder in them, as
+                the original's user writes them.
 
         Raises:
             BadCheckpoint: the template cannot be rendered, or not be written so; the message
@@ -73,7 +80,7 @@ class Template:
             raise BadCheckpoint(
                 f"{self.where} holds a chat template of {len(self.source)} characters"
             )
-        form = self._form(placeholder)
+        form = self._form(placeholder, spelled)
         facts = self._factored(form, placeholder)
         conversations = list(_proof())
         wanted = self._rendered(conversations, form)
@@ -109,11 +116,12 @@ class Template:
                     f"for {str(messages)[:200]} {reason}"
                 )
 
-    def _form(self, placeholder: str) -> dict[str, str]:
+    def _form(self, placeholder: str, spelled: bool) -> Form:
         """How this template wants a clip to be described."""
         reason = f"it writes no {placeholder} for a clip"
         conversation: Conversation = ((None, FIRST),)
-        for form in CLIP_FORMS:
+        forms: tuple[Form, ...] = (*CLIP_FORMS, *([placeholder] * spelled))
+        for form in forms:
             results = self._run(
                 [{"messages": _messages(conversation, form), "add_generation_prompt": True}]
             )
@@ -122,7 +130,7 @@ class Template:
             reason = results[0].get("error", reason)
         raise BadCheckpoint(f"{self.where}: its chat template takes no clip: {reason}")
 
-    def _factored(self, form: dict[str, str], placeholder: str) -> PromptFacts:
+    def _factored(self, form: Form, placeholder: str) -> PromptFacts:
         one, two, bare, talk = self._rendered(
             [
                 ((None, FIRST),),
@@ -158,7 +166,7 @@ class Template:
             raise self._refusal(f"a clip is {facts.clip!r:.80}, without one {placeholder}")
         return facts
 
-    def _closing(self, form: dict[str, str]) -> str:
+    def _closing(self, form: Form) -> str:
         """What follows an answer that nothing follows; "" where a template does not write it."""
         messages = [_user((FIRST,), form), {"role": "assistant", "content": ANSWER}]
         result = self._run([{"messages": messages, "add_generation_prompt": False}])[0]
@@ -171,7 +179,7 @@ class Template:
         before, _, after = text.partition(words)
         return before, after
 
-    def _rendered(self, conversations: Sequence[Conversation], form: dict[str, str]) -> list[str]:
+    def _rendered(self, conversations: Sequence[Conversation], form: Form) -> list[str]:
         """The conversations as the template writes them, up to where an answer begins."""
         results = self._run(
             [{"messages": _messages(c, form), "add_generation_prompt": True} for c in conversations]
@@ -285,14 +293,16 @@ def _proof() -> Iterator[Conversation]:
     yield from ((TURNS[1], turn) for turn in SPACED)
 
 
-def _messages(conversation: Conversation, form: dict[str, str]) -> list[dict[str, Any]]:
+def _messages(conversation: Conversation, form: Form) -> list[dict[str, Any]]:
     """The conversation as transformers' templates take it, an answer after every turn but one."""
     answer = {"role": "assistant", "content": ANSWER}
     messages = [message for turn in conversation for message in (_user(turn, form), answer)]
     return messages[:-1]
 
 
-def _user(turn: Turn, form: dict[str, str]) -> dict[str, Any]:
+def _user(turn: Turn, form: Form) -> dict[str, Any]:
+    if isinstance(form, str):
+        return {"role": "user", "content": "".join(form if p is None else p for p in turn)}
     content = [form if piece is None else {"type": "text", "text": piece} for piece in turn]
     return {"role": "user", "content": content}
 

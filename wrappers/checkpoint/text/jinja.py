@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import datetime
 from typing import Any
 
 MOST_BYTES = 2**30  # of memory
@@ -56,6 +57,7 @@ def _compiled(source: str) -> Any:
     )
     world.filters["tojson"] = as_json
     world.globals["raise_exception"] = fail
+    world.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     return world.from_string(source)
 
 
