@@ -73,7 +73,14 @@ SIZES: dict[str, tuple[int, int]] = {
     "max_distance": (2, 2**27),
 }
 POSITIVE = (
-    *("rms_norm_eps", "layer_norm_eps", "rope_theta", "query_pre_attn_scalar", "factor", "partial_rotary_factor"),
+    *(
+        "rms_norm_eps",
+        "layer_norm_eps",
+        "rope_theta",
+        "query_pre_attn_scalar",
+        "factor",
+        "partial_rotary_factor",
+    ),
     *("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor"),
     *("final_logit_softcapping", "attn_logit_softcapping", "embedding_multiplier"),
     *("residual_multiplier", "attention_multiplier", "logits_scaling"),

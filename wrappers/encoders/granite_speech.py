@@ -221,7 +221,9 @@ def flattened(weights: Weights) -> Weights:
     for name, shape in weights.shapes.items():
         if name.endswith(POINTWISE) and len(shape) == 3 and shape[2] == 1:
             flat.add(name, shape[:2], lambda name=name: weights[name].squeeze(2))
-    return weights.over(flat)
+        else:
+            flat.add(name, shape, lambda name=name: weights[name])
+    return flat
 
 
 def _known(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,8 +231,8 @@ def _known(config: Mapping[str, Any]) -> dict[str, Any]:
     known = {**DEFAULTS, **{k: config[k] for k in DEFAULTS if config.get(k) is not None}}
     width, heads, block = (known[key] for key in ("hidden_dim", "num_heads", "context_size"))
     wrong = []
-    if known["dim_head"] is None and width % heads:
-        wrong.append(f"hidden_dim {width} and num_heads {heads}, which do not go into each other")
+    if known["dim_head"] is None and width < heads:
+        wrong.append(f"hidden_dim {width}, which is nothing for each of num_heads {heads}")
     if block > known["max_pos_emb"]:
         wrong.append(f"context_size {block}, more than the {known['max_pos_emb']} of max_pos_emb")
     layers = known["cat_hidden_layers"] or []
