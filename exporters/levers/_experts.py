@@ -87,9 +87,7 @@ def quantize(graph: ir.Graph, scheme: _nbits.Scheme) -> None:
             _replace(graph, node, ways, replace(scheme, block=block))
 
 
-def _replace(
-    graph: ir.Graph, node: ir.Node, ways: list[Matrices], scheme: _nbits.Scheme
-) -> None:
+def _replace(graph: ir.Graph, node: ir.Node, ways: list[Matrices], scheme: _nbits.Scheme) -> None:
     (up, up_scales, up_zeros), (down, down_scales, down_zeros) = (
         _stored(graph, way, scheme) for way in ways
     )

@@ -93,6 +93,15 @@ class PromptFacts:
     languages: dict[str, str] = fact(
         "code of a language -> its name in `heading`, with which an answer in it is begun"
     )
+    time_mark: str = fact(
+        "what is before and behind each segment of an answer: `[{}]`; `{}` is a time in seconds", ""
+    )
+    speaker_mark: str = fact("who speaks, behind the first of them: `[S{}]`; `{}` is a number", "")
+    marker_seconds: int = fact(
+        "as often the seconds so far stand among a clip's embeddings, as text", 0, most=86_400
+    )
+    marker_rows: int = fact("embeddings from one such text to the next", 0, most=MOST_CONTEXT)
+    marker_rate: int = fact("embeddings of 1,000 s, by which seconds are full", 0, most=10**6)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Projector(Wrapper):
         stack: frames in a row.
         bias: whether the linear layers have one.
         activation: between the layers, by its name in transformers.
-        norm: whether a LayerNorm is the end.
+        norm: whether a LayerNorm is the end; `eps` is what it adds to the variance.
 
     Raises:
         BadCheckpoint: sizes that do not go into each other, or an unknown activation.
@@ -60,6 +60,7 @@ class Projector(Wrapper):
         bias: bool = True,
         activation: str = "gelu",
         norm: bool = False,
+        eps: float = 1e-5,
     ) -> None:
         super().__init__()
         if wrong := _faults(widths, frames, stack, activation):
@@ -68,7 +69,7 @@ class Projector(Wrapper):
         layers: list[nn.Module] = []
         for wide, out in zip(widths, widths[1:], strict=False):
             layers += [nn.Linear(wide, out, bias=bias), Activation(ACTIVATIONS[activation])]
-        layers[-1:] = [nn.LayerNorm(widths[-1])] if norm else []
+        layers[-1:] = [nn.LayerNorm(widths[-1], eps)] if norm else []
         self.layers = nn.Sequential(*layers)
         rows = frames // stack if isinstance(frames, int) else _rows(frames, stack)
         self.inputs = {"speech": Port("float32", ("batch", frames, widths[0] // stack))}

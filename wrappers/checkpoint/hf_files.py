@@ -42,6 +42,7 @@ class Files:
     tower_type = ""  # the tower's model_type, if not the family's with `_encoder`
     tower_section = "audio_config"  # the config's section on it
     tower_prefix, bridge_prefix = TOWER, BRIDGE  # of the published names of their weights
+    most_new = LONGEST  # tokens of an answer, where nothing sets it
 
     def __init__(self, path: Path) -> None:
         """`path` is the folder or its config.json, or the folder of a PEFT adapter of a model.
@@ -219,7 +220,7 @@ class Files:
         file, plain = self.generation_config
         options = generation_fields.settings(plain, file)
         return generation_fields.defaults(
-            options, where=file, vocab=self.spec.vocab, max_new_tokens=LONGEST
+            options, where=file, vocab=self.spec.vocab, max_new_tokens=self.most_new
         )
 
     def tokens(self, tokenizer: Tokenizer, start: str) -> TokenFacts:

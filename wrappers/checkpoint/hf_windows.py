@@ -28,6 +28,7 @@ class WindowedFolder(Folder):
 
     front = "window_mel"
     stack: int  # frames of the tower in a row
+    filled = False  # whether a clip's last row may have frames of the silence behind it
     counted = False  # whether the tower leaves out what is behind a clip
     asked: str  # the processor's request for a transcript, where its settings name none
     longest: int  # seconds that the processor hears, where its settings name none
@@ -97,6 +98,7 @@ class WindowedFolder(Folder):
             self.window,
             stack=self.stack,
             most=self.windows,
+            filled=self.filled,
             counted=self.counted,
         )
 
@@ -108,12 +110,11 @@ class WindowedFolder(Folder):
             raise BadCheckpoint(f"{self.path} names no default_transcription_prompt that is a text")
         return words
 
-    def known_prompt(self, tokenizer: Tokenizer, prompt: PromptFacts) -> PromptFacts:
-        """The prompt with the token for audio in the place of its placeholder, proved.
+    def check_tokens(self, tokenizer: Tokenizer) -> None:
+        """That the tokenizer has the prompt's tokens as one each.
 
         Raises:
-            BadCheckpoint: the processor has another token, the tokenizer lacks one of the prompt's,
-                or the folder has another chat template.
+            BadCheckpoint: it lacks some.
         """
         missing = [
             text
@@ -122,6 +123,15 @@ class WindowedFolder(Folder):
         ]
         if missing:
             raise BadCheckpoint(f"the tokenizer in {self.path} lacks {', '.join(missing)}")
+
+    def known_prompt(self, tokenizer: Tokenizer, prompt: PromptFacts) -> PromptFacts:
+        """The prompt with the token for audio in the place of its placeholder, proved.
+
+        Raises:
+            BadCheckpoint: the processor has another token, the tokenizer lacks one of the prompt's,
+                or the folder has another chat template.
+        """
+        self.check_tokens(tokenizer)
         placeholder = self.placeholder(tokenizer, self.config.audio_token_id)
         named = self.processor.get("audio_token", prompt.placeholder)
         if not placeholder == named == prompt.placeholder:
@@ -136,6 +146,6 @@ class WindowedFolder(Folder):
         """See `Folder.checkpoint`; a clip of all windows is one, and a longer one is cut."""
         return self.checkpoint(
             audio_tokens=lambda: self.windows * (self.frames // self.stack),
-            least_samples=least_samples(self.stack),
+            least_samples=least_samples(self.stack, self.filled),
             long="each",
         )

@@ -30,17 +30,27 @@ class WindowMel(Wrapper):
         window_samples: of a window; a multiple of what becomes a row.
         stack: frames of the encoder, two of the spectrogram's each, that become an embedding.
         most: windows of a clip.
-        counted: whether only the clip's frames are made, and counted.
+        filled: whether frames at a clip's end that are no whole embedding become one with the
+            silence behind them; else they are left out.
+        counted: whether only the clip's frames are made, and counted; not together with `filled`.
     """
 
     role = "frontend"
 
     def __init__(
-        self, mels: int, window_samples: int, *, stack: int, most: int, counted: bool = False
+        self,
+        mels: int,
+        window_samples: int,
+        *,
+        stack: int,
+        most: int,
+        filled: bool = False,
+        counted: bool = False,
     ) -> None:
         super().__init__()
         self.one = Mel(mels, window_samples)
         self.window, self.stack, self.counted = window_samples, stack, counted
+        self.more = stack - 1 if filled else 0  # frames that an embedding may lack
         self.inputs = {
             "pcm": Port("float32", ("batch", "samples")),
             "pcm_lengths": Port("int64", ("batch",), counts="samples"),
@@ -53,7 +63,7 @@ class WindowMel(Wrapper):
             self.outputs["frames_lengths"] = Port("int64", ("batch",))
         # What is compared has one window, two and, where there are as many, four.
         usual = min(window_samples + window_samples // 3, most * window_samples)
-        self.spans = {"samples": Span(least_samples(stack), usual, most * window_samples)}
+        self.spans = {"samples": Span(least_samples(stack, filled), usual, most * window_samples)}
 
     def forward(self, pcm: Tensor, pcm_lengths: Tensor) -> tuple[Tensor, ...]:
         """[batch, samples], [batch] -> [batch, mels, windows * window / hop], [batch].
@@ -66,7 +76,7 @@ class WindowMel(Wrapper):
         mels, each = log.shape[1:]
         log = log.reshape(pcm.shape[0], windows, mels, each).transpose(1, 2)
         frames = (pcm_lengths + (HOP - 1)) // HOP
-        rows = (frames + 1) // 2 // self.stack
+        rows = ((frames + 1) // 2 + self.more) // self.stack
         if not self.counted:
             return log.reshape(pcm.shape[0], mels, windows * each), rows
         spaced = F.pad(log, (0, AHEAD)).reshape(pcm.shape[0], mels, windows * (each + AHEAD))
@@ -80,9 +90,9 @@ class WindowMel(Wrapper):
         return spaced[:, :, :made], rows, frames // each * (each + AHEAD) + behind
 
 
-def least_samples(stack: int) -> int:
+def least_samples(stack: int, filled: bool = False) -> int:
     """Samples of the shortest clip that becomes an embedding; transformers gives others none."""
-    return (2 * stack - 2) * HOP + 1
+    return 1 if filled else (2 * stack - 2) * HOP + 1
 
 
 def tiny() -> WindowMel:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,26 +49,45 @@ class Aligner:
         return self.parts.rules.rate
 
     def segments(
-        self, pcm: np.ndarray, text: str, start: float = 0.0, stages: Stages | None = None
+        self,
+        pcm: np.ndarray,
+        spoken: Sequence[Segment],
+        start: float = 0.0,
+        stages: Stages | None = None,
     ) -> list[Segment]:
-        """The text in segments with their words' times; see `align`.
+        """What was said, in segments that can be read, with their words' times; see `align`.
 
         Args:
+            pcm: float32 [samples] at the aligner's rate, at most `most_seconds` of them.
+            spoken: the text, or what each speaker said of it. No segment has words of two.
             start: of the clip within its recording, in seconds.
 
         Returns:
             Segments and words in their order, none beyond the clip's end, where the next may begin.
+            What has no words stays as it is.
         """
         seconds = len(pcm) / self.rate
 
         def within(time: float) -> float:
             return round(start + min(time, seconds), 3)
 
-        timed = [
-            (place, Word(word.text, within(word.start), within(word.end)))
-            for place, word in self.align(pcm, text, stages)
-        ]
-        return sentences.segments(text, timed)
+        timed = self.align(pcm, " ".join(segment.text for segment in spoken), stages)
+        made: list[Segment] = []
+        at = 0  # where the segment's text begins in the whole
+        for segment in spoken:
+            end = at + len(segment.text)
+            words = [
+                (
+                    Place(place.word, place.start - at, place.end - at),
+                    Word(word.text, within(word.start), within(word.end)),
+                )
+                for place, word in timed
+                if at <= place.start < end
+            ]
+            parts = sentences.segments(segment.text, words)
+            made += [replace(part, speaker=segment.speaker) for part in parts] or [segment]
+            at = end + 1
+        return made
 
     def align(
         self, pcm: np.ndarray, text: str, stages: Stages | None = None

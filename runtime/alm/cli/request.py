@@ -103,7 +103,8 @@ def subtitles(
     write = {"srt": segments.srt, "vtt": segments.vtt}[form]
     print(write(result.segments), end="", flush=True)
     notes = [*result.notes]
-    if not segments.words_of(result.segments):
+    own = model.manifest.facts.prompt.time_mark  # its answers name times, or a note says so
+    if not own and not segments.words_of(result.segments):
         notes.append("the times are those of whole windows; --align DIR times every word")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)

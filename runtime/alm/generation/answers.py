@@ -43,7 +43,8 @@ class Answer:
     cached_tokens: int = 0  # of the prompt's, those that a turn before it left in the KV cache
     stop_reasons: tuple[str, ...] = ()  # of each window
     language: str = ""  # that the model heard or was told, where its answers name one
-    # Of one clip alone: with an aligner sentences and their words, else a window each.
+    # Of one clip alone: with an aligner sentences and their words, else those that the model names
+    # with their speakers, else a window each.
     segments: tuple[Segment, ...] = ()
 
     def to_json(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,7 +40,7 @@ class Aligner(Protocol):
     @property
     def most_seconds(self) -> float: ...
     def segments(
-        self, pcm: np.ndarray, text: str, start: float, stages: Stages
+        self, pcm: np.ndarray, spoken: Sequence[Segment], start: float, stages: Stages
     ) -> list[Segment]: ...
 
 

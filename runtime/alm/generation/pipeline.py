@@ -14,6 +14,7 @@ from alm.generation.embedding_table import Table
 from alm.generation.kv_cache import Cache
 from alm.ports import CACHE_IN, CACHE_OUT
 from alm.session import Session
+from alm.text.markers import Markers
 from alm.timings import Stages as Stages
 
 
@@ -230,13 +231,17 @@ def assemble(table: Table, rows: Sequence[Sequence[np.ndarray]]) -> tuple[np.nda
     return embeds, lengths
 
 
-def woven(ids: Sequence[Sequence[int]], clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+def woven(
+    ids: Sequence[Sequence[int]], clips: Sequence[np.ndarray], markers: Markers | None = None
+) -> list[np.ndarray]:
     """A row for `assemble`: ids before, between and after the embeddings [n, hidden] of clips."""
     if len(ids) != len(clips) + 1:
         raise ValueError(f"{len(clips)} clips have {len(clips) + 1} pieces of text, not {len(ids)}")
     row: list[np.ndarray] = []
     for piece, clip in zip(ids, [*clips, None], strict=True):
-        row += [np.array(piece, np.int64)] + ([] if clip is None else [clip])
+        row.append(np.array(piece, np.int64))
+        if clip is not None:
+            row += markers.woven(clip) if markers else [clip]
     return row
 
 

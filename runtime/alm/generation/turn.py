@@ -25,6 +25,7 @@ from alm.text.detokenizer import Joiner, TextStream
 from alm.text.heading import WordsStream
 from alm.text.prompt import Prompt
 from alm.text.segments import Segment
+from alm.text.spoken import shifted
 from alm.timings import Times
 
 
@@ -102,7 +103,10 @@ class Turn:
         answered: list[WindowAnswer] = []
         for at in range(0, len(rows), most):
             answered += yield from self._answered(rows[at : at + most], past)
-        answered = [self._timed(row, window) for row, window in zip(rows, answered, strict=True)]
+        answered = [
+            self._timed(row, window, left_out[row.question])
+            for row, window in zip(rows, answered, strict=True)
+        ]
         timings = self.times.of_answer(self.parts.load_ms)
         return [
             answers.join(
@@ -131,6 +135,8 @@ class Turn:
         if windows and len(clips) == 1:
             pieces, notes = rules.windows(clips[0], truncate, prompt.joined)
             left_out += notes
+            if len(pieces) > 1 and self.parts.prompter.spoken.names:
+                left_out.append(f"each of the {len(pieces)} pieces numbers its speakers anew")
             yield from (_Row(question, prompt, [piece.pcm], piece) for piece in pieces)
             return
         pcms: list[np.ndarray] = []
@@ -140,18 +146,21 @@ class Turn:
             left_out += notes
         yield _Row(question, prompt, pcms)
 
-    def _timed(self, row: _Row, window: WindowAnswer) -> WindowAnswer:
-        """The answer with its segments: the aligner's, or the one that is the window itself."""
+    def _timed(self, row: _Row, window: WindowAnswer, notes: list[str]) -> WindowAnswer:
+        """The answer with its segments: the aligner's, the model's own, or the whole window."""
         piece, rate, text = row.piece, self.parts.rules.rate, window.text.strip()
         if piece is None or not text:
             return window
-        start, end = piece.start / rate, (piece.start + piece.samples) / rate
-        made: list[Segment] = []
+        seconds, start = piece.samples / rate, piece.start / rate
+        spoken, faults = self.parts.prompter.spoken.read(text, seconds)
+        if spoken is None:
+            spoken = [Segment(0.0, round(seconds, 3), text)]
+        made = shifted(spoken, start)
         if self.parts.aligner:
             pcm = piece.pcm[: piece.samples]
-            made = self.parts.aligner.segments(pcm, text, start, self.times)
-        whole = Segment(round(start, 3), round(end, 3), text)
-        return replace(window, segments=tuple(made) or (whole,))
+            made = self.parts.aligner.segments(pcm, made, start, self.times)
+        notes += [fault for fault in faults if fault not in notes]
+        return replace(window, segments=tuple(made))
 
     def _answered(
         self, rows: Sequence[_Row], past: Past | None
@@ -172,7 +181,8 @@ class Turn:
         """The model's answers to these prompts around their audio."""
         start, parts = time.perf_counter(), self.parts
         begun = past or Past(parts)
-        feed = begun.feed([woven(row.prompt.pieces, row.embeds) for row in rows])
+        markers = parts.prompter.markers
+        feed = begun.feed([woven(row.prompt.pieces, row.embeds, markers) for row in rows])
         self.times.add("prompt", start)
         options, cut = self._fitted(max(feed.whole))
         # Each row has its own room, which a batch would share, and is fed in its own chunks.

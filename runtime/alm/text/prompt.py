@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 from alm.errors import BadArtifacts, BadPrompt
 from alm.facts import PromptFacts, TokenFacts
 from alm.text.heading import Heading
+from alm.text.markers import Markers
+from alm.text.spoken import Spoken
 from alm.text.tasks import checked, in_language, task
 
 MARK = "<audio>"  # in a user's words: here stands the next clip
@@ -58,6 +60,7 @@ class Prompter:
                 f"the manifest's prompt heading {prompt.heading!r:.80} wants one {WORDS}"
             )
         self.heading = Heading(prompt.heading)
+        self.spoken, self.markers = Spoken(prompt), Markers(prompt, self._ids)
         self.bos = tokens.bos
         # transformers' `generate` was given ids, so that penalties and n-grams see the prompt.
         self.by_ids = tokens.penalize_prompt
@@ -134,7 +137,7 @@ class Prompter:
         held = self._ids(self.placeholder)[:1]
         ids = list(prompt.pieces[0])
         for clip, piece in zip(clips, prompt.pieces[1:], strict=True):
-            ids += held * len(clip) + list(piece)
+            ids += self.markers.ids(len(clip), held) + list(piece)
         return ids
 
     def _check(self, words: str, clips: int, from_user: bool) -> None:

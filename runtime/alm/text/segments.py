@@ -17,30 +17,41 @@ class Word:
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of the text, in seconds of the clip; `words` where they were timed."""
+    """A piece of the text, in seconds of the clip; `words` where they were timed.
+
+    `speaker` is the model's own name for who speaks, such as `S01`, where it tells them apart.
+    """
 
     start: float
     end: float
     text: str
     words: tuple[Word, ...] = ()
+    speaker: str = ""
 
 
 def srt(segments: Iterable[Segment]) -> str:
-    """SubRip: numbered, with commas in the times."""
+    """SubRip: numbered, with commas in the times; a speaker is `S01: `."""
     cues = (
-        f"{number}\n{_clock(s.start, ',')} --> {_clock(s.end, ',')}\n{_line(s.text)}\n"
-        for number, s in enumerate(segments, 1)
+        f"{number}\n{_clock(s.start, ',')} --> {_clock(s.end, ',')}\n"
+        f"{f'{s.speaker}: ' if s.speaker else ''}{_line(s.text)}\n"
+        for number, s in enumerate(_in_order(segments), 1)
     )
     return "\n".join(cues)
 
 
 def vtt(segments: Iterable[Segment]) -> str:
-    """WebVTT; `-->` in a text would end it, and so it is spelled otherwise."""
+    """WebVTT, a speaker as its voice; `-->` in a text would end it, and is spelled otherwise."""
     cues = (
-        f"\n{_clock(s.start, '.')} --> {_clock(s.end, '.')}\n{_escaped(_line(s.text))}\n"
-        for s in segments
+        f"\n{_clock(s.start, '.')} --> {_clock(s.end, '.')}\n"
+        f"{f'<v {_escaped(s.speaker)}>' if s.speaker else ''}{_escaped(_line(s.text))}\n"
+        for s in _in_order(segments)
     )
     return "WEBVTT\n" + "".join(cues)
+
+
+def _in_order(segments: Iterable[Segment]) -> list[Segment]:
+    """By their starts, as players want them; who speaks at once may be told in any order."""
+    return sorted(segments, key=lambda segment: segment.start)
 
 
 def _clock(seconds: float, comma: str) -> str:

@@ -121,8 +121,9 @@ class Tiny:
     def features(self, clip: np.ndarray) -> dict[str, Tensor]:
         """The spectrogram of a clip's windows and its mask, as the processor makes them."""
         processor = self.processor
-        made = processor(text=[processor.audio_token], audio=[clip])
-        return {name: made[name] for name in ("input_features", "input_features_mask")}
+        made = processor(text=[processor.audio_token], audio=[clip], return_tensors="pt")
+        text = ("input_ids", "attention_mask")
+        return {name: tensor for name, tensor in made.items() if name not in text}
 
     @torch.no_grad()
     def heard(self, clip: np.ndarray) -> Tensor:
@@ -139,7 +140,11 @@ class Tiny:
             messages.append({"role": "assistant", "content": [{"type": "text", "text": ANSWER}]})
         processor = self.processor
         made = processor.apply_chat_template(
-            [messages[:-1]], tokenize=True, return_dict=True, add_generation_prompt=True
+            [messages[:-1]],
+            tokenize=True,
+            return_dict=True,
+            add_generation_prompt=True,
+            return_tensors="pt",
         )
         ids = made.pop("input_ids")[0].tolist()
         made.pop("attention_mask")

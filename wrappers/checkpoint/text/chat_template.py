@@ -64,13 +64,15 @@ class Template:
     variables: Mapping[str, str]
     where: str
 
-    def prompt(self, placeholder: str, *, spelled: bool = False) -> PromptFacts:
+    def prompt(self, placeholder: str, *, spelled: bool = False, asks: bool = False) -> PromptFacts:
         """`start`, `turn`, `clip`, `end` and, if need be, `trim` of the model's prompt, proved.
 
         Args:
             placeholder: what the template writes for a clip.
             spelled: a template that knows no clips is given texts with the placeholder in them, as
                 the original's user writes them.
+            asks: the template has a request of its own where a user says none (`request`), so that
+                turns without words are not compared.
 
         Raises:
             BadCheckpoint: the template cannot be rendered, or not be written so; the message
@@ -82,7 +84,11 @@ class Template:
             )
         form = self._form(placeholder, spelled)
         facts = self._factored(form, placeholder)
-        conversations = list(_proof())
+        conversations = [
+            each
+            for each in _proof()
+            if not asks or all(any(piece for piece in turn) for turn in each)
+        ]
         wanted = self._rendered(conversations, form)
         wrong: list[tuple[int, str]] = []  # how many conversations were equal, and the first not
         for trim in TRIMS:
@@ -95,6 +101,21 @@ class Template:
             reason = f"for {_shown(conversations[at])} {_difference(wanted[at], got[at])}"
             wrong.append((len(conversations) - len(odd), reason))
         raise self._refusal(max(wrong, key=lambda entry: entry[0])[1])
+
+    def request(self, prompt: PromptFacts) -> str:
+        """The words that the template writes where a user gives a clip and says nothing.
+
+        Raises:
+            BadCheckpoint: it cannot be rendered, or writes the clip otherwise than `prompt`.
+        """
+        wordless: Conversation = ((None,),)
+        got = self._rendered([wordless], self._form(prompt.placeholder))[0]
+        before, _, after = written(prompt, ((None, FIRST),)).partition(FIRST)
+        if not got.startswith(before) or not got[len(before) :].endswith(after):
+            raise self._refusal(
+                f"for {_shown(wordless)} {_difference(got, before + after)}, which is its own"
+            )
+        return got[len(before) : len(got) - len(after)]
 
     def check(
         self, wanted: Sequence[tuple[list[dict[str, Any]], str]], *, asks: bool = True

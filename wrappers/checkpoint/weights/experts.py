@@ -65,7 +65,9 @@ def _faults(plain: Weights, place: str, group: Group) -> list[str]:
     if count > MOST:
         return [f"{place} has an expert {count - 1}, and more than {MOST} are none"]
     absent = [(at, leaf) for at in range(count) for leaf in (GATE, UP, DOWN)]
-    return [f"{place}.{at}.{leaf}.weight is missing" for at, leaf in absent if (at, leaf) not in group]
+    return [
+        f"{place}.{at}.{leaf}.weight is missing" for at, leaf in absent if (at, leaf) not in group
+    ]
 
 
 def _misshapen(weights: Weights, group: Group) -> list[str]:

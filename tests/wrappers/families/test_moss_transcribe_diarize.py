@@ -1,0 +1,361 @@
+"""MOSS-Transcribe-Diarize: windows heard apart, times among their embeddings, as transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import Tensor
+
+import alm
+from alm.errors import BadCheckpoint, BadPrompt
+from alm.facts import AudioFacts, TokenFacts
+from alm.generation.model import Model
+from tests.conftest import run_export
+from tests.reference import DIGITS, LIBRISPEECH
+from tests.wrappers.checkpoint.checkpoints import Copy, refused, without
+from tests.wrappers.families import tiny_moss
+from tests.wrappers.families.tiny_hf import batch, noise
+from tests.wrappers.families.tiny_moss import ASKING, OWN, TEMPLATE
+from tests.wrappers.families.tiny_qwen3_asr import alike
+from tests.wrappers.families.tiny_windowed import GREEDY, RATE, Tiny, changed, processed
+from wrappers import open_checkpoint
+from wrappers.checkpoint.weights.hollow import filled
+from wrappers.families.moss_transcribe_diarize import ASKED
+
+SIZES: dict[str, dict[str, Any]] = {
+    "tied, a time every 2 s": {},
+    "own head, no bias, a time every 5 s that lags, a template that asks": dict(
+        tower=dict(num_mel_bins=17, hidden_size=36, intermediate_size=52, num_attention_heads=6,
+                   activation_function="relu"),
+        whole=dict(tie_word_embeddings=False, projector_bias=False, projector_hidden_act="gelu"),
+        told=dict(time_marker_every_seconds=5), template=ASKING,
+        num_key_value_heads=1, intermediate_size=52, rms_norm_eps=1e-3,
+    ),
+    "windows of 4 s, 8 frames in a row": dict(
+        seconds=4, tower=dict(num_hidden_layers=1), whole=dict(audio_merge_size=8),
+        told=dict(audio_tokens_per_second=6.25, time_marker_every_seconds=3),
+        num_attention_heads=2, head_dim=18, attention_bias=True,
+    ),
+}  # fmt: skip
+Hear = Callable[[list[np.ndarray]], list[Tensor]]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return tiny_moss.make(tmp_path_factory.mktemp("moss"))
+
+
+@pytest.fixture
+def copy(tiny: Tiny, tmp_path: Path) -> Copy:
+    return Copy(tiny.folder / "config.json", tmp_path)
+
+
+# --- what is heard
+
+
+@pytest.fixture(scope="module")
+def hear(tiny: Tiny) -> Hear:
+    """Our parts in torch: clips [samples] -> embeddings [n, hidden]."""
+    loaded = open_checkpoint(tiny.folder)
+    mel, tower, projector = (
+        filled(loaded.part(name, "ort")) for name in ("mel", "whisper", "projector")
+    )
+
+    def heard(clips: list[np.ndarray]) -> list[Tensor]:
+        log_mel, counts = mel(*batch(clips))
+        rows = torch.cat([projector(tower(each)) for each in log_mel.split(3000, 2)], 1)
+        return [row[:n] for row, n in zip(rows, counts.tolist(), strict=True)]
+
+    return heard
+
+
+@pytest.mark.parametrize(
+    "samples", [2, 1280, 1281, 2561, 100_003, 479_000, 480_000, 480_001, 481_281, 990_000]
+)
+def test_a_clip_is_heard_as_transformers_hears_it(tiny: Tiny, hear: Hear, samples: int) -> None:
+    clip = noise(samples)
+    got = hear([clip])[0]
+    assert len(got) == -(-samples // 1280)
+    alike(got, tiny.heard(clip))
+
+
+def test_one_sample_is_heard_as_with_silence_behind_it(tiny: Tiny, hear: Hear) -> None:
+    """transformers' own extractor takes no single sample for a clip."""
+    clip = np.array([0.3], np.float32)
+    with pytest.raises(IndexError):
+        tiny.heard(clip)
+    alike(hear([clip])[0], tiny.heard(np.append(clip, np.float32(0))))
+
+
+def test_clips_of_different_windows_are_heard_together_as_each_alone(
+    tiny: Tiny, hear: Hear
+) -> None:
+    clips = [noise(70 * RATE), 10 * noise(961, 1), noise(30 * RATE + 7, 2)]
+    for got, clip in zip(hear(clips), clips, strict=True):
+        alike(got, tiny.heard(clip))
+
+
+def test_speech_and_silence_are_heard_as_transformers_hears_them(tiny: Tiny, hear: Hear) -> None:
+    speech = [soundfile.read(path, dtype="float32")[0] for path in LIBRISPEECH]
+    for clip in (*speech, np.zeros(20_000, np.float32)):
+        alike(hear([clip])[0], tiny.heard(clip))
+
+
+# --- whole runs
+
+
+@pytest.fixture(scope="module", params=zip(SIZES, ("decomposed", "standard", "ort"), strict=True))
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Tiny, Model]:
+    """A checkpoint of each kind in a dialect of its own, as transformers and as we run it."""
+    sizes, dialect = request.param
+    folder = tmp_path_factory.mktemp(dialect)
+    made = tiny_moss.make(folder / "model", **SIZES[sizes])
+    words = ("--precision", "fp32", "--dynamic-batch", "--dialect", dialect, "--no-simplify")
+    run_export("--model", folder / "model", *words, "--out", folder / "artifacts")
+    return made, alm.load(folder / "artifacts", "cpu")
+
+
+def ids_of(model: Model, words: str, rows: list[int]) -> list[int]:
+    """The ids of a prompt about clips of so many embeddings."""
+    prompter, hidden = model.parts.prompter, model.manifest.facts.dimensions.hidden
+    prompt = prompter.build(words, len(rows))
+    return prompter.ids(prompt, [np.zeros((n, hidden), np.float32) for n in rows])
+
+
+@pytest.mark.parametrize("seconds", [1, 5, 29.99, 31, 75])
+def test_a_clip_of_any_length_is_answered_as_transformers_does(
+    pair: tuple[Tiny, Model], seconds: float
+) -> None:
+    tiny, model = pair
+    clip = noise(int(seconds * RATE))
+    words = model.tasks["transcribe"]
+    asked = tiny.asked([(words, [clip], [])])["input_ids"][0].tolist()
+    answer = model.generate(clip, "transcribe", **GREEDY)
+    assert answer.token_ids == tiny.answer((words, [clip], []))
+    assert answer.windows == 1
+    assert answer.prompt_tokens == len(asked)
+    assert ids_of(model, "transcribe", [answer.audio_tokens]) == asked
+
+
+def test_a_request_without_words_is_the_transcript(pair: tuple[Tiny, Model]) -> None:
+    tiny, model = pair
+    made = tiny.processor.apply_transcription_request(noise(RATE), return_tensors="pt")
+    asked = made["input_ids"][0].tolist()
+    asks = tiny.processor.chat_template == ASKING
+    assert model.tasks == {"transcribe": OWN if asks else ASKED}
+    words = OWN if asks else ""
+    sound = tiny.truth.config.audio_token_id
+    assert asked == tiny.asked([(words, [noise(RATE)], [])])["input_ids"][0].tolist()
+    if asks:
+        assert asked == ids_of(model, "transcribe", [asked.count(sound)])
+
+
+def test_clips_of_different_lengths_are_answered_together_as_alone(
+    pair: tuple[Tiny, Model],
+) -> None:
+    tiny, model = pair
+    clips = [noise(3 * RATE), noise(40 * RATE + 77, 1), noise(9000, 2)]
+    answers = model.generate(clips, " What is\nsaid? ", **GREEDY)
+    wanted = [tiny.answer((" What is\nsaid? ", [clip], [])) for clip in clips]
+    assert [answer.token_ids for answer in answers] == wanted
+
+
+def test_two_clips_and_later_turns_are_answered_as_transformers_does(
+    pair: tuple[Tiny, Model],
+) -> None:
+    tiny, model = pair
+    speech = soundfile.read(DIGITS[0], dtype="float32")[0]
+    clips = [np.resize(speech, 33 * RATE), noise(7 * RATE, 3), noise(2 * RATE, 4)]
+    turns = [("Which is longer?", clips[:2]), (" And now? ", [clips[2]]), ("Sure?", [])]
+    if model.manifest.facts.prompt.one_clip:
+        with pytest.raises(BadPrompt, match="hears one clip at a time, and 2 are given"):
+            model.generate([clips[:2]], "Both.")
+        turns = [("What is said?", clips[:1]), (" And now? ", []), ("Sure?", [])]
+    chat = model.chat(**GREEDY)
+    said: list[tuple[str, list[np.ndarray], list[int]]] = []
+    for words, heard in turns:
+        said.append((words, heard, []))
+        answer = chat.ask(words, *heard)
+        assert answer.token_ids == tiny.answer(*said)
+        said[-1] = (words, heard, answer.token_ids)
+
+
+def test_a_penalty_sees_the_times_in_the_prompt(pair: tuple[Tiny, Model]) -> None:
+    tiny, model = pair
+    clip = noise(11 * RATE, 5)
+    asked = tiny.asked([("Digits?", [clip], [])])
+    ids = asked["input_ids"]
+    mask = torch.ones_like(ids)
+    made = tiny.truth.generate(**asked, **GREEDY, repetition_penalty=1.4, attention_mask=mask)
+    answer = model.generate(clip, "Digits?", repetition_penalty=1.4, **GREEDY)
+    assert answer.token_ids == made[0, ids.shape[1] :].tolist()
+
+
+# --- folders
+
+
+def test_the_manifest_states_what_is_heard(tiny: Tiny) -> None:
+    made = open_checkpoint(tiny.folder)
+    assert made.roles == {
+        **{"mel": "frontend", "whisper": "encoder"},
+        **{"projector": "bridge", "decoder": "decoder"},
+    }
+    windows = 4096 // 750  # half of the context
+    assert made.facts.audio == AudioFacts(RATE, "mean", 1, windows * 30 * RATE, "each")
+    assert made.facts.dimensions.audio_tokens == windows * 375
+    assert made.facts.tokens == TokenFacts(eos=(0, 2), penalize_prompt=True)
+    prompt = made.facts.prompt
+    assert (prompt.time_mark, prompt.speaker_mark) == ("[{}]", "[S{}]")
+    assert (prompt.marker_seconds, prompt.marker_rows, prompt.marker_rate) == (2, 25, 12_500)
+    assert not prompt.one_clip and prompt.joined == (ASKED,)
+
+
+@pytest.mark.parametrize("every", [0, 1, 7])
+def test_times_stand_where_the_processor_writes_them(tmp_path: Path, every: int) -> None:
+    from tokenizers import Tokenizer
+
+    from alm.text.prompt import Prompter
+
+    made = tiny_moss.make(tmp_path, told=dict(time_marker_every_seconds=every))
+    checkpoint = open_checkpoint(tmp_path)
+    facts = checkpoint.facts
+    prompter = Prompter(Tokenizer.from_str(checkpoint.tokenizer_json), facts.prompt, facts.tokens)
+    processor, sound = made.processor, made.truth.config.audio_token_id
+    for rows in (*range(1, 60), 187, 188, 375, 12_500):
+        text = processor.replace_audio_token({"num_audio_tokens": [rows]}, 0)
+        want = processor.tokenizer.encode(text, add_special_tokens=False)
+        assert prompter.markers.ids(rows, [sound]) == want
+        woven = prompter.markers.woven(np.zeros((rows, 2), np.float32))
+        flat = [i for piece in woven for i in ([sound] * len(piece), piece)[piece.ndim == 1]]
+        assert flat == want
+    assert bool(facts.prompt.marker_seconds) == bool(every)
+
+
+def test_without_a_template_the_published_prompt_is_written(copy: Copy) -> None:
+    want = open_checkpoint(copy.folder).facts.prompt
+    (copy.folder / "chat_template.jinja").unlink()
+    assert open_checkpoint(copy.folder).facts.prompt == want
+
+
+def other_template(copy: Copy) -> None:
+    file = copy.folder / "chat_template.jinja"
+    file.write_text(ASKING.replace("of.clips + of.text", "of.text + of.clips"))
+
+
+def lacking(copy: Copy) -> None:
+    file = copy.folder / "tokenizer.json"
+    file.write_text(file.read_text().replace("<|audio_start|>", "<|other|>"))
+
+
+CASES: dict[str, tuple[tuple[str, ...], Callable[[Copy], Any]]] = {
+    "a row of other frames in the processor": (
+        ("audio_merge_size 2, and ", "config.json 4"),
+        lambda c: processed(c, "", audio_merge_size=2),
+    ),
+    "windows of other samples in the config": (
+        ("windows of 480000 samples, and ", "audio_chunk_size 160000"),
+        lambda c: changed(c, "", audio_chunk_size=160_000),
+    ),
+    "no frames in a row": (
+        ("audio_merge_size: 0; it must be a whole number from 1 to 64",),
+        lambda c: changed(c, "", audio_merge_size=0),
+    ),
+    "windows that are no rows": (
+        ("windows of 1500 frames, which are no rows of 7",),
+        lambda c: changed(c, "", audio_merge_size=7),
+    ),
+    "times at odd places": (
+        (
+            "time_marker_every_seconds 2.5; it must be a whole number",
+            "audio_tokens_per_second 16.7; it must be eighths",
+            "enable_time_marker False, which transformers does not heed",
+        ),
+        lambda c: processed(
+            c,
+            "",
+            time_marker_every_seconds=2.5,
+            audio_tokens_per_second=16.7,
+            enable_time_marker=False,
+        ),
+    ),
+    "another tower": (
+        ("audio_config.model_type: 'whisper'",),
+        lambda c: changed(c, "", audio_config={"model_type": "whisper"}),
+    ),
+    "positions of another window": (
+        ("max_source_positions: 1000, and the extractor's windows are 1500 frames",),
+        lambda c: changed(c, "audio_config", max_source_positions=1000),
+    ),
+    "unknown activations": (
+        ("activation_function 'mish' is unknown", "activation 'selu' is unknown"),
+        lambda c: (
+            changed(c, "audio_config", activation_function="mish"),
+            changed(c, "", projector_hidden_act="selu"),
+        ),
+    ),
+    "an extractor of another spectrogram": (
+        ("dither 0.1 and not 0", "feature_size 80 and not 20", "hop_length 200 and not 160"),
+        lambda c: processed(c, "feature_extractor", dither=0.1, feature_size=80, hop_length=200),
+    ),
+    "an extractor that pads in front": (
+        ("padding_side 'left'",),
+        lambda c: processed(c, "feature_extractor", padding_side="left"),
+    ),
+    "another token for audio in the processor": (
+        ("audio_token '<|im_end|>'; known is <|audio_pad|>",),
+        lambda c: processed(c, "", audio_token="<|im_end|>"),
+    ),
+    "another token for audio in the config": (
+        ("says that '<|audio_end|>' stands for audio; known is <|audio_pad|>",),
+        lambda c: changed(c, "", audio_token_id=4),
+    ),
+    "a token for audio that no tokenizer has": (
+        ("says that token 5000 stands for audio",),
+        lambda c: changed(c, "", audio_token_id=5000),
+    ),
+    "a tokenizer without the tokens of a prompt": (("lacks <|audio_start|>",), lacking),
+    "a template that writes clips behind the words": (
+        ("its chat template is no start, turns and an end that are alike",),
+        other_template,
+    ),
+    "weights missing from every piece": (
+        (
+            "audio_tower.layers.1.fc2.bias",
+            "multi_modal_projector.norm.weight",
+            "language_model.model.norm.weight",
+        ),
+        lambda c: c.weights(
+            "", without("layers.1.fc2.bias", "projector.norm", "language_model.norm.weight")
+        ),
+    ),
+    "a weight that no part takes": (
+        ("multi_modal_projector.linear_3.weight",),
+        lambda c: c.weights(
+            "", lambda s: s.update({"model.multi_modal_projector.linear_3.weight": torch.ones(3)})
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_folder_that_cannot_be_followed_is_one_sentence(copy: Copy, case: str) -> None:
+    names, change = CASES[case]
+    change(copy)
+    sentence = refused(copy, BadCheckpoint)
+    assert all(name in sentence for name in names), sentence
+
+
+def test_the_templates_of_these_tests_are_of_both_kinds(tmp_path: Path) -> None:
+    facts = [
+        open_checkpoint(tiny_moss.make(tmp_path / name, template=template).folder).facts.prompt
+        for name, template in (("in place", TEMPLATE), ("before", ASKING))
+    ]
+    assert [prompt.one_clip for prompt in facts] == [False, True]
