@@ -25,7 +25,8 @@ class Lever:
     STORAGE = everywhere(STORED, decoder=replace(STORED, cache="float16"))
     LEAVES_ALONE = (
         "front ends, whose powers span more than float16 holds; norms, softmax, activations and "
-        "the residual stream, because float16 norms are a known cause of wrong transcripts; biases; routers"
+        "the residual stream, because float16 norms are a known cause of wrong transcripts; "
+        "biases; routers of experts"
     )
 
     def prepare(self, part: Wrapper, embeds: Embeds) -> None:

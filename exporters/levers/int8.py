@@ -46,7 +46,8 @@ class Lever:
     )
     LEAVES_ALONE = (
         "front ends, whose powers span more than 8 bits hold; convolutions, for which integer "
-        "kernels are slower here; attention's own products, which have no constant side; norms; routers of experts"
+        "kernels are slower here; attention's own products, which have no constant side; norms; "
+        "routers of experts"
     )
 
     def prepare(self, part: Wrapper, embeds: Embeds) -> None:

@@ -56,7 +56,10 @@ class PromptFacts:
     """How a turn of a user is put into words: `alm.text.prompt` fills the templates in."""
 
     start: str = fact("text that opens a conversation, before its first turn", "")
-    turn: str = fact("a turn: one `{clips}` and one `{}` for the user's words", "", needed=True)
+    turn: str = fact(
+        "a turn: one `{clips}` and one `{}` for the user's words; white space from the words to "
+        "clips behind them is written where clips are", "", needed=True,
+    )  # fmt: skip
     turns: dict[str, str] = fact("turns of tasks that have one of their own")
     clip: str = fact("what stands around a clip's embeddings; `{n}` is its number", "", needed=True)
     placeholder: str = fact("the text in `clip` that the embeddings replace", "", needed=True)
@@ -116,6 +119,10 @@ class TokenFacts:
     penalize_prompt: bool = fact(
         "the original's `generate` was given ids: penalties and n-grams see the prompt", False
     )
+    audio: int | None = fact(
+        "token that penalties see in the place of each of a clip's embeddings, where it is not the "
+        "prompt's placeholder", None, most=MOST_VOCAB - 1,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

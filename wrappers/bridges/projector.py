@@ -1,21 +1,35 @@
 """The bridge of most audio LLMs: frames, a few of them side by side, through linear layers.
 
 It projects an encoder's output into the LLM's width: audio-llm (two layers and a norm), Voxtral
-and Audio Flamingo (two layers), Qwen2-Audio (one).
+and Audio Flamingo (two layers), Qwen2-Audio (one), Ultravox (two, gated, among RMS norms).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
 from alm.ports import Port, Span
-from wrappers import Wrapper, randomised
+from wrappers import Wrapper, dialect, randomised
+from wrappers.layers.decoder import Norm
 from wrappers.layers.spec import ACTIVATIONS
 
 USUAL, MOST = 500, 1500  # frames where their number is not fixed: 10 and 30 s of a Whisper
+BEFORE, BETWEEN, AFTER = PLACES = ("before", "between", "after")  # of RMS norms
+RMS_EPS = 1e-6  # Ultravox's; no config says it
+
+
+def swiglu(x: Tensor) -> Tensor:
+    """The first half of the last axis, gated by the second (Shazeer 2020)."""
+    values, gate = x.chunk(2, -1)
+    return F.silu(gate) * values
+
+
+GATED = {"swiglu": swiglu}  # they halve the width
+BETWEEN_LAYERS = ACTIVATIONS | GATED
 
 
 class Activation(nn.Module):
@@ -34,7 +48,8 @@ class Projector(Wrapper):
 
     `stack` consecutive frames are one row of widths[0], which is stack * width. The weights are
     `layers.0`, `layers.2` and so on, what is between them being the activation; the norm, if there
-    is one, comes next.
+    is one, comes next. With `rms` the first layer is `layers.1`, and what it leaves out keeps its
+    number: before all layers, behind each activation, at the end.
 
     Args:
         widths: of the rows that go in, between the layers, and of the LLM.
@@ -42,8 +57,10 @@ class Projector(Wrapper):
             out.
         stack: frames in a row.
         bias: whether the linear layers have one.
-        activation: between the layers, by its name in transformers.
+        activation: between the layers, by its name in transformers, or `swiglu`, behind which
+            half of a width is left.
         norm: whether a LayerNorm is the end; `eps` is what it adds to the variance.
+        rms: where there is an RMS norm, of PLACES.
 
     Raises:
         BadCheckpoint: sizes that do not go into each other, or an unknown activation.
@@ -61,16 +78,31 @@ class Projector(Wrapper):
         activation: str = "gelu",
         norm: bool = False,
         eps: float = 1e-5,
+        rms: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if wrong := _faults(widths, frames, stack, activation):
             raise BadCheckpoint(f"no projector is like this: {'; '.join(wrong)}")
         self.stack = stack
-        layers: list[nn.Module] = []
-        for wide, out in zip(widths, widths[1:], strict=False):
-            layers += [nn.Linear(wide, out, bias=bias), Activation(ACTIVATIONS[activation])]
-        layers[-1:] = [nn.LayerNorm(widths[-1], eps)] if norm else []
-        self.layers = nn.Sequential(*layers)
+        if rms:  # written in the dialect that is bound
+            self.dialect = dialect.current()
+            self.opset = self.dialect.OPSET
+
+        def normed(place: str, width: int) -> list[nn.Module]:
+            if not rms:
+                return []
+            return [Norm(width, RMS_EPS, 0.0) if place in rms else nn.Identity()]
+
+        share = 2 if activation in GATED else 1
+        layers = normed(BEFORE, widths[0])
+        for i, (wide, out) in enumerate(zip(widths, widths[1:], strict=False)):
+            if i:
+                layers.append(Activation(BETWEEN_LAYERS[activation]))
+                wide //= share
+                layers += normed(BETWEEN, wide)
+            layers.append(nn.Linear(wide, out, bias=bias))
+        layers += [nn.LayerNorm(widths[-1], eps)] if norm else []
+        self.layers = nn.Sequential(*layers, *normed(AFTER, widths[-1]))
         rows = frames // stack if isinstance(frames, int) else _rows(frames, stack)
         self.inputs = {"speech": Port("float32", ("batch", frames, widths[0] // stack))}
         self.outputs = {"audio_embeds": Port("float32", ("batch", rows, widths[-1]))}
@@ -106,8 +138,12 @@ def _faults(widths: Sequence[int], frames: int | str, stack: int, activation: st
         wrong.append(f"{stack} frames side by side are not {widths[0]} wide")
     if isinstance(frames, int) and stack > 0 and (frames < stack or frames % stack):
         wrong.append(f"{frames} frames are no rows of {stack}")
-    if activation not in ACTIVATIONS:
-        wrong.append(f"activation {activation!r} is unknown; known are {', '.join(ACTIVATIONS)}")
+    if activation not in BETWEEN_LAYERS:
+        known = ", ".join(BETWEEN_LAYERS)
+        wrong.append(f"activation {activation!r} is unknown; known are {known}")
+    odd = [width for width in widths[1:-1] if width % 2]
+    if activation in GATED and odd:
+        wrong.append(f"{odd[0]} numbers have no halves, one to gate the other")
     return wrong
 
 

@@ -87,10 +87,11 @@ class Folder(Files):
 
     def decoder(self) -> Wrapper:
         part = attach(hollow(self.build_decoder), self.adapted.under(LLM))
-        if self.adapter:
-            weights = self.weights.under(LLM)
-            llm_adapter = self.adapter.under(LLM)
-            part.merge_error = llm_files.merge_error(part, self.spec, weights, llm_adapter)
+        weights = self.weights.under(LLM)
+        for prefix, adapter in self.adapters.items():
+            if prefix in ("", LLM):
+                below = adapter if prefix else adapter.under(LLM)
+                part.merge_error = llm_files.merge_error(part, self.spec, weights, below)
         return part
 
     def embedding(self) -> Tensor:
@@ -99,10 +100,16 @@ class Folder(Files):
 
     @cached_property
     def adapted(self) -> Weights:
-        """The weights with the adapter beside them, if there is one, merged in as they are read."""
-        if not self.adapter:
-            return self.weights
-        return merging.merged(self._whole(lambda build: build()), self.weights, self.adapter)
+        """The weights with the adapters, if there are any, merged in as they are read."""
+        weights = self.weights
+        for prefix, adapter in self.adapters.items():
+            whole = self._whole(lambda build: build())
+            if not prefix:
+                weights = merging.merged(whole, weights, adapter)
+                continue
+            below = merging.merged(_below(whole, prefix), weights.under(prefix), adapter)
+            weights = weights.over(below.above(prefix, but=""))
+        return weights
 
     # --- the whole
 
@@ -129,8 +136,9 @@ class Folder(Files):
         wrong += faults(whole, self.weights.shapes, self.weights.where)
         if not wrong:  # else they say why more is unknown, or why an adapter does not fit
             wrong += unknown(self.weights, whole.state_dict(), self.unused)
-        if not wrong and self.adapter:
-            wrong += adapter_faults.faults(whole, self.adapter)
+        if not wrong:
+            for prefix, adapter in self.adapters.items():
+                wrong += adapter_faults.faults(_below(whole, prefix), adapter)
         if wrong:
             raise BadCheckpoint("; ".join(dict.fromkeys(wrong)))
 
@@ -161,7 +169,7 @@ class Folder(Files):
             long: `each` or `joined`, how a clip of more than one window is encoded.
         """
         self.check()
-        text = tokenizer_files.tokenizer_json(self.path, [])
+        text = tokenizer_files.tokenizer_json(self.tokenizer_folder, [])
         tokenizer = Tokenizer.from_str(text)
         spec, prompt = self.spec, self.prompt(tokenizer)
         return Checkpoint(
@@ -188,7 +196,7 @@ class Folder(Files):
                 source={
                     "config": self.file.name,
                     "llm": spec.config.model_type,
-                    "adapter": self.adapter.kind.name if self.adapter else "none",
+                    "adapter": ", ".join(a.kind.name for a in self.adapters.values()) or "none",
                     "fingerprint": self.fingerprint(),
                 },
             ),
@@ -199,8 +207,9 @@ class Folder(Files):
     def _notes(self) -> tuple[str, ...]:
         """What was found, for the person who exports."""
         notes: list[str] = []
-        if self.adapter:
-            notes.append(f"the {self.adapter.kind.name} in {self.adapter.where} is merged")
+        for prefix, adapter in self.adapters.items():
+            what = f" ({prefix[:-1]})" if prefix else ""
+            notes.append(f"the {adapter.kind.name} in {adapter.where} is merged{what}")
         if kinds := self.kinds():
             counts = " and ".join(f"{count} weights in {kind}" for kind, count in kinds.items())
             notes.append(
@@ -222,3 +231,8 @@ class Folder(Files):
                 f"beside it has {text!r} there, which is no special token"
             )
         return text
+
+
+def _below(whole: nn.Module, prefix: str) -> nn.Module:
+    """The module of the weights with this prefix."""
+    return whole.get_submodule(prefix.removesuffix("."))

@@ -200,6 +200,24 @@ class Files:
         """Whether the LLM's table is its head, where the folder holds no head."""
         return bool(getattr(self.config.text_config, "tie_word_embeddings", False))
 
+    @cached_property
+    def adapters(self) -> dict[str, Adapter]:
+        """What is merged: the prefix of the weights below which an adapter has its names, and it.
+
+        At most one of them changes the LLM.
+        """
+        return {"": self.adapter} if self.adapter else {}
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders that the checkpoint consists of."""
+        return [self.path] if self.given == self.path else [self.path, self.given]
+
+    @cached_property
+    def tokenizer_folder(self) -> Path:
+        """The folder whose tokenizer it is."""
+        return self.path
+
     def kinds(self) -> dict[str, int]:
         """How many weights are quantized, by type: {"NF4": 224}."""
         return nf4.kinds(self._stored)
@@ -248,8 +266,7 @@ class Files:
     def fingerprint(self) -> str:
         """Tells this checkpoint from another: names, sizes, and both ends of every file."""
         digest = hashlib.sha256()
-        given = [] if self.given == self.path else sorted(self.given.iterdir())
-        for file in [*sorted(self.path.iterdir()), *given]:
+        for file in (file for folder in self.folders for file in sorted(folder.iterdir())):
             if not file.is_file():
                 continue
             size = file.stat().st_size

@@ -29,7 +29,10 @@ from wrappers.encoders import granite_speech
 from wrappers.frontends.mel import HOP, RATE
 from wrappers.frontends.paired_mel import FFT, LEAST, TAPS, PairedMel, pairs_of
 
-LOOKS_LIKE = "a Hugging Face folder whose config.json says model_type: granite_speech, or granite_speech_plus"
+LOOKS_LIKE = (
+    "a Hugging Face folder whose config.json says model_type: granite_speech, or "
+    "granite_speech_plus"
+)
 
 PLUS = "granite_speech_plus"  # the same, the projector reads some layers of the encoder beside
 LONGEST = 600 * RATE  # samples heard as one, where the LLM's context would hold more
@@ -235,7 +238,7 @@ class GraniteSpeech(Folder):
         if template is None:
             raise BadCheckpoint(f"{self.path} holds no chat template")
         return replace(
-            template.prompt(placeholder, spelled=True),
+            replace(template, spelled=True).prompt(placeholder),
             clip_first=self.adapter is not None,
             tasks=TASKS,
             joined=tuple(sorted(TASKS.values())),

@@ -50,8 +50,10 @@ class Layer(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
         self.final_layer_norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, padded: Tensor | None = None) -> Tensor:
-        x = x + self.self_attn(self.self_attn_layer_norm(x), padded)
+    def forward(
+        self, x: Tensor, padded: Tensor | None = None, bias: Tensor | None = None
+    ) -> Tensor:
+        x = x + self.self_attn(self.self_attn_layer_norm(x), padded, bias)
         return x + self.fc2(self.activation(self.fc1(self.final_layer_norm(x))))
 
 
@@ -66,10 +68,12 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, padded: Tensor | None = None) -> Tensor:
-        """[batch, frames, width] and what `encoder_padding` gives -> [batch, frames, width]."""
+    def forward(
+        self, x: Tensor, padded: Tensor | None = None, bias: Tensor | None = None
+    ) -> Tensor:
+        """[batch, frames, width] and what `encoder_attend` takes -> [batch, frames, width]."""
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        return self.out_proj(self.dialect.encoder_attend(q, k, v, self.heads, padded=padded))
+        return self.out_proj(self.dialect.encoder_attend(q, k, v, self.heads, bias, padded))
 
 
 def activation(name: str, model: str) -> Callable[[Tensor], Tensor]:

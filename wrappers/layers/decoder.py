@@ -194,7 +194,7 @@ class Decoder(Wrapper):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """How far logits moved when an adapter was merged; weights that a step reads, if not all."""
+        """How far merging an adapter moved logits; weights that a step reads, if not all."""
         idle = sum(getattr(layer.mlp, "idle", 0) for layer in self.model.layers)
         reads = {"active_weights": sum(w.numel() for w in self.parameters()) - idle}
         merged = {} if self.merge_error is None else {"merge_error": self.merge_error}

@@ -61,7 +61,7 @@ class Prompter:
             )
         self.heading = Heading(prompt.heading)
         self.spoken, self.markers = Spoken(prompt), Markers(prompt, self._ids)
-        self.bos = tokens.bos
+        self.bos, self.audio = tokens.bos, tokens.audio
         # transformers' `generate` was given ids, so that penalties and n-grams see the prompt.
         self.by_ids = tokens.penalize_prompt
         for turn in (self.turn, *self.turns.values()):
@@ -132,9 +132,9 @@ class Prompter:
     def ids(self, prompt: Prompt, clips: Sequence[np.ndarray]) -> list[int]:
         """All ids of a turn with clips [n, hidden], a placeholder for each of their embeddings.
 
-        Only models that are `by_ids` have a placeholder that is one token.
+        Only models that are `by_ids` have a placeholder that is one token, or name another.
         """
-        held = self._ids(self.placeholder)[:1]
+        held = self._ids(self.placeholder)[:1] if self.audio is None else [self.audio]
         ids = list(prompt.pieces[0])
         for clip, piece in zip(clips, prompt.pieces[1:], strict=True):
             ids += self.markers.ids(len(clip), held) + list(piece)
@@ -159,9 +159,12 @@ class Prompter:
         """The turn's texts in their order and whether they are the user's; None is a clip."""
         content = interleaved(words.strip() if self.trim == WHOLE else words)
         marked = len(content) > 1
-        beside = clips > 0 and not marked and CLIPS + WORDS in turn
+        placed = clips > 0 and not marked  # clips stand where the turn has them
         if from_user:
-            content = trimmed([None, *content] if beside else content, self.trim)[beside:]
+            content = _trimmed_beside(content, self.trim, turn if placed else "")
+        joint = _JOINT.search(turn)
+        if joint and not placed:
+            turn = turn.replace(joint[0], WORDS + CLIPS)
         for piece in re.split(f"({re.escape(CLIPS)}|{re.escape(WORDS)})", turn):
             if piece == CLIPS:
                 yield from [(None, False)] * (0 if marked else clips)
@@ -215,6 +218,17 @@ def _check_one(facts: PromptFacts, words: str, clips: int, earlier: int, first: 
         )
     if MARK in words and (facts.single or facts.one_clip):
         raise BadPrompt(f"this model has its own place for the clip; leave out the {MARK}")
+
+
+_JOINT = re.compile(re.escape(WORDS) + r"\s+" + re.escape(CLIPS))  # words, and clips behind them
+
+
+def _trimmed_beside(content: list[str | None], how: str, turn: str) -> list[str | None]:
+    """A user's texts and clips as `trimmed`, beside the clips that the turn has next to them."""
+    before = CLIPS + WORDS in turn
+    behind = WORDS + CLIPS in turn or bool(_JOINT.search(turn))
+    items = trimmed([*[None] * before, *content, *[None] * behind], how)
+    return items[before : len(items) - behind]
 
 
 def interleaved(words: str) -> list[str | None]:

@@ -13,7 +13,8 @@ from alm.errors import BadCheckpoint
 from alm.facts import PromptFacts
 from tests.wrappers.families.tiny_hf import TEMPLATE
 from wrappers.checkpoint.text import jinja
-from wrappers.checkpoint.text.chat_template import MOST_SOURCE, Template, template, written
+from wrappers.checkpoint.text.chat_template import MOST_SOURCE, Template, template
+from wrappers.checkpoint.text.conversations import written
 
 AUDIO = "<|AUDIO|>"
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}

@@ -76,7 +76,7 @@ def make(
     """A folder; `tower` and `llm` change sizes, `whole` the model's, `told` the processor's."""
     whole = {"audio_merge_size": 4} | (whole or {})
     kind = {"model_type": "moss_transcribe_diarize_audio", "max_source_positions": 50 * seconds}
-    config = MossTranscribeDiarizeConfig(
+    config: Any = MossTranscribeDiarizeConfig(
         audio_config=kind | TOWER | (tower or {}),
         text_config=LLM | {"model_type": "qwen3"} | llm,
         audio_token_id=TOKENS.index("<|audio_pad|>"),

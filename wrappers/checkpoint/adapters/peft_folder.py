@@ -182,6 +182,15 @@ def settings(file: Path, kind: Kind) -> dict[str, Any]:
             f"{file} says peft_type: {str(fields.get('peft_type'))[:60]!r}, but the adapter's "
             f"tensors are those of {kind.name}"
         )
+    return followed(fields, kind, str(file))
+
+
+def followed(fields: Mapping[str, Any], kind: Kind, file: str) -> dict[str, Any]:
+    """The fields under peft's names that count, all others looked at; `file` says them.
+
+    Raises:
+        BadCheckpoint: a field would change answers and is not followed.
+    """
     usual = _defaults(kind)
     for name, value in fields.items():
         if name in READ or name in HARMLESS or name in kind.settings:

@@ -9,68 +9,56 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from alm.errors import BadCheckpoint
 from alm.facts import PromptFacts
-from alm.text.prompt import TRIMS, trimmed
-from wrappers.checkpoint.plain_files import read_json
+from alm.text.prompt import TRIMS
 from wrappers.checkpoint.text import jinja
+from wrappers.checkpoint.text.conversations import (
+    ANSWER,
+    CLIP_FORMS,
+    CLIPS,
+    FIRST,
+    NUMBER,
+    SECOND,
+    WORDS,
+    Conversation,
+    Form,
+    common_end,
+    messages_of,
+    numbered,
+    proof,
+    user,
+    written,
+)
+from wrappers.checkpoint.text.template_files import source_in, variables_of
 
 MOST_SOURCE = 2**18  # characters of a template; the longest that are published have a tenth
 MOST_WAIT = 60.0  # seconds for all conversations; the usual is a fifth of a second
-CLIPS, WORDS, NUMBER = "{clips}", "{}", "{n}"  # places in the manifest's texts
-FIRST, ANSWER, SECOND = "a first question", "some answer", "the second question"
-
-Turn = tuple[str | None, ...]  # a user's texts and clips in their order; None is a clip
-Conversation = tuple[Turn, ...]
-
-# How a clip is described; or, as text, what stands for it in a content that is one text.
-Form = Mapping[str, str] | str
-# As templates want it; transformers itself takes the first.
-CLIP_FORMS: tuple[dict[str, str], ...] = (
-    {"type": "audio", "audio": "clip.wav", "audio_url": "clip.wav"},
-    {"type": "audio_url", "audio_url": "clip.wav"},
-    {"type": "input_audio", "input_audio": "clip.wav"},
-)
-
-TURNS: tuple[Turn, ...] = (
-    ("What is that?",),
-    (None, "What do\nyou  hear?"),
-    (None, None, "Which is louder?"),
-    (None, None, None, "In what order?"),
-    ("Listen: ", None, " And now?"),
-    ("First ", None, ", then ", None),
-    (None,),
-)
-# What shows whether a template strips white space, and of what.
-SPACED: tuple[Turn, ...] = (
-    ("  What is that? \n",),
-    (None, " What do you hear?\n"),
-    (" Listen: \n", None, "\n And now?  "),
-    (None, " First? ", None, " Second? "),
-    ("Is it this:\n", None),
-)
 
 
 @dataclass(frozen=True)
 class Template:
-    """A Jinja template with the variables that it may use; `where` is its file."""
+    """A Jinja template with the variables that it may use; `where` is its file.
+
+    `spelled`: it is an LLM's own, which knows no clips. A message is a text, and a clip the
+    placeholder in it.
+    """
 
     source: str
     variables: Mapping[str, str]
     where: str
+    spelled: bool = False
 
-    def prompt(self, placeholder: str, *, spelled: bool = False, asks: bool = False) -> PromptFacts:
+    def prompt(self, placeholder: str, *, asks: bool = False) -> PromptFacts:
         """`start`, `turn`, `clip`, `end` and, if need be, `trim` of the model's prompt, proved.
 
         Args:
             placeholder: what the template writes for a clip.
-            spelled: a template that knows no clips is given texts with the placeholder in them, as
-                the original's user writes them.
             asks: the template has a request of its own where a user says none (`request`), so that
                 turns without words are not compared.
 
@@ -82,11 +70,11 @@ class Template:
             raise BadCheckpoint(
                 f"{self.where} holds a chat template of {len(self.source)} characters"
             )
-        form = self._form(placeholder, spelled)
+        form = self._form(placeholder)
         facts = self._factored(form, placeholder)
         conversations = [
             each
-            for each in _proof()
+            for each in proof()
             if not asks or all(any(piece for piece in turn) for turn in each)
         ]
         wanted = self._rendered(conversations, form)
@@ -137,14 +125,15 @@ class Template:
                     f"for {str(messages)[:200]} {reason}"
                 )
 
-    def _form(self, placeholder: str, spelled: bool) -> Form:
+    def _form(self, placeholder: str) -> Form:
         """How this template wants a clip to be described."""
+        if self.spelled:
+            return placeholder
         reason = f"it writes no {placeholder} for a clip"
         conversation: Conversation = ((None, FIRST),)
-        forms: tuple[Form, ...] = (*CLIP_FORMS, *([placeholder] * spelled))
-        for form in forms:
+        for form in CLIP_FORMS:
             results = self._run(
-                [{"messages": _messages(conversation, form), "add_generation_prompt": True}]
+                [{"messages": messages_of(conversation, form), "add_generation_prompt": True}]
             )
             if placeholder in results[0].get("text", ""):
                 return form
@@ -169,14 +158,14 @@ class Template:
             raise self._refusal("a turn is not written alike first and last")
         end = self._closing(form)
         if not between.startswith(end) or not opening.endswith(between[len(end) :]):
-            end = between[: len(between) - _common_end(opening, between)]
+            end = between[: len(between) - common_end(opening, between)]
         head = between[len(end) :]
         first = self._around(one, FIRST)[0].removeprefix(opening)
         second = self._around(two, FIRST)[0].removeprefix(opening + first)
         facts = PromptFacts(
             start=opening[: len(opening) - len(head)],
             turn=f"{head}{CLIPS}{WORDS}{tail}",
-            clip=_numbered(first, second),
+            clip=numbered(first, second),
             placeholder=placeholder,
             end=end,
         )
@@ -189,7 +178,7 @@ class Template:
 
     def _closing(self, form: Form) -> str:
         """What follows an answer that nothing follows; "" where a template does not write it."""
-        messages = [_user((FIRST,), form), {"role": "assistant", "content": ANSWER}]
+        messages = [user((FIRST,), form), {"role": "assistant", "content": ANSWER}]
         result = self._run([{"messages": messages, "add_generation_prompt": False}])[0]
         return result.get("text", "").rpartition(ANSWER)[2]
 
@@ -203,7 +192,10 @@ class Template:
     def _rendered(self, conversations: Sequence[Conversation], form: Form) -> list[str]:
         """The conversations as the template writes them, up to where an answer begins."""
         results = self._run(
-            [{"messages": _messages(c, form), "add_generation_prompt": True} for c in conversations]
+            [
+                {"messages": messages_of(c, form), "add_generation_prompt": True}
+                for c in conversations
+            ]
         )
         for conversation, result in zip(conversations, results, strict=True):
             if "text" not in result:
@@ -250,96 +242,41 @@ def template(folder: Path, placeholder: str, default: str = "") -> Template | No
     Raises:
         BadCheckpoint: a file that should hold one is damaged.
     """
-    variables = _variables(folder)
-    plain = folder / "chat_template.jinja"
-    if plain.is_file():
-        try:
-            return Template(plain.read_text("utf-8"), variables, str(plain))
-        except UnicodeDecodeError as error:
-            raise BadCheckpoint(f"{plain} is no text: {error}") from error
+    if own := _own_file(folder):
+        return own
+    variables = variables_of(folder)
     for name in ("chat_template.json", "processor_config.json"):
-        source = _source_in(folder / name)
+        source = source_in(folder / name)
         if source:
             return Template(source, variables, str(folder / name))
-    source = _source_in(folder / "tokenizer_config.json")
+    source = source_in(folder / "tokenizer_config.json")
     if source and placeholder in source:
         return Template(source, variables, str(folder / "tokenizer_config.json"))
     return Template(default, variables, str(folder)) if default else None
 
 
-def written(prompt: PromptFacts, conversation: Conversation) -> str:
-    """The conversation as the manifest's prompt writes it, every answer being ANSWER."""
-    text, number = prompt.start, 0
-    for i, turn in enumerate(conversation):
-        words = ""
-        for piece in trimmed(turn, prompt.trim):
-            number += piece is None
-            words += prompt.clip.replace(NUMBER, str(number)) if piece is None else piece
-        text += ANSWER + prompt.end if i else ""
-        text += prompt.turn.replace(CLIPS, "").replace(WORDS, words)
-    return text
+def of_tokenizer(folder: Path) -> Template | None:
+    """The template of the folder's tokenizer, in which clips are spelled.
+
+    Raises:
+        BadCheckpoint: a file that should hold one is damaged.
+    """
+    if own := _own_file(folder):
+        return replace(own, spelled=True)
+    file = folder / "tokenizer_config.json"
+    source = source_in(file)
+    return Template(source, variables_of(folder), str(file), spelled=True) if source else None
 
 
-def _source_in(file: Path) -> str:
-    """The `chat_template` of a JSON file: a text, or the one named default of several."""
-    value = read_json(file).get("chat_template") if file.is_file() else None
-    if isinstance(value, list):
-        named = [entry for entry in value if isinstance(entry, dict)]
-        value = {str(entry.get("name")): entry.get("template") for entry in named}
-    if isinstance(value, dict):
-        value = value.get("default")
-    return value if isinstance(value, str) else ""
-
-
-def _variables(folder: Path) -> dict[str, str]:
-    """bos_token, eos_token and the like, as the tokenizer's files name them."""
-    variables: dict[str, str] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        fields = read_json(folder / name) if (folder / name).is_file() else {}
-        for key, value in fields.items():
-            text = value.get("content") if isinstance(value, dict) else value
-            if key.endswith("_token") and isinstance(text, str):
-                variables[key] = text
-    return variables
-
-
-def _proof() -> Iterator[Conversation]:
-    """One to three turns with none to three clips at several places, and a dozen clips."""
-    yield from ((turn,) for turn in TURNS)
-    yield from ((one, two) for one in TURNS for two in TURNS)
-    for i, turn in enumerate(TURNS):
-        yield turn, TURNS[(i + 3) % len(TURNS)], TURNS[(i + 1) % len(TURNS)]
-    yield (TURNS[3],) * 4
-    yield from ((turn,) for turn in SPACED)
-    yield from ((TURNS[1], turn) for turn in SPACED)
-
-
-def _messages(conversation: Conversation, form: Form) -> list[dict[str, Any]]:
-    """The conversation as transformers' templates take it, an answer after every turn but one."""
-    answer = {"role": "assistant", "content": ANSWER}
-    messages = [message for turn in conversation for message in (_user(turn, form), answer)]
-    return messages[:-1]
-
-
-def _user(turn: Turn, form: Form) -> dict[str, Any]:
-    if isinstance(form, str):
-        return {"role": "user", "content": "".join(form if p is None else p for p in turn)}
-    content = [form if piece is None else {"type": "text", "text": piece} for piece in turn]
-    return {"role": "user", "content": content}
-
-
-def _numbered(first: str, second: str) -> str:
-    """The first two clips of a conversation -> the text of any, {n} where they count."""
-    if len(first) != len(second):
-        return first
-    pairs = zip(first, second, strict=True)
-    return "".join(NUMBER if pair == ("1", "2") else pair[0] for pair in pairs)
-
-
-def _common_end(one: str, two: str) -> int:
-    """How many characters at their ends two texts share."""
-    most = min(len(one), len(two))
-    return next((i for i in range(most) if one[-1 - i] != two[-1 - i]), most)
+def _own_file(folder: Path) -> Template | None:
+    """The template that is a file of its own."""
+    plain = folder / "chat_template.jinja"
+    if not plain.is_file():
+        return None
+    try:
+        return Template(plain.read_text("utf-8"), variables_of(folder), str(plain))
+    except UnicodeDecodeError as error:
+        raise BadCheckpoint(f"{plain} is no text: {error}") from error
 
 
 def _shown(conversation: Conversation) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from alm.facts import PromptFacts
 from wrappers.checkpoint.text import chat_template
-from wrappers.checkpoint.text.chat_template import ANSWER, CLIP_FORMS, Conversation
+from wrappers.checkpoint.text.conversations import ANSWER, CLIP_FORMS, Conversation, written
 
 CONVERSATIONS: tuple[Conversation, ...] = (
     ((None, "What do\nyou  hear?"),),
@@ -30,9 +30,7 @@ def check(folder: Path, prompt: PromptFacts) -> None:
     """
     template = chat_template.template(folder, prompt.placeholder)
     if template is not None:
-        template.check(
-            [(_messages(each), chat_template.written(prompt, each)) for each in CONVERSATIONS]
-        )
+        template.check([(_messages(each), written(prompt, each)) for each in CONVERSATIONS])
 
 
 def _messages(conversation: Conversation) -> list[dict[str, Any]]:

@@ -1,0 +1,94 @@
+"""Conversations that prove a chat template: what is asked of it, and what a manifest writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from alm.facts import PromptFacts
+from alm.text.prompt import trimmed
+
+CLIPS, WORDS, NUMBER = "{clips}", "{}", "{n}"  # places in the manifest's texts
+FIRST, ANSWER, SECOND = "a first question", "some answer", "the second question"
+
+Turn = tuple[str | None, ...]  # a user's texts and clips in their order; None is a clip
+Conversation = tuple[Turn, ...]
+# How a clip is described; or, as text, what stands for it in a content that is one text.
+Form = Mapping[str, str] | str
+# As templates want it; transformers itself takes the first.
+CLIP_FORMS: tuple[dict[str, str], ...] = (
+    {"type": "audio", "audio": "clip.wav", "audio_url": "clip.wav"},
+    {"type": "audio_url", "audio_url": "clip.wav"},
+    {"type": "input_audio", "input_audio": "clip.wav"},
+)
+
+TURNS: tuple[Turn, ...] = (
+    ("What is that?",),
+    (None, "What do\nyou  hear?"),
+    (None, None, "Which is louder?"),
+    (None, None, None, "In what order?"),
+    ("Listen: ", None, " And now?"),
+    ("First ", None, ", then ", None),
+    (None,),
+)
+# What shows whether a template strips white space, and of what.
+SPACED: tuple[Turn, ...] = (
+    ("  What is that? \n",),
+    (None, " What do you hear?\n"),
+    (" Listen: \n", None, "\n And now?  "),
+    (None, " First? ", None, " Second? "),
+    ("Is it this:\n", None),
+)
+
+
+def written(prompt: PromptFacts, conversation: Conversation) -> str:
+    """The conversation as the manifest's prompt writes it, every answer being ANSWER."""
+    text, number = prompt.start, 0
+    for i, turn in enumerate(conversation):
+        words = ""
+        for piece in trimmed(turn, prompt.trim):
+            number += piece is None
+            words += prompt.clip.replace(NUMBER, str(number)) if piece is None else piece
+        text += ANSWER + prompt.end if i else ""
+        text += prompt.turn.replace(CLIPS, "").replace(WORDS, words)
+    return text
+
+
+def proof() -> Iterator[Conversation]:
+    """One to three turns with none to three clips at several places, and a dozen clips."""
+    yield from ((turn,) for turn in TURNS)
+    yield from ((one, two) for one in TURNS for two in TURNS)
+    for i, turn in enumerate(TURNS):
+        yield turn, TURNS[(i + 3) % len(TURNS)], TURNS[(i + 1) % len(TURNS)]
+    yield (TURNS[3],) * 4
+    yield from ((turn,) for turn in SPACED)
+    yield from ((TURNS[1], turn) for turn in SPACED)
+
+
+def messages_of(conversation: Conversation, form: Form) -> list[dict[str, Any]]:
+    """The conversation as transformers' templates take it, an answer after every turn but one."""
+    answer = {"role": "assistant", "content": ANSWER}
+    messages = [message for turn in conversation for message in (user(turn, form), answer)]
+    return messages[:-1]
+
+
+def user(turn: Turn, form: Form) -> dict[str, Any]:
+    if isinstance(form, str):
+        text = "".join(form if piece is None else piece for piece in turn)
+        return {"role": "user", "content": text}
+    content = [form if piece is None else {"type": "text", "text": piece} for piece in turn]
+    return {"role": "user", "content": content}
+
+
+def numbered(first: str, second: str) -> str:
+    """The first two clips of a conversation -> the text of any, {n} where they count."""
+    if len(first) != len(second):
+        return first
+    pairs = zip(first, second, strict=True)
+    return "".join(NUMBER if pair == ("1", "2") else pair[0] for pair in pairs)
+
+
+def common_end(one: str, two: str) -> int:
+    """How many characters at their ends two texts share."""
+    most = min(len(one), len(two))
+    return next((i for i in range(most) if one[-1 - i] != two[-1 - i]), most)
