@@ -42,7 +42,7 @@ class Recipe:
     second_per_window: float = 0.333333
     second_stride: float = 0.333333
     windowed: bool = True
-    llm: str = "Llama"  # transformers' name: Llama, Qwen2, Gemma2
+    llm: str = "Llama"  # transformers' name: Llama, Qwen2, Gemma3Text
     llm_options: Mapping[str, Any] = field(default_factory=dict)
     adapter: str = "lora"  # lora, vblora or ""
     model_options: Mapping[str, Any] = field(default_factory=dict)  # into config.yaml
@@ -237,7 +237,7 @@ def _llm(folder: Path, recipe: Recipe) -> Any:
         pad_token_id=0,
     )
     config = getattr(transformers, f"{recipe.llm}Config")(**(sizes | dict(recipe.llm_options)))
-    model = getattr(transformers, f"{recipe.llm}ForCausalLM")(config).eval()
+    model = getattr(transformers, f"{recipe.llm.removesuffix('Text')}ForCausalLM")(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:

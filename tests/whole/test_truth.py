@@ -1,6 +1,6 @@
 """Audio to tokens: the runtime says what the original says, put together here from its pieces.
 
-Three checkpoints that differ in everything. The original is transformers' Whisper and Q-Former and
+Four checkpoints that differ in everything. The original is transformers' Whisper and Q-Former and
 its LLM with an adapter of peft that is not merged, asked with `generate`.
 """
 
@@ -92,6 +92,29 @@ CASES = {
         stride=200,
         scale=8.0,  # transformers 4, with which the original trains, scales all that comes in
     ),
+    "one window of three queries, without BEATs, Gemma 3": Case(
+        Recipe(
+            seed=4,
+            audio_width=0,
+            queries=3,
+            windowed=False,
+            llm="Gemma3Text",
+            llm_options=dict(
+                head_dim=24,
+                num_hidden_layers=4,
+                query_pre_attn_scalar=20,
+                sliding_window=16,
+                sliding_window_pattern=2,
+                rope_scaling=dict(rope_type="linear", factor=8.0),
+                final_logit_softcapping=30.0,
+                tie_word_embeddings=False,
+            ),
+            adapter="",
+            **SIZES,
+        ),
+        kernel=200,
+        stride=200,  # and never scaled: no transformers ever scaled what comes into a Gemma 3
+    ),
     "sentencepiece, old files, Llama untied and ungrouped, LoRA on all": Case(
         Recipe(
             seed=3,
@@ -139,10 +162,7 @@ class Original:
         self.whisper.load_state_dict(open_folder(whisper).under("encoder.").take())
         plain = torch.load(self.folder / "salmonn.pth", weights_only=True)["model"]
         self.trained = {n.removeprefix("module."): t for n, t in plain.items()}
-        llm = self.folder / "llm"
-        self.llm: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            llm, attn_implementation="eager"
-        ).eval()
+        self.llm: Any = self.read_llm()
         if case.adapter:
             tuned = in_peft(self.llm, case.adapter)
             found = self.under("llama_model.")
@@ -153,6 +173,11 @@ class Original:
             file = torch.load(self.folder / "beats.pt", weights_only=True)
             self.beats = load_beats(file["model"], file["cfg"])
         self.qformer = self._qformer()
+
+    def read_llm(self) -> Any:
+        return transformers.AutoModelForCausalLM.from_pretrained(
+            self.folder / "llm", attn_implementation="eager"
+        ).eval()
 
     def under(self, prefix: str) -> dict[str, Tensor]:
         return {n[len(prefix) :]: t for n, t in self.trained.items() if n.startswith(prefix)}

@@ -80,6 +80,7 @@ POSITIVE = (
         "query_pre_attn_scalar",
         "factor",
         "partial_rotary_factor",
+        "rope_local_base_freq",
     ),
     *("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor"),
     *("final_logit_softcapping", "attn_logit_softcapping", "embedding_multiplier"),
@@ -99,6 +100,7 @@ WORDS = (
 SECTIONS = (
     *("audio_config", "encoder_config", "projector_config", "text_config"),
     *("rope_scaling", "rope_parameters"),
+    *("full_attention", "sliding_attention"),  # of rope_parameters
 )
 FACTORS = ("short_factor", "long_factor")
 TOKENS = (

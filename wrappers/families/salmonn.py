@@ -110,9 +110,10 @@ class Salmonn(Files):
         """What the LLM multiplies the audio's embeddings with.
 
         Up to its version 4, with which the original trains, transformers scales all that goes into
-        a Gemma, not the words alone as since version 5.
+        a Gemma 2, not the words alone as since version 5, and as every version does in a Gemma 3.
         """
-        return self.spec.embedding_scale if self.settings.get("scaled_audio", True) else 1.0
+        scaled = self.settings.get("scaled_audio", self.spec.scaled_audio)
+        return self.spec.embedding_scale if scaled else 1.0
 
     # --- the whole
 
@@ -275,7 +276,7 @@ class Salmonn(Files):
 
     def _notes(self) -> tuple[str, ...]:
         """What was found and left out, for the person who exports."""
-        notes: list[str] = []
+        notes: list[str] = [*self.spec.found]
         for adapter, what in ((self.adapter, "LLM"), (self.whisper_adapter, "Whisper")):
             if adapter:
                 notes.append(

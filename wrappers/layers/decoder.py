@@ -5,6 +5,8 @@ Tensors are named as in the checkpoints.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -122,14 +124,15 @@ class MLP(nn.Module):
         self.act = ACTIVATIONS[spec.activation]
         self.gate_proj = nn.Linear(spec.hidden, spec.intermediate, bias=spec.mlp_bias)
         self.up_proj = nn.Linear(spec.hidden, spec.intermediate, bias=spec.mlp_bias)
-        self.down_proj = nn.Linear(spec.intermediate, spec.hidden, bias=spec.mlp_bias)
+        below = spec.mlp_bias or spec.down_bias
+        self.down_proj = nn.Linear(spec.intermediate, spec.hidden, bias=below)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(self.act(self.gate_proj(x)) * self.up_proj(x))
 
 
 class Layer(nn.Module):
-    """Attention and MLP on a residual stream."""
+    """Attention and MLP on a residual stream; a pruned layer may lack either, with its norms."""
 
     def __init__(self, spec: Spec, window: int) -> None:
         super().__init__()
@@ -137,23 +140,30 @@ class Layer(nn.Module):
         def norm() -> Norm:
             return Norm(spec.hidden, spec.eps, spec.norm_offset)
 
-        self.sandwich = spec.sandwich
-        self.self_attn = (spec.attention or Attention)(spec, window)
-        self.mlp = (spec.mlp or MLP)(spec)
-        self.input_layernorm = norm()
-        self.post_attention_layernorm = norm()
-        if spec.sandwich:
+        self.sandwich, self.attends, self.computes = spec.sandwich, spec.heads, spec.intermediate
+        if self.attends:
+            self.self_attn = (spec.attention or Attention)(spec, window)
+            self.input_layernorm = norm()
+        if self.computes:
+            self.mlp = (spec.mlp or MLP)(spec)
+        if self.attends if self.sandwich else self.computes:
+            self.post_attention_layernorm = norm()
+        if self.sandwich and self.computes:
             self.pre_feedforward_layernorm = norm()
             self.post_feedforward_layernorm = norm()
 
-    def forward(self, x: Tensor, *context: Any) -> tuple[Tensor, Tensor, Tensor]:
-        y, key, value = self.self_attn(self.input_layernorm(x), *context)
-        if self.sandwich:
-            x = x + self.post_attention_layernorm(y)
+    def forward(self, x: Tensor, *context: Any) -> tuple[Tensor, ...]:
+        """The residual stream, and the layer's cache where it attends."""
+        cache: list[Tensor] = []
+        if self.attends:
+            y, *cache = self.self_attn(self.input_layernorm(x), *context)
+            x = x + (self.post_attention_layernorm(y) if self.sandwich else y)
+        if self.computes and self.sandwich:
             y = self.mlp(self.pre_feedforward_layernorm(x))
-            return x + self.post_feedforward_layernorm(y), key, value
-        x = x + y
-        return x + self.mlp(self.post_attention_layernorm(x)), key, value
+            x = x + self.post_feedforward_layernorm(y)
+        elif self.computes:
+            x = x + self.mlp(self.post_attention_layernorm(x))
+        return x, *cache
 
 
 class Body(nn.Module):
@@ -164,9 +174,14 @@ class Body(nn.Module):
         windows = spec.windows or (0,) * spec.layers
         layer = spec.layer or Layer
         self.layers = nn.ModuleList(layer(spec.at(i), window) for i, window in enumerate(windows))
-        for made, rotates in zip(self.layers, spec.rotated, strict=False):
-            made.self_attn.rotates = rotates  # pyright: ignore
+        self.attending = [i for i in range(spec.layers) if spec.at(i).heads]
+        for i, attention in self.attentions():
+            attention.rotates = spec.rotated[i] if spec.rotated else True
         self.norm = Norm(spec.hidden, spec.eps, spec.norm_offset)
+
+    def attentions(self) -> Iterator[tuple[int, Any]]:
+        """The layers that attend, by number, each one's attention; only these have a cache."""
+        return ((i, self.layers[i].self_attn) for i in self.attending)
 
 
 class Decoder(Wrapper):
@@ -186,7 +201,10 @@ class Decoder(Wrapper):
         self.dialect = dialect.current()
         self.model = Body(spec)
         self.lm_head = nn.Linear(spec.hidden, spec.vocab, bias=head_bias)
-        self.rope = Rope(spec.config, spec.head_dim, partial=spec.partial)
+        kinds = tuple(dict.fromkeys(spec.ropes)) or ("",)
+        turned = partial(Rope, spec.config, spec.head_dim, partial=spec.partial)
+        self.rope = turned(kinds[0])
+        self.other_ropes = nn.ModuleDict({kind: turned(kind) for kind in kinds[1:]})
         self.opset = self.dialect.OPSET
         self.chunk_rows = self.dialect.CHUNK_ROWS
         self.merge_error: float | None = None
@@ -203,8 +221,7 @@ class Decoder(Wrapper):
     def keep_state_in(self, dtype: str) -> None:
         """Set the ports, with a KV cache of this dtype."""
         spec, axis, cache_dtype = self.spec, self.dialect.CACHE_AXIS, dtype
-        for layer in self.model.layers:
-            attention: Any = layer.self_attn
+        for _, attention in self.model.attentions():
             attention.cache_dtype = held = getattr(torch, cache_dtype)
             attention.compute_dtype = held if held.is_floating_point else torch.float32
         grown = "total" if axis == "past" else axis
@@ -219,7 +236,7 @@ class Decoder(Wrapper):
         if self.dialect.TRACKS_POSITIONS:
             self.inputs[f"{CACHE_IN}positions"] = Port("int64", ("batch", axis), counts="past")
             self.outputs[f"{CACHE_OUT}positions"] = Port("int64", ("batch", grown))
-        for i in range(spec.layers):
+        for i in self.model.attending:
             kv_heads = spec.at(i).kv_heads
             for kind in ("key", "value"):
                 shape = ("batch", kv_heads, axis, wide)
@@ -236,8 +253,8 @@ class Decoder(Wrapper):
         """Port -> what a step of an integer cache is worth [1, kv_heads, 1, wide]."""
         return {
             f"{CACHE_IN}{i}.{kind}": scale.view(1, self.spec.at(i).kv_heads, 1, -1)
-            for i, layer in enumerate(self.model.layers)
-            for kind, scale in layer.self_attn.scales.items()  # pyright: ignore
+            for i, attention in self.model.attentions()
+            for kind, scale in attention.scales.items()
         }
 
     @torch.no_grad()
@@ -251,8 +268,8 @@ class Decoder(Wrapper):
         cache = [torch.from_numpy(p.empty(sizes)) for p in list(self.inputs.values())[3:]]
         outputs = self(embeds[None].float(), torch.tensor([0]), torch.tensor([seq]), *cache)
         kept = dict(zip(self.outputs, outputs, strict=True))
-        for i, layer in enumerate(self.model.layers):
-            layer.self_attn.scales = {  # pyright: ignore
+        for i, attention in self.model.attentions():
+            attention.scales = {
                 kind: (HEADROOM / 127 * kept[f"{CACHE_OUT}{i}.{kind}"][0].abs().amax(1))
                 .flatten()
                 .clamp(min=1e-6)
@@ -272,15 +289,17 @@ class Decoder(Wrapper):
         else:
             keys = torch.arange(past[0].shape[2])[None]  # slot and position are one
         distance = (positions[:, :, None] - keys[:, None, :])[:, None]  # [batch, 1, seq, keys]
-        rope = self.rope(positions, past_lengths + seq_lengths)
+        ropes = (self.rope, *self.other_ropes.values())
+        turned = {rope.of: rope(positions, past_lengths + seq_lengths) for rope in ropes}
 
-        x = inputs_embeds
+        x, held = inputs_embeds, iter(past)
         if self.spec.input_scale != 1.0:
             x = x * self.spec.input_scale
         for i, layer in enumerate(self.model.layers):
-            cache = past[2 * i : 2 * i + 2]
-            x, key, value = layer(x, rope, distance, past_lengths, *cache)
-            present += [key, value]
+            cache = [next(held), next(held)] if i in self.model.attending else []
+            rope = turned[self.spec.ropes[i] if self.spec.ropes else ""]
+            x, *kept = layer(x, rope, distance, past_lengths, *cache)
+            present += kept
         if self.every:
             logits = self._logits(x)
             real = steps < seq_lengths[:, None]

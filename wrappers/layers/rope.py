@@ -35,10 +35,18 @@ class Rope(nn.Module):
     inv_freq: Tensor
     long_inv_freq: Tensor
 
-    def __init__(self, config: Any, head_dim: int, *, partial: bool = False) -> None:
-        """`partial`: the LLM follows a partial_rotary_factor. transformers' others pass it by."""
+    def __init__(self, config: Any, head_dim: int, of: str = "", *, partial: bool = False) -> None:
+        """The frequencies that a config gives to heads of `head_dim`.
+
+        Args:
+            config: transformers' config of the LLM.
+            head_dim: numbers of a head.
+            of: the kind of layer whose parameters these are; "": of all.
+            partial: the LLM follows a partial_rotary_factor. transformers' others pass it by.
+        """
         super().__init__()
-        parameters = _parameters(config)
+        self.of, parameters = of, _parameters(config, of)
+        more = {"layer_type": of} if of else {}
         self.kind: str = parameters.get("rope_type", "default")
         self.theta: float = parameters["rope_theta"]
         self.dim = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
@@ -51,11 +59,11 @@ class Rope(nn.Module):
         if self.kind == "default":
             inv_freq = 1.0 / (self.theta ** _powers(self.dim))
         else:
-            inv_freq, self.scaling = _initial(self.kind, config)
+            inv_freq, self.scaling = _initial(self.kind, config, **more)
         self.register_buffer("inv_freq", inv_freq.float(), persistent=False)
-        self.trained = trained_length(config)
+        self.trained = trained_length(config, of)
         if self.kind == SWITCHING:
-            long, _ = _initial(self.kind, config, seq_len=self.trained + 1)
+            long, _ = _initial(self.kind, config, seq_len=self.trained + 1, **more)
             self.register_buffer("long_inv_freq", long.float(), persistent=False)
         if self.kind == GROWING:
             self.factor = float(parameters["factor"])
@@ -89,20 +97,33 @@ class Rope(nn.Module):
 
 
 def context(config: Any) -> int:
-    """Positions that a row may have; NTK stretches what was trained by its factor at least."""
-    most, parameters = config.max_position_embeddings, _parameters(config)
-    if parameters.get("rope_type") == GROWING:
-        return max(most, int(most * parameters["factor"]))
+    """Positions that a row may have; NTK stretches what was trained by its factor at least.
+
+    Where kinds of layers have frequencies of their own, those that see all say it: the others see
+    back over a window, and only how far apart two positions are counts there.
+    """
+    most = config.max_position_embeddings
+    for of in kinds(config):
+        parameters = _parameters(config, of)
+        if parameters.get("rope_type") == GROWING:
+            most = max(most, int(config.max_position_embeddings * parameters["factor"]))
     return most
 
 
-def trained_length(config: Any) -> int:
+def kinds(config: Any) -> tuple[str, ...]:
+    """The kinds of layers that have rotary parameters of their own; ("",): all layers share one."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    named = set(getattr(config, "layer_types", None) or ())
+    return tuple(sorted(named & set(parameters))) or ("",)
+
+
+def trained_length(config: Any, of: str = "") -> int:
     """Positions up to which frequencies are those of training; 0 where they never change.
 
     For dynamic that is max_position_embeddings, as in transformers, which reads no
     original_max_position_embeddings there.
     """
-    parameters = _parameters(config)
+    parameters = _parameters(config, of)
     kind = parameters.get("rope_type")
     if kind == GROWING:
         return int(config.max_position_embeddings)
@@ -114,10 +135,22 @@ def dimensions(config: Any) -> dict[str, int]:
 
     A conversation that kept its cache must know: the whole of it, given anew, has keys of other
     frequencies than those that were cached when it was shorter.
+
+    Raises:
+        BadCheckpoint: two kinds of layers switch at different lengths.
     """
-    kind = _parameters(config).get("rope_type")
     names = {GROWING: "rope_grows_past", SWITCHING: "rope_switches_past"}
-    return {names[kind]: trained_length(config)} if kind in names else {}
+    found: dict[str, int] = {}
+    for of in kinds(config):
+        kind, length = _parameters(config, of).get("rope_type"), trained_length(config, of)
+        if kind not in names:
+            continue
+        if found.setdefault(names[kind], length) != length:
+            raise BadCheckpoint(
+                f"rope scaling {kind!r} has original_max_position_embeddings "
+                f"{found[names[kind]]} in some layers and {length} in others; one is known here"
+            )
+    return found
 
 
 def _powers(dim: int) -> Tensor:
@@ -133,13 +166,15 @@ def _initial(kind: str, config: Any, **more: Any) -> tuple[Tensor, float]:
         raise BadCheckpoint(f"rope scaling {kind!r} cannot be computed: {reason}") from error
 
 
-def _parameters(config: Any) -> dict[str, Any]:
-    """The rotary parameters, looked at.
+def _parameters(config: Any, of: str) -> dict[str, Any]:
+    """The rotary parameters of a kind of layer, looked at.
 
     Raises:
         BadCheckpoint: a kind that is not known, or one that lacks what it needs.
     """
     parameters = dict(getattr(config, "rope_parameters", None) or {})
+    if of:
+        parameters = dict(parameters.get(of) or {})
     kind = parameters.get("rope_type", "default")
     if kind != "default" and kind not in ROPE_INIT_FUNCTIONS:
         known = ", ".join(["default", *sorted(ROPE_INIT_FUNCTIONS)])

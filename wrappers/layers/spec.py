@@ -54,8 +54,10 @@ class Spec:
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
+    down_bias: bool = False  # where mlp_bias is not: of down_proj alone
     tied: bool = False
     embedding_scale: float = 1.0
+    scaled_audio: bool = False  # transformers up to its version 4 also scaled what it was given
     input_scale: float = 1.0  # of all embeddings that come in, sound's as well
     logit_divisor: float = 1.0
     norm_offset: float = 0.0  # Gemma stores its norm weights minus one
@@ -66,13 +68,16 @@ class Spec:
     windows: tuple[int, ...] = field(default=())  # per layer, how far back it sees; 0: all
     partial: bool = False  # whether a partial_rotary_factor leaves the rest of a head as it is
     rotated: tuple[bool, ...] = field(default=())  # per layer, whether rope turns it; (): all
+    ropes: tuple[str, ...] = field(default=())  # per layer, its key of rope_parameters; (): one
     # Classes of an LLM file's own, over those of the same names in `decoder`.
     attention: type[nn.Module] | None = None
     mlp: type[nn.Module] | None = None
     layer: type[nn.Module] | None = None
-    # What layers differ in, per layer: fields of this class by name, `{"heads": 3}`; (): in nothing
+    # What layers differ in, per layer: fields of this class by name, `{"heads": 3}`; (): nothing.
+    # No heads is no attention, an intermediate of 0 no MLP; the whole's are those of the widest.
     uneven: tuple[dict[str, Any], ...] = field(default=())
     mixture: Mixture | None = None  # of layers whose `mlp` is one of experts
+    found: tuple[str, ...] = field(default=())  # what its weights say and its config does not
     index: int = -1  # of the layer whose sizes these are; -1: of the whole
 
     def at(self, index: int) -> Spec:
@@ -124,6 +129,10 @@ class Spec:
         if self.windows and len(self.windows) != self.layers:
             raise BadCheckpoint(
                 f"layer_types name {len(self.windows)} layers and num_hidden_layers {self.layers}"
+            )
+        if self.ropes and len(self.ropes) != self.layers:
+            raise BadCheckpoint(
+                f"layer_types name {len(self.ropes)} layers and num_hidden_layers {self.layers}"
             )
         if self.rotated and len(self.rotated) != self.layers:
             raise BadCheckpoint(

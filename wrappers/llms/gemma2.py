@@ -19,6 +19,7 @@ def spec(config: Any) -> Spec:
         qkv_bias=config.attention_bias,
         output_bias=config.attention_bias,
         embedding_scale=config.hidden_size**0.5,
+        scaled_audio=True,
         norm_offset=1.0,
         sandwich=True,
         scale=config.query_pre_attn_scalar**-0.5,

@@ -156,7 +156,65 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "Gemma2",
         dict(head_dim=8, sliding_window=6, query_pre_attn_scalar=12, tie_word_embeddings=True),
     ),
+    "gemma3": (
+        "Gemma3Text",
+        dict(
+            num_hidden_layers=4,
+            head_dim=8,
+            sliding_window=6,
+            sliding_window_pattern=3,
+            query_pre_attn_scalar=12,
+            rope_scaling=dict(rope_type="linear", factor=8.0),
+        ),
+    ),
+    "gemma3 with biases and a cap, not tied": (
+        "Gemma3Text",
+        dict(
+            head_dim=12,
+            sliding_window=4,
+            layer_types=["full_attention", "sliding_attention", "sliding_attention"],
+            query_pre_attn_scalar=7,
+            attention_bias=True,
+            final_logit_softcapping=3.0,
+            tie_word_embeddings=False,
+            rope_parameters=dict(
+                full_attention=dict(
+                    rope_type="yarn",
+                    rope_theta=500.0,
+                    factor=4.0,
+                    original_max_position_embeddings=16,
+                ),
+                sliding_attention=dict(rope_type="default", rope_theta=30.0),
+            ),
+        ),
+    ),
+    "gemma3 of one kind of layer": (
+        "Gemma3Text",
+        dict(
+            head_dim=8,
+            num_key_value_heads=1,
+            layer_types=["full_attention"] * 3,
+            rope_parameters=dict(
+                full_attention=dict(rope_type="dynamic", rope_theta=500.0, factor=2.0),
+            ),
+            max_position_embeddings=8,
+        ),
+    ),
+    "gemma3 dynamic in some": (
+        "Gemma3Text",
+        dict(
+            head_dim=8,
+            sliding_window=5,
+            max_position_embeddings=8,
+            layer_types=["full_attention", "sliding_attention", "full_attention"],
+            rope_parameters=dict(
+                full_attention=dict(rope_type="dynamic", rope_theta=500.0, factor=2.0),
+                sliding_attention=dict(rope_type="default", rope_theta=30.0),
+            ),
+        ),
+    ),
 }
+BY_THE_CALL = ("dynamic", "longrope")
 
 
 def make(name: str) -> tuple[Any, Any]:
@@ -165,7 +223,7 @@ def make(name: str) -> tuple[Any, Any]:
     config = getattr(transformers, f"{kind}Config")(**(SMALL | more))
     torch.manual_seed(0)
     config._attn_implementation = "eager"
-    truth = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
+    truth = getattr(transformers, f"{kind.removesuffix('Text')}ForCausalLM")(config).eval()
     with torch.no_grad():
         for parameter in truth.parameters():
             parameter.normal_(0, 0.3 if parameter.ndim > 1 else 0.5)
@@ -206,7 +264,7 @@ def test_prompt_chunks_and_steps_equal_transformers(name: str, dialect: str) -> 
     decoder = ours(truth, config, dialect)
     embeds = torch.randn(2, 12, config.hidden_size)
     chunks = [7, 3, 1, 1]
-    if "dynamic" in name or "longrope" in name:
+    if any(kind in str(config.rope_parameters) for kind in BY_THE_CALL):
         # There transformers rotates the keys of one call alike, so the call must be cut as ours is.
         past, rows, done = transformers.DynamicCache(config=config), [], 0
         for chunk in chunks:

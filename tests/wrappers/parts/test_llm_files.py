@@ -48,7 +48,7 @@ def greedy(truth: Any, config: Any, dialect: str, folder: Path) -> tuple[list[in
     graph.save(graph.trace(module, dynamic_batch=True), path, "decoder")
     session = graph.opened(path, module, BackendOptions("cpu", 1))
     part = Part("decoder", "decoder", (), module.inputs, module.outputs)
-    table = truth.get_input_embeddings().weight.numpy()
+    table = llm_files.scaled(truth.get_input_embeddings().weight, module.spec).numpy()
     runs = pipeline.Decoder(session, part, table)
     runs.start(1, PROMPT + TOKENS)
     tokens: list[int] = []
@@ -68,6 +68,7 @@ def greedy(truth: Any, config: Any, dialect: str, folder: Path) -> tuple[list[in
         *("qwen3", "qwen3 with biases and a window", "mistral", "granite"),
         *("smollm3 with a window", "olmo2", "olmo2 with biases, tied"),
         *("phi3", "phi3 turned in part, with a window"),
+        *("gemma3", "gemma3 with biases and a cap, not tied"),
     ],
 )
 def test_greedy_tokens_of_its_graphs_equal_transformers(
