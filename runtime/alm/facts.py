@@ -159,7 +159,9 @@ class DimensionFacts:
     )  # fmt: skip
     layers: int = fact("layers of the decoder", 0, most=10_000)
     heads: int = fact("attention heads of the queries", 0, most=100_000)
-    kv_heads: int = fact("attention heads of keys and values", 0, most=100_000)
+    kv_heads: int = fact(
+        "attention heads of keys and values, of the layer with most", 0, most=100_000
+    )
     head_dim: int = fact("width of a head", 0, most=100_000)
     experts: int | None = fact("experts of a layer that is a mixture", None, least=1, most=100_000)
     active_experts: int | None = fact(

@@ -206,7 +206,7 @@ class Folder(Files):
 
     def _notes(self) -> tuple[str, ...]:
         """What was found, for the person who exports."""
-        notes: list[str] = []
+        notes: list[str] = [*self.spec.found]
         for prefix, adapter in self.adapters.items():
             what = f" ({prefix[:-1]})" if prefix else ""
             notes.append(f"the {adapter.kind.name} in {adapter.where} is merged{what}")

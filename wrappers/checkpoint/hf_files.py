@@ -17,7 +17,7 @@ from transformers import AutoConfig
 from alm.errors import BadCheckpoint, UnknownName
 from alm.facts import TokenFacts
 from wrappers import pick_role
-from wrappers.checkpoint import limits
+from wrappers.checkpoint import limits, pruned
 from wrappers.checkpoint.adapters import peft_folder
 from wrappers.checkpoint.adapters.contract import Adapter
 from wrappers.checkpoint.llm_files import HEAD, TABLE
@@ -105,10 +105,13 @@ class Files:
 
     @cached_property
     def spec(self) -> Spec:
-        """The LLM that the config describes."""
+        """The LLM that the config describes, of the sizes that its weights have."""
         text = self.config.text_config
+        said = read_json(self.file).get("text_config")
+        unsaid = not isinstance(said, dict) or said.get("head_dim") is None
         try:
             spec = pick_role("llm", text.model_type).spec(text)
+            spec = pruned.fitted(spec, self.weights.under(LLM), unsaid=unsaid)
             # transformers puts a plain head of these models' own on the LLM: a Gemma 2's logits
             # are not capped in them and a Granite's not divided, which shows with beams and
             # sampling.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig
+from transformers import CONFIG_MAPPING, AutoConfig
 
-from alm.errors import BadCheckpoint, UnknownName
+from alm.errors import BadCheckpoint, MissingFile, UnknownName
 from alm.facts import DimensionFacts
 from wrappers import pick_role
-from wrappers.checkpoint import limits
+from wrappers.checkpoint import limits, pruned
 from wrappers.checkpoint.adapters import merging
 from wrappers.checkpoint.adapters.contract import Adapter
 from wrappers.checkpoint.plain_files import REASON, read_json
@@ -26,8 +28,12 @@ TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 UNUSED = (r"rotary_emb\.(original_)?inv_freq$",)  # computed; older transformers saved it
 
 
-def read_spec(folder: Path) -> Spec:
+def read_spec(folder: Path, weights: Callable[[], Weights] | None = None) -> Spec:
     """The LLM that the folder's config.json describes.
+
+    Args:
+        weights: the folder's, under transformers' names: where the LLM is pruned and its layers
+            have other sizes than the config says, theirs count.
 
     Raises:
         BadCheckpoint: a family nobody knows, or weights that are quantized in an unknown way.
@@ -47,13 +53,36 @@ def read_spec(folder: Path) -> Spec:
             "plain ones, they are quantised again on export"
         )
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return family.spec(config)
-    except BadCheckpoint as error:
-        raise BadCheckpoint(f"{file}: {error}") from error
+        spec = family.spec(_config(folder, plain, weights))
+    except (BadCheckpoint, MissingFile) as error:
+        raise type(error)(f"{file}: {error}") from error
     except Exception as error:  # transformers raises what its dataclasses raise
         reason = " ".join(str(error).split())[:REASON] or type(error).__name__
         raise BadCheckpoint(f"{file} describes no model: {reason}") from error
+    if not weights:
+        return spec
+    try:
+        return pruned.fitted(spec, weights(), unsaid=plain.get("head_dim") is None)
+    except BadCheckpoint as error:
+        raise BadCheckpoint(f"{file}: {error}") from error
+
+
+def _config(folder: Path, plain: dict[str, Any], weights: Callable[[], Weights] | None) -> Any:
+    """transformers' config, also of what it refuses: heads that do not go into hidden_size.
+
+    Where heads were pruned from every layer alike they need not, and head_dim is the weights' own.
+    """
+    width, heads = plain.get("hidden_size"), plain.get("num_attention_heads")
+    kv_heads, head_dim = plain.get("num_key_value_heads") or heads, plain.get("head_dim")
+    odd = isinstance(width, int) and isinstance(heads, int) and width % heads != 0
+    if odd and weights:
+        head_dim = head_dim or pruned.head_dim_beside(plain, weights())
+    if not odd or not head_dim:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    changed = plain | dict(num_attention_heads=1, num_key_value_heads=1, head_dim=head_dim)
+    config = CONFIG_MAPPING[str(plain["model_type"])].from_dict(changed)
+    config.num_attention_heads, config.num_key_value_heads = heads, kv_heads
+    return config
 
 
 def named(stored: Weights) -> Weights:
@@ -89,6 +118,7 @@ def and_table(part: Decoder, rows: int) -> Decoder:
 def faults(spec: Spec, weights: Weights) -> list[str]:
     """All that is missing, misshapen or unknown: of the table, and of the decoder."""
     shapes, want, wrong = dict(weights.shapes), (spec.vocab, spec.hidden), []
+    wrong += pruned.faults(spec, weights)
     if (table := shapes.get(TABLE, ())) != want:
         is_now = f"{list(table)} and not {list(want)}" if table else "missing"
         wrong.append(f"{weights.where}: {TABLE} is {is_now}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from alm.errors import BadCheckpoint
 from wrappers import Wrapper
-from wrappers.checkpoint import llm_files
+from wrappers.checkpoint import llm_files, pruned
 from wrappers.checkpoint.adapters import peft_folder
 from wrappers.checkpoint.adapters.contract import Adapter
 from wrappers.checkpoint.plain_files import extractor, read_json
@@ -79,7 +79,7 @@ class Folders(Config):
                 f"llama_path {folder} is a PEFT adapter alone, trained on {base}; copy "
                 f"{peft_folder.CONFIG} and {peft_folder.FILES[0]} into {base}, and give that"
             )
-        return llm_files.read_spec(folder)
+        return llm_files.read_spec(folder, lambda: llm_files.named(self.llm_folder))
 
     @cached_property
     def folder_adapter(self) -> Adapter | None:
@@ -111,7 +111,7 @@ class Folders(Config):
     @cached_property
     def llm_weights(self) -> Weights:
         """The LLM's own weights under transformers' names."""
-        return llm_files.named(self.llm_folder)
+        return pruned.left(self.spec, llm_files.named(self.llm_folder))
 
     def mel(self) -> Wrapper:
         return mel.Mel(int(self.whisper_config["num_mel_bins"]), self.window_samples)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from alm.errors import BadCheckpoint
 from wrappers.bridges.qformer import Shape
+from wrappers.checkpoint import pruned
 from wrappers.checkpoint.adapters import contract, merging, salmonn
 from wrappers.checkpoint.adapters.contract import Adapter
 from wrappers.checkpoint.llm_files import HEAD, TABLE, named, on_meta
@@ -116,7 +117,7 @@ class Files(Folders):
     @cached_property
     def llm_weights(self) -> Weights:
         """The LLM's own weights, with what the .pth changes of them; names as transformers'."""
-        base = named(self.llm_folder)
+        base = pruned.left(self.spec, named(self.llm_folder))
         changed = Weights(self.trained.where)
         for name, tensor in self._llm_trained().items():
             plain = base_name(name)

@@ -217,7 +217,7 @@ class AudioLlm(AudioFiles):
 
     def _notes(self) -> tuple[str, ...]:
         """What was found and left out, for the person who exports."""
-        notes: list[str] = []
+        notes: list[str] = [*self.spec.found]
         if self.added:
             notes.append(
                 f"the embeddings of {OPEN} and {CLOSE} are in no file: they were random in "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ FILES = (
     "pytorch_model.bin.index.json",
 )
 WRAPPED = ("model", "state_dict", "module")  # where trainers put the state dict
+# A class of transformers, or of a pruner's copy of it, in a complaint of torch's.
+WHOLE = re.compile(r"GLOBAL \S*(?:modeling_\w+|torch\.nn\.modules)\.")
 MOST_WRAPPED = 4  # of these in each other
 PARALLEL = "module."  # what torch's DataParallel puts before every name
 
@@ -152,16 +155,27 @@ def load_pickled(path: Path) -> Any:
         mapped = zipfile.is_zipfile(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0].rstrip(".")[:REASON]
-        raise BadCheckpoint(
-            f"{path} holds more than tensors and plain data, or is damaged ({reason}); "
-            "save its tensors with torch.save({'model': state_dict}) or as safetensors"
-        ) from error
+        raise BadCheckpoint(f"{path} holds {_more(str(error))}") from error
     except MemoryError:
         raise
     except Exception as error:  # damaged old files fail in any way, from struct.error to KeyError
         reason = (str(error) or type(error).__name__).split("\n")[0][:REASON]
         raise BadCheckpoint(f"{path} is no readable torch file: {reason}") from error
+
+
+def _more(complaint: str) -> str:
+    """What a file holds besides data, from torch's complaint, and what to type."""
+    reason = complaint.split("\n")[0].rstrip(".")[:REASON]
+    if WHOLE.search(complaint):  # as pruners such as LLM-Pruner and Torch-Pruning leave it
+        return (
+            "code: a whole model was pickled, not its weights. Where you trust it, open it with "
+            "the pruner's own code, model = torch.load(file, weights_only=False)['model'], and "
+            "save a folder with model.save_pretrained(folder)"
+        )
+    return (
+        f"more than tensors and plain data, or is damaged ({reason}); save its tensors with "
+        "torch.save({'model': state_dict}) or as safetensors"
+    )
 
 
 def state_dict(plain: Any) -> dict[Any, Any]:
