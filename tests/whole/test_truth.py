@@ -115,6 +115,25 @@ CASES = {
         kernel=200,
         stride=200,  # and never scaled: no transformers ever scaled what comes into a Gemma 3
     ),
+    "without BEATs, Qwen3 MoE with LoRA": Case(
+        Recipe(
+            seed=4,
+            audio_width=0,
+            llm="Qwen3Moe",
+            llm_options=dict(
+                head_dim=16,
+                moe_intermediate_size=32,
+                num_experts=6,
+                num_experts_per_tok=2,
+                norm_topk_prob=True,
+                tie_word_embeddings=False,
+            ),
+            **SIZES,
+        ),
+        kernel=17,
+        stride=17,
+        adapter=peft.LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "v_proj"]),
+    ),
     "sentencepiece, old files, Llama untied and ungrouped, LoRA on all": Case(
         Recipe(
             seed=3,

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import Qwen2MoeConfig
 
 from alm.errors import BadCheckpoint
+from wrappers.checkpoint import limits
 from wrappers.layers import experts
 from wrappers.layers.spec import Mixture, Spec
 
@@ -34,8 +35,9 @@ def experts_of(config: Any, shared: int) -> dict[str, Any]:
     multiple of `decoder_sparse_step`.
 
     Raises:
-        BadCheckpoint: `mlp_only_layers` name what is no layer.
+        BadCheckpoint: `mlp_only_layers` name what is no layer; a size out of its limits.
     """
+    limits.check(vars(config), "the LLM's config")  # before a step of 0 divides
     layers, step = range(config.num_hidden_layers), config.decoder_sparse_step
     plain = config.mlp_only_layers
     if odd := [i for i in plain if type(i) is not int or i not in layers]:

@@ -52,7 +52,8 @@ def roofline(
                 f"{stage}: {unknown} of its products are guessed, the graph says too little"
             )
         measured = clip["per_token"] if stage == "per_token" else clip["stages"][stage]
-        return bound(stage, part.bytes + held, operations, machine, measured["p50"])
+        count = part.bytes + held - (idle_bytes(part) if stage == "per_token" else 0)
+        return bound(stage, count, operations, machine, measured["p50"])
 
     rows = [row(part.name, part, sizes_of(part, tensors)) for part in parts.pipeline.parts]
     decoder, prompt, steps = parts.decoder_part, clip["prompt_tokens"], clip["new_tokens"] - 1
@@ -102,6 +103,13 @@ def bound(
         "measured_ms": took,
         "reached": max(memory_ms, compute_ms) / took if took else None,
     }
+
+
+def idle_bytes(decoder: Part) -> int:
+    """Bytes of experts that a step does not read: a token passes a few of them."""
+    weights = decoder.measured.get("weights", 0)
+    idle = weights - decoder.measured.get("active_weights", weights)
+    return round(idle * decoder.storage.layers.bits / 8)
 
 
 def sizes_of(part: Part, tensors: Mapping[str, np.ndarray]) -> dict[str, int]:

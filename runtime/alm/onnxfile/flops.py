@@ -12,15 +12,16 @@ from alm.onnxfile.graph_nodes import Graph, Node
 
 ATTENTION = ("Attention", "MultiHeadAttention")
 MATRICES = ("MatMul", "MatMulInteger", "FusedMatMul", "Gemm")
-KINDS = (*ATTENTION, *MATRICES, "Conv", "ConvInteger", "MatMulNBits")
+EXPERTS = ("MoE", "QMoE")
+KINDS = (*ATTENTION, *MATRICES, *EXPERTS, "Conv", "ConvInteger", "MatMulNBits")
 LONGEST = 500  # characters of a formula
 
 
 def operations(path: Path, sizes: Mapping[str, int]) -> tuple[int, int]:
     """Additions and multiplications of the products in a graph, when its axes have these sizes.
 
-    Counted are MatMul, Gemm, Conv, MatMulNBits and their integer kin, and attention where the graph
-    states the shapes; all else is little beside them.
+    Counted are MatMul, Gemm, Conv, MatMulNBits and their integer kin, the experts that tokens pick,
+    and attention where the graph states the shapes; all else is little beside them.
 
     Returns:
         2 * rows * columns * inner length of each product, added up, and how many products lack a
@@ -108,6 +109,9 @@ def _operations(node: Node, shapes: _Shapes, unknown: int | None = None) -> int 
     kind = _kind(node)
     if kind in ATTENTION:  # of every query with every key, and with every value
         return None if not a or not b or len(b) < 2 else 4 * prod(a) * b[-2]
+    if kind in EXPERTS:  # a token passes k of them: gates and ups, and half as many down again
+        both = shapes.known(node.inputs[2], unknown)
+        return None if not a or not both else 3 * prod(a) * node.number("k", 1) * both[1]
     if kind == "MatMulNBits":
         rows = a[:-1] if a else result[:-1] if result else None
         return None if rows is None else 2 * prod(rows) * node.number("N", 0) * node.number("K", 0)

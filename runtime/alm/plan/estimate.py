@@ -73,6 +73,22 @@ def weights(part: Part) -> int:
     return count
 
 
+def idle_weights(part: Part) -> int:
+    """How many weights of a decoder's layers its graph does not read for one token: of experts.
+
+    Raises:
+        BadArtifacts: more are read than there are, or it is no count.
+    """
+    count = weights(part)
+    active = part.measured.get("active_weights", count)
+    if type(active) is not int or not 0 < active <= count:
+        raise BadArtifacts(
+            f"the manifest says that a token reads {active!r:.40} of the {count} weights of part "
+            f"{part.name}"
+        )
+    return count - active
+
+
 def decoder_weights(part: Part, dimensions: DimensionFacts) -> tuple[int, int]:
     """Weights of a decoder's layers, and of its head.
 

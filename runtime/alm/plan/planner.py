@@ -66,6 +66,7 @@ class Planned:
         before = [part for part in manifest.parts if part.role not in ("decoder", "table")]
         self.audio_parts: list[AudioPart] = [estimate.to_audio_part(part) for part in before]
         self.layers, self.head = estimate.decoder_weights(self.decoder, manifest.facts.dimensions)
+        self.idle = estimate.idle_weights(self.decoder)  # of the graph in the folder alone
         self.window = manifest.facts.audio.window_samples / manifest.facts.audio.rate  # seconds
         self.audio_tokens, self.prompt_tokens = estimate.prompt_tokens(manifest, max(seconds))
         most = manifest.facts.dimensions.context
@@ -154,7 +155,7 @@ class Planned:
         weights = decoder + sum(parts)
         load = PROGRAM + weights + max([decoder, *parts])
         run = PROGRAM + WORKING * weights + cache
-        step = device.step(decoder + row)
+        step = device.step(decoder - self._idle(choice) * choice.stored.layers + row)
         error = max(device.step_error, SMALL_ERROR) if decoder < SMALL else device.step_error
         return {
             "precision": choice.precision,
@@ -181,6 +182,10 @@ class Planned:
     def _decoder_bytes(self, choice: Choice) -> float:
         return self.layers * choice.stored.layers + self.head * choice.stored.head
 
+    def _idle(self, choice: Choice) -> int:
+        """Weights that a step does not read: graphs for TensorRT compute all experts."""
+        return self.idle if choice is self.exported else 0
+
     def _bytes(self, audio_part: AudioPart, choice: Choice) -> float:
         exported = choice is self.exported
         return (
@@ -192,7 +197,7 @@ class Planned:
         device, decoder = self.device, self._decoder_bytes(choice)
         _, tokens = estimate.prompt_tokens(self.manifest, seconds)
         slower = SLOWER if choice.stored.layers > 3 else 1
-        operations = 2 * self.layers * tokens * slower
+        operations = 2 * (self.layers - self._idle(choice)) * tokens * slower
         prompt = device.prompt(decoder, operations, int4=choice.stored.layers < 2)
         encoders = sum(
             self._encoder(audio_part, seconds, choice) for audio_part in self.audio_parts
@@ -260,6 +265,12 @@ class Planned:
             yield (
                 "this model is smaller than any with published figures: launching, not reading, "
                 "takes its time, and the encoders' milliseconds leave that out"
+            )
+        mixed = self.manifest.facts.dimensions
+        if mixed.experts and mixed.active_experts:
+            yield (
+                f"a token passes {mixed.active_experts} of {mixed.experts} experts; what is built "
+                "for TensorRT computes all of them and reads all weights for every token"
             )
         if not self.audio_parts:
             yield "the folder holds no encoders: their bytes and milliseconds are left out"

@@ -69,6 +69,9 @@ def greedy(truth: Any, config: Any, dialect: str, folder: Path) -> tuple[list[in
         *("smollm3 with a window", "olmo2", "olmo2 with biases, tied"),
         *("phi3", "phi3 turned in part, with a window"),
         *("gemma3", "gemma3 with biases and a cap, not tied"),
+        *("qwen3 moe", "mixtral"),
+        "qwen3 moe of another activation",
+        "qwen2 moe with a window, without biases, normed",
     ],
 )
 def test_greedy_tokens_of_its_graphs_equal_transformers(
