@@ -200,11 +200,11 @@ class Folder(Files):
                     "fingerprint": self.fingerprint(),
                 },
             ),
-            notes=self._notes(),
+            notes=self.notes(),
             made_by={"mel": self.front, self.joint: self.joint_file},
         )
 
-    def _notes(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[str, ...]:
         """What was found, for the person who exports."""
         notes: list[str] = [*self.spec.found]
         for prefix, adapter in self.adapters.items():

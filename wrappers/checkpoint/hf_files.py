@@ -103,10 +103,15 @@ class Files:
             )
         return audio
 
+    @property
+    def text_config(self) -> Any:
+        """The config's section on the LLM."""
+        return self.config.text_config
+
     @cached_property
     def spec(self) -> Spec:
         """The LLM that the config describes, of the sizes that its weights have."""
-        text = self.config.text_config
+        text = self.text_config
         said = read_json(self.file).get("text_config")
         unsaid = not isinstance(said, dict) or said.get("head_dim") is None
         try:
@@ -175,9 +180,17 @@ class Files:
                 f"{self.given} is a PEFT adapter of {self.path}, which holds another one; merge "
                 "that into the weights first"
             )
+        return self.read_adapter(self.given)
+
+    def read_adapter(self, folder: Path) -> Adapter:
+        """The PEFT adapter in a folder, under the published names.
+
+        Raises:
+            MissingFile, BadCheckpoint: see `peft_folder.read`.
+        """
         own_head = any(name.endswith(HEAD) for name in self._stored.shapes)
         tied = {} if own_head else {LLM + TABLE: LLM + HEAD}
-        return peft_folder.read(self.given, rename=_published, aliases=_names, tied=tied)
+        return peft_folder.read(folder, rename=self.published, aliases=self.aliases, tied=tied)
 
     @cached_property
     def weights(self) -> Weights:
@@ -198,10 +211,14 @@ class Files:
         """A weight's name in the folder -> the one that published checkpoints have."""
         return _published(name)
 
+    def aliases(self, module: str) -> tuple[str, ...]:
+        """A module's published name -> those that an adapter's config may call it by."""
+        return _names(module)
+
     @property
     def tied(self) -> bool:
         """Whether the LLM's table is its head, where the folder holds no head."""
-        return bool(getattr(self.config.text_config, "tie_word_embeddings", False))
+        return bool(getattr(self.text_config, "tie_word_embeddings", False))
 
     @cached_property
     def adapters(self) -> dict[str, Adapter]:
@@ -252,7 +269,7 @@ class Files:
         """
         file, plain = self.generation_config
         eos = plain.get("eos_token_id")
-        for config in (self.config.text_config, self.config):
+        for config in (self.text_config, self.config):
             eos = getattr(config, "eos_token_id", None) if eos is None else eos
         if eos is None:
             eos = tokenizer_files.special_id(self.path, tokenizer, "eos_token")

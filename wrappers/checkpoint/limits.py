@@ -62,6 +62,16 @@ SIZES: dict[str, tuple[int, int]] = {
     "cross_attention_frequency": (1, LAYERS),
     "window_size": (1, 2**14),
     "downsample_rate": (1, 2**14),
+    # a Phi-4-multimodal
+    "input_size": (1, 1024),
+    "num_blocks": (1, LAYERS),
+    "time_reduction": (1, 256),
+    "kernel_size": (1, 2**10),
+    "depthwise_multiplier": (1, 2**10),
+    "ext_pw_out_channel": (1, WIDTH),
+    "depthwise_separable_out_channel": (1, WIDTH),
+    "nemo_conv_channels": (1, 2**14),
+    "bias_max_distance": (1, 2**20),
     # a BEATs
     "input_patch_size": (1, 128),
     "embed_dim": (1, WIDTH),
@@ -92,10 +102,11 @@ FLAGS = (
     *("norm_topk_prob", "qkv_bias"),
     *("has_lora_adapter", "use_qformer_text_input"),
     *("conv_bias", "layer_norm_first", "deep_norm", "relative_position_embedding", "gru_rel_pos"),
+    "bias_symmetric",
 )
 WORDS = (
     *("model_type", "hidden_act", "hidden_activation", "activation_function", "activation_fn"),
-    *("rope_type", "type"),
+    *("rope_type", "type", "activation", "conv_activation", "conv_glu_type", "nemo_activation"),
 )
 SECTIONS = (
     *("audio_config", "encoder_config", "projector_config", "text_config"),

@@ -262,9 +262,9 @@ class GraniteSpeech(Folder):
         """The folder's; a template for text alone is as good, the user spells the clip."""
         return chat_template.template(self.path, "")
 
-    def _notes(self) -> tuple[str, ...]:
-        """See `Folder._notes`."""
-        notes = super()._notes()
+    def notes(self) -> tuple[str, ...]:
+        """See `Folder.notes`."""
+        notes = super().notes()
         if self._template and "strftime_now" in self._template.source:
             notes += (
                 f"the chat template in {self._template.where} writes the day's date: the prompt "

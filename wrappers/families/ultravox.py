@@ -199,9 +199,9 @@ class Ultravox(UltravoxFolder):
             options, ORIGINAL, where=file, vocab=self.spec.vocab, max_new_tokens=LONGEST
         )
 
-    def _notes(self) -> tuple[str, ...]:
-        """See `Folder._notes`."""
-        notes = list(super()._notes())
+    def notes(self) -> tuple[str, ...]:
+        """See `Folder.notes`."""
+        notes = list(super().notes())
         code = self.path / PROCESSING
         if code.is_file() and SINCE not in code.read_text("utf-8", "replace"):
             notes.append(
