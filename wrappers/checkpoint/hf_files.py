@@ -103,7 +103,7 @@ class Files:
             )
         return audio
 
-    @property
+    @cached_property
     def text_config(self) -> Any:
         """The config's section on the LLM."""
         return self.config.text_config

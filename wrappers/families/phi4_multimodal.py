@@ -18,22 +18,21 @@ from alm.errors import BadCheckpoint
 from alm.facts import PromptFacts
 from wrappers import Checkpoint, Wrapper
 from wrappers.bridges.projector import Projector
-from wrappers.checkpoint import llm_files
-from wrappers.checkpoint.adapters import peft_folder
+from wrappers.checkpoint import llm_files, phi4_authors
+from wrappers.checkpoint.adapters import contract, peft_folder
 from wrappers.checkpoint.adapters.contract import Adapter
 from wrappers.checkpoint.hf import Folder
 from wrappers.checkpoint.hf_files import BRIDGE, LLM, TOWER
 from wrappers.checkpoint.model_type import model_type
-from wrappers.checkpoint.plain_files import extractor
+from wrappers.checkpoint.plain_files import extractor, read_json
 from wrappers.checkpoint.text import chat_template
 from wrappers.checkpoint.text.conversations import ANSWER, Conversation
 from wrappers.encoders import phi4_conformer
 from wrappers.frontends.mel import RATE
 from wrappers.frontends.phi4_mel import Phi4Mel, Settings
 
-LOOKS_LIKE = "a Hugging Face folder whose config.json says model_type: phi4_multimodal"
+LOOKS_LIKE = "a Hugging Face folder whose config.json says model_type: phi4_multimodal or phi4mm"
 
-AUTHORS = "phi4mm"  # the model_type of the authors' own layout
 SPEECH, VISION = "speech-lora", "vision-lora"
 LONGEST = 1800 * RATE  # samples heard as one; the authors name half an hour
 AUDIO, IMAGES = "model.embed_tokens_extend.audio_embed.", "model.embed_tokens_extend.image_embed."
@@ -57,7 +56,7 @@ TASKS = READING | {
 
 def recognises(path: Path) -> bool:
     """Whether `path` is, or holds, a config.json of Phi-4-multimodal, in whichever layout."""
-    return model_type(path) in (Phi4Multimodal.family, AUTHORS)
+    return model_type(path) in (Phi4Multimodal.family, phi4_authors.MODEL_TYPE)
 
 
 def load(path: Path) -> Checkpoint:
@@ -66,17 +65,9 @@ def load(path: Path) -> Checkpoint:
     Raises:
         MissingFile: no weights or no tokenizer in the folder.
         BadCheckpoint: weights missing or misshapen (all named at once), settings that contradict
-            each other, a tokenizer without the tokens of a prompt, another chat template, or the
-            authors' own layout.
+            each other, a tokenizer without the tokens of a prompt, or another chat template.
     """
     folder = Phi4Multimodal(path)
-    if model_type(path) == AUTHORS:
-        raise BadCheckpoint(
-            f"{folder.file} says model_type: {AUTHORS!r}, whose code is the authors' own, and no "
-            "such code is run; convert the folder with transformers' "
-            "models/phi4_multimodal/convert_phi4_multimodal_weights_to_hf.py, or download the "
-            "repository's revision for transformers, and give that folder"
-        )
     return folder.checkpoint(
         audio_tokens=lambda: folder.rows, least_samples=folder.settings.win_length, long="each"
     )
@@ -89,7 +80,19 @@ class Phi4Multimodal(Folder):
     tower_type = "phi4_multimodal_audio"
     tower, front = "phi4_conformer", "phi4_mel"
     bridge = {"layers.0": "up_proj_for_speech", "layers.2": "down_proj_for_speech"}
-    unused = (*llm_files.UNUSED, rf"^{IMAGES}", r"_proj_for_vision_speech\.")
+    unused = (*llm_files.UNUSED, rf"^{IMAGES}", r"_proj_for_vision_speech\.", phi4_authors.LORA)
+
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """The config.json as it is."""
+        return read_json(self.file)
+
+    @cached_property
+    def config(self) -> Any:
+        """transformers' config, also of a folder in the authors' own layout."""
+        if not phi4_authors.is_theirs(self.plain):
+            return super().config
+        return phi4_authors.config(self.plain, self.file)
 
     @cached_property
     def text_config(self) -> Any:
@@ -125,7 +128,7 @@ class Phi4Multimodal(Folder):
         ]
         usual = Settings(feature_size=int(wanted["feature_size"]))
         mine = Settings(**{name: given.get(name, value) for name, value in vars(usual).items()})
-        odd += _wrong(mine)
+        odd += mine.faults()
         if odd:
             raise BadCheckpoint(f"{file} says {', '.join(odd)}, as {self.file} wants it")
         return mine
@@ -165,6 +168,7 @@ class Phi4Multimodal(Folder):
 
     def published(self, name: str) -> str:
         """See `Files.published`: the names of the other families, those of images as they are."""
+        name = phi4_authors.published(name)
         if name.startswith(IMAGES):
             return name
         inner = name.removeprefix(AUDIO)
@@ -177,25 +181,39 @@ class Phi4Multimodal(Folder):
         """See `Files.aliases`."""
         for prefix, theirs in ((LLM, ""), (TOWER, f"{AUDIO}encoder."), (BRIDGE, AUDIO)):
             if module.startswith(prefix):
-                return (theirs + module.removeprefix(prefix),)
-        return (module,)
+                module = theirs + module.removeprefix(prefix)
+                break
+        return module, module.removeprefix("model.")  # the authors' LoRA is of the inner model
 
     @cached_property
     def adapter(self) -> Adapter | None:
-        """The speech LoRA in its folder, or one of a fine-tuned model beside the weights.
+        """The speech LoRA: in its folder, or of the authors' layout among the weights.
+
+        A fine-tuned model may have one beside its weights in its place.
 
         Raises:
             BadCheckpoint: there are both; see `Files.adapter` as well.
         """
         beside, speech = super().adapter, self.path / SPEECH
-        if not peft_folder.is_beside(speech):
+        inside = [name for name in self._stored.shapes if ".lora_" in name and ".speech." in name]
+        if inside:
+            speech = Path(self._stored.where)
+        elif not peft_folder.is_beside(speech):
             return beside
         if beside is not None:
             raise BadCheckpoint(
                 f"{beside.where} and {speech} are two adapters for the same LLM; leave the "
                 "one in place that it shall answer with"
             )
-        return self.read_adapter(speech)
+        if not inside:
+            return self.read_adapter(speech)
+        return contract.read(
+            {name: self._stored[name] for name in inside},
+            phi4_authors.lora(self.plain, self.file),
+            self._stored.where,
+            rename=self.published,
+            aliases=self.aliases,
+        )
 
     @property
     def folders(self) -> list[Path]:
@@ -244,28 +262,6 @@ class Phi4Multimodal(Folder):
             asked = (_messages(each, placeholder) for each in _PROOF)
             template.check(list(zip(asked, wanted, strict=True)))
         return prompt
-
-
-def _wrong(settings: Settings) -> list[str]:
-    """What of a front end's settings has no meaning, in words."""
-    wrong = [
-        f"{name} {str(value)[:40]}, which is no whole number from 1 to 65536"
-        for name in ("hop_length", "n_fft", "win_length")
-        if type(value := getattr(settings, name)) is not int or not 0 < value <= 2**16
-    ]
-    names = ("preemphasis", "mel_min_frequency", "mel_max_frequency")
-    numbers = [getattr(settings, name) for name in names]
-    if any(type(number) not in (int, float) for number in numbers):
-        return [*wrong, f"{', '.join(names)} {str(numbers)[:80]}, which are no numbers"]
-    emphasis, low, high = numbers
-    if not 0 <= emphasis <= 1 or not 0 <= low < high <= RATE / 2:
-        wrong.append(f"preemphasis {emphasis} and mel bins from {low} to {high} Hz")
-    if not wrong and not settings.hop_length <= settings.win_length <= settings.n_fft:
-        wrong.append(
-            f"hop_length {settings.hop_length}, win_length {settings.win_length} and n_fft "
-            f"{settings.n_fft}, of which none may be longer than the next"
-        )
-    return wrong
 
 
 # Conversations that a folder's template must write as the prompt has them.

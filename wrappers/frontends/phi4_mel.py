@@ -32,6 +32,27 @@ class Settings:
     mel_min_frequency: float = 0.0
     mel_max_frequency: float = 7690.0
 
+    def faults(self) -> list[str]:
+        """What of them has no meaning, in words."""
+        sizes = ("hop_length", "win_length", "n_fft")
+        wrong = [
+            f"{name} {str(value)[:40]}, which is no whole number from 1 to 65536"
+            for name in sizes
+            if type(value := getattr(self, name)) is not int or not 0 < value <= 2**16
+        ]
+        if not wrong and not self.hop_length <= self.win_length <= self.n_fft:
+            said = ", ".join(f"{name} {getattr(self, name)}" for name in sizes)
+            wrong.append(f"{said}, of which none may be longer than the next")
+        emphasis, low, high = self.preemphasis, self.mel_min_frequency, self.mel_max_frequency
+        if any(type(number) not in (int, float) for number in (emphasis, low, high)) or not (
+            0 <= emphasis <= 1 and 0 <= low < high <= RATE / 2
+        ):
+            wrong.append(
+                f"preemphasis {str(emphasis)[:40]} and mel bins from {str(low)[:40]} to "
+                f"{str(high)[:40]} Hz"
+            )
+        return wrong
+
 
 class Phi4Mel(Wrapper):
     """pcm, pcm_lengths -> log_mel, frames_real, frames_lengths.

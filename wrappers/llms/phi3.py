@@ -45,6 +45,8 @@ class MLP(nn.Module):
 def spec(config: Any) -> Spec:
     """The decoder that transformers' Phi3Config describes; its dropouts are for training."""
     window = config.sliding_window or 0
+    if window >= config.max_position_embeddings:  # published ones have a window of twice that
+        window = 0
     return Spec.of(
         config,
         activation=config.hidden_act,
