@@ -14,7 +14,13 @@ import transformers
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from tests.wrappers.families import tiny_audio_llm, tiny_hf, tiny_qwen3_asr, tiny_windowed
+from tests.wrappers.families import (
+    tiny_audio_llm,
+    tiny_granite_speech,
+    tiny_hf,
+    tiny_qwen3_asr,
+    tiny_windowed,
+)
 from tests.wrappers.families.tiny_audio_llm import Original as AudioLlm
 from tests.wrappers.families.tiny_hf import RATE
 
@@ -185,6 +191,15 @@ class AudioFlamingo3(GlmAsr):
     make = staticmethod(tiny_windowed.audioflamingo3)
 
 
+class GraniteSpeech(GlmAsr):
+    """With its adapter; clips anywhere in a conversation, each heard alone."""
+
+    @staticmethod
+    def make(folder: Path) -> tiny_granite_speech.Tiny:
+        """The one of 3.x."""
+        return tiny_granite_speech.make(folder, lora=True, template=tiny_granite_speech.TEMPLATE_3)
+
+
 def _generated(model: Any, ids: list[int], **heard: Tensor) -> list[int]:
     given = torch.tensor([ids])
     made = model.generate(
@@ -204,6 +219,7 @@ ORIGINALS: dict[str, type[Any]] = {
     "audio_llm": AudioLlama,
     "audioflamingo3": AudioFlamingo3,
     "glmasr": GlmAsr,
+    "granite_speech": GraniteSpeech,
     "qwen2_audio": Qwen2Audio,
     "qwen3_asr": Qwen3Asr,
     "voxtral": Voxtral,

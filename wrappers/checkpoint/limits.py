@@ -83,15 +83,8 @@ SIZES: dict[str, tuple[int, int]] = {
     "max_distance": (2, 2**27),
 }
 POSITIVE = (
-    *(
-        "rms_norm_eps",
-        "layer_norm_eps",
-        "rope_theta",
-        "query_pre_attn_scalar",
-        "factor",
-        "partial_rotary_factor",
-        "rope_local_base_freq",
-    ),
+    *("rms_norm_eps", "layer_norm_eps", "rope_theta", "query_pre_attn_scalar"),
+    *("factor", "partial_rotary_factor", "rope_local_base_freq"),
     *("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor"),
     *("final_logit_softcapping", "attn_logit_softcapping", "embedding_multiplier"),
     *("residual_multiplier", "attention_multiplier", "logits_scaling"),

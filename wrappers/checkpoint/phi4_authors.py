@@ -140,7 +140,8 @@ def lora(plain: Mapping[str, Any], file: Path) -> dict[str, Any]:
     names = {"r": "r", "lora_alpha": "lora_alpha", "layer": "target_modules", "dp": ""}
     if not isinstance(said, dict) or sorted(said) != sorted(names):
         raise BadCheckpoint(
-            f"{file} says speech_lora: {limits.shown(said)}; known is a section of {', '.join(names)}"
+            f"{file} says speech_lora: {limits.shown(said)}; known is a section of "
+            + ", ".join(names)
         )
     return {peft: said[name] for name, peft in names.items() if peft}
 

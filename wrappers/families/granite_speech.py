@@ -29,10 +29,7 @@ from wrappers.encoders import granite_speech
 from wrappers.frontends.mel import HOP, RATE
 from wrappers.frontends.paired_mel import FFT, LEAST, TAPS, PairedMel, pairs_of
 
-LOOKS_LIKE = (
-    "a Hugging Face folder whose config.json says model_type: granite_speech, or "
-    "granite_speech_plus"
-)
+LOOKS_LIKE = "a Hugging Face folder whose config.json says model_type: granite_speech(_plus)"
 
 PLUS = "granite_speech_plus"  # the same, the projector reads some layers of the encoder beside
 LONGEST = 600 * RATE  # samples heard as one, where the LLM's context would hold more

@@ -240,6 +240,13 @@ def test_any_words_read_on_where_the_model_only_transcribes() -> None:
     assert not built("Names: Anna").joined
 
 
+def test_a_model_whose_weights_are_for_sound_wants_a_clip_with_its_first_question() -> None:
+    assert len(built("What?", 2, clip_first=True).pieces) == 3
+    assert len(built("And now?", 0, 1, False, clip_first=True).pieces) == 1
+    with pytest.raises(BadPrompt, match="give one with the first question"):
+        built("What?", 0, clip_first=True)
+
+
 def test_a_model_of_one_clip_answers_turns_about_it_and_takes_no_second() -> None:
     assert len(built("And now?", 0, 1, False, one_clip=True).pieces) == 1
     assert len(built("What?", 1, 0, False, one_clip=True).pieces) == 2

@@ -103,6 +103,25 @@ def test_a_conversation_is_written_with_its_clips_counted_on() -> None:
     assert talk.endswith("<|im_start|>assistant\n")
 
 
+def test_a_template_of_texts_alone_is_said_where_the_user_spells_the_clip() -> None:
+    source = (
+        "{% for message in messages %}{% if message.role == 'user' %}"
+        "USER: {{ message.content }}\n ASSISTANT:{% else %}{{ message.content }}{% endif %}"
+        "{% endfor %}"
+    )
+    found = Template(source, {}, "here").prompt(AUDIO, spelled=True)
+    assert (found.start, found.turn, found.clip, found.end) == (
+        *("", "USER: {clips}{}\n ASSISTANT:"),
+        *(AUDIO, ""),
+    )
+    assert "takes no clip" in refusal(source)
+
+
+def test_a_template_may_write_the_days_date() -> None:
+    source = "{{ strftime_now('%d.%m.%Y') }}|" + plain("user: ", AUDIO, ";\n")
+    assert len(said(source).start) == len("29.11.2026|")
+
+
 # --- what cannot
 
 

@@ -16,7 +16,13 @@ import pytest
 from demo.random_checkpoint import make
 from tests import ROOT
 from tests.wrappers.checkpoint.checkpoints import TINY, sentencepiece_folder
-from tests.wrappers.families import tiny_audio_llm, tiny_hf, tiny_qwen3_asr, tiny_windowed
+from tests.wrappers.families import (
+    tiny_audio_llm,
+    tiny_granite_speech,
+    tiny_hf,
+    tiny_qwen3_asr,
+    tiny_windowed,
+)
 from wrappers import with_role
 
 FOLDERS = ("wrappers", "exporters", "demo", "bench", "runtime")
@@ -129,6 +135,7 @@ FAMILIES = {
     "qwen3_aligner": _folder(tiny_qwen3_asr.aligner),
     "glmasr": _folder(tiny_windowed.glmasr),
     "audioflamingo3": _folder(tiny_windowed.audioflamingo3),
+    "granite_speech": _folder(tiny_granite_speech.make),
 }
 
 

@@ -100,6 +100,23 @@ LLM: dict[str, Any] = dict(
     attention_multiplier=0.3,
     logits_scaling=2.0,
 )
+SIZES: dict[str, dict[str, Any]] = {
+    "3.x, with its adapter": dict(lora=True, template=TEMPLATE_3),
+    "4.x, odd sizes": dict(
+        tied=False, window=(12, 3), attention_bias=True, mlp_bias=True, num_key_value_heads=3,
+        encoder=dict(context_size=30, max_pos_emb=40, conv_kernel_size=8, num_layers=4,
+                     hidden_dim=20, num_heads=2, dim_head=None, feedforward_mult=3,
+                     conv_expansion_factor=3),
+        projector=dict(encoder_hidden_size=20, num_hidden_layers=3, num_attention_heads=4),
+    ),
+    "plus, another LLM": dict(
+        plus=True, window=(8, 8), model_type="llama", head_dim=10,
+        encoder=dict(input_dim=34, cat_hidden_layers=[2, 0], num_layers=4, context_size=23,
+                     max_pos_emb=23),
+        projector=dict(encoder_hidden_size=108, cross_attention_frequency=2, num_hidden_layers=3,
+                       hidden_act="relu", layer_norm_eps=1e-5),
+    ),
+}  # fmt: skip
 GREEDY: dict[str, Any] = dict(max_new_tokens=32, do_sample=False, num_beams=1)
 ANSWER = "ANSWER"  # in the place of an answer's tokens
 Said = tuple[str, list[np.ndarray], list[int]]  # a user's words, the clips before them, the answer
