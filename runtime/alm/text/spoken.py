@@ -116,13 +116,13 @@ def _faults(pieces: Sequence[_Piece], seconds: float, names: bool) -> Iterator[s
     timed = [piece for piece in pieces if piece.start is not None]
     of = f"of the answer's {len(pieces)} segments"
     if loose:
-        yield f"{len(loose)} {of} have no times of their own: {loose[0].text[:SHOWN]!r}"
+        yield f"without times: {len(loose)} {of}; they take those around: {loose[0].text[:SHOWN]!r}"
     if count := sum(_end(piece) is None for piece in timed):
-        yield f"{count} {of} have no end, or one before their start, and last until the next"
+        yield f"without an end behind the start: {count} {of}; they last until the next"
     if count := sum(not piece.speaker for piece in timed) if names else 0:
-        yield f"{count} {of} name no speaker"
+        yield f"without a speaker: {count} {of}"
     if count := sum((piece.start or 0) > seconds for piece in timed):
-        yield f"{count} {of} begin behind the end of the sound"
+        yield f"behind the end of the sound: {count} {of}"
 
 
 def _end(piece: _Piece) -> float | None:

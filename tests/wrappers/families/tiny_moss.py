@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from transformers import (
     MossTranscribeDiarizeConfig,
     MossTranscribeDiarizeFeatureExtractor,
@@ -91,3 +93,40 @@ def make(
         extractor, tokenizer(TOKENS), chat_template=template, **said
     )
     return saved(folder, MossTranscribeDiarizeForConditionalGeneration, config, processor)
+
+
+def taught(folder: Path, clip: np.ndarray, answer: str) -> Tiny:
+    """One that was trained until it answers a request for this clip's transcript so.
+
+    Raises:
+        AssertionError: it did not learn that.
+    """
+    tiny = make(folder, template=ASKING, num_hidden_layers=1, hidden_size=48)
+    asked = tiny.asked([(OWN, [clip], [])])
+    prompt = asked.pop("input_ids")
+    said = tiny.processor.tokenizer.encode(answer, add_special_tokens=False)
+    want = torch.tensor([[*said, TOKENS.index("<|im_end|>")]])
+    ids = torch.cat([prompt, want], 1)
+    model = tiny.truth
+    heard, places = tiny.heard(clip), ids[0] == model.config.audio_token_id
+    weights = [*model.model.language_model.parameters()]
+    for weight in weights:
+        weight.requires_grad_(True)
+        if weight.ndim > 1:
+            weight.data.normal_(0, 0.02 if len(weight) == 300 else weight.shape[1] ** -0.5)
+    adam = torch.optim.Adam(weights, 4e-3)
+    for _ in range(600):
+        embeds = model.get_input_embeddings()(ids[0]).masked_scatter(places[:, None], heard)
+        states = model.model.language_model(inputs_embeds=embeds[None]).last_hidden_state
+        guess = model.lm_head(states[0, prompt.shape[1] - 1 : -1])
+        loss = torch.nn.functional.cross_entropy(guess, want[0])
+        if float(loss.detach()) < 0.01:
+            break
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    for weight in weights:
+        weight.requires_grad_(False)
+    assert torch.equal(guess.argmax(-1), want[0])
+    model.save_pretrained(folder)
+    return tiny
