@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from transformers import (
     AutoModelForMultimodalLM,
+    MossTranscribeDiarizeConfig,
+    MossTranscribeDiarizeFeatureExtractor,
     PreTrainedConfig,
     Qwen2AudioConfig,
     Qwen3ASRConfig,
@@ -128,6 +130,17 @@ MODELS = {
         dict(output_dim=2048),
         extractor=Qwen3ASRFeatureExtractor,
     ),
+    "moss_transcribe_diarize": Published(
+        MossTranscribeDiarizeConfig,
+        "moss_transcribe_diarize",
+        ASR[:-1],
+        "<|audio_pad|>",
+        "<|im_end|>",
+        QWEN3 | dict(hidden_size=1024, intermediate_size=3072, max_position_embeddings=131_072),
+        dict(model_type="moss_transcribe_diarize_audio"),
+        layers="num_hidden_layers",
+        extractor=MossTranscribeDiarizeFeatureExtractor,
+    ),
 }
 
 
@@ -153,7 +166,7 @@ def make(folder: Path, family: str, layers: int = 0, shard_bytes: int = SHARD_BY
     said.save_pretrained(site)
     ends = {"eos_token_id": ids[model.end], "pad_token_id": ids[model.end]}
     (site / "generation_config.json").write_text(json.dumps(ends))
-    model.extractor(feature_size=128).save_pretrained(site)
+    model.extractor(feature_size=said.audio_config.num_mel_bins).save_pretrained(site)
     shards(site, slots(said), torch.bfloat16, shard_bytes)
     shutil.rmtree(folder, ignore_errors=True)
     site.rename(folder)

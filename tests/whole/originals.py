@@ -18,6 +18,7 @@ from tests.wrappers.families import (
     tiny_audio_llm,
     tiny_granite_speech,
     tiny_hf,
+    tiny_moss,
     tiny_qwen3_asr,
     tiny_windowed,
 )
@@ -200,6 +201,12 @@ class GraniteSpeech(GlmAsr):
         return tiny_granite_speech.make(folder, lora=True, template=tiny_granite_speech.TEMPLATE_3)
 
 
+class MossTranscribeDiarize(GlmAsr):
+    """The same, with the seconds among a clip's embeddings, and clips wherever they stand."""
+
+    make = staticmethod(tiny_moss.make)
+
+
 def _generated(model: Any, ids: list[int], **heard: Tensor) -> list[int]:
     given = torch.tensor([ids])
     made = model.generate(
@@ -220,6 +227,7 @@ ORIGINALS: dict[str, type[Any]] = {
     "audioflamingo3": AudioFlamingo3,
     "glmasr": GlmAsr,
     "granite_speech": GraniteSpeech,
+    "moss_transcribe_diarize": MossTranscribeDiarize,
     "qwen2_audio": Qwen2Audio,
     "qwen3_asr": Qwen3Asr,
     "voxtral": Voxtral,

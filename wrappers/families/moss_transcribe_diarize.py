@@ -18,9 +18,11 @@ from alm.errors import BadCheckpoint
 from alm.facts import PromptFacts
 from wrappers import Checkpoint, Wrapper
 from wrappers.bridges.projector import Projector
+from wrappers.checkpoint import moss_authors
 from wrappers.checkpoint.hf_windows import WindowedFolder
 from wrappers.checkpoint.limits import shown
 from wrappers.checkpoint.model_type import model_type
+from wrappers.checkpoint.plain_files import read_json
 from wrappers.checkpoint.text import chat_template, one_clip
 from wrappers.encoders import whisper
 from wrappers.frontends.mel import RATE
@@ -76,6 +78,20 @@ class MossTranscribeDiarize(WindowedFolder):
     filled = True
     most_new = 5120  # tokens, as the authors' own software has it
     tokens_of_prompt = (BEGIN, END, BEGIN_AUDIO, END_AUDIO)
+
+    @cached_property
+    def config(self) -> Any:
+        """transformers' config, also of a folder in the authors' own layout."""
+        plain = read_json(self.file)
+        return moss_authors.config(plain, self.file) if self._theirs else super().config
+
+    @cached_property
+    def _theirs(self) -> bool:
+        return moss_authors.is_theirs(read_json(self.file))
+
+    def published(self, name: str) -> str:
+        """See `Files.published`."""
+        return super().published(moss_authors.published(name) if self._theirs else name)
 
     @property
     def tied(self) -> bool:

@@ -20,6 +20,7 @@ from tests.wrappers.families import (
     tiny_audio_llm,
     tiny_granite_speech,
     tiny_hf,
+    tiny_moss,
     tiny_qwen3_asr,
     tiny_windowed,
 )
@@ -136,6 +137,7 @@ FAMILIES = {
     "glmasr": _folder(tiny_windowed.glmasr),
     "audioflamingo3": _folder(tiny_windowed.audioflamingo3),
     "granite_speech": _folder(tiny_granite_speech.make),
+    "moss_transcribe_diarize": _folder(tiny_moss.make),
 }
 
 

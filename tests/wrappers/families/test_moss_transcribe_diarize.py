@@ -21,7 +21,7 @@ from tests.reference import DIGITS, LIBRISPEECH
 from tests.wrappers.checkpoint.checkpoints import Copy, refused, without
 from tests.wrappers.families import tiny_moss
 from tests.wrappers.families.tiny_hf import batch, noise
-from tests.wrappers.families.tiny_moss import ASKING, OWN, TEMPLATE
+from tests.wrappers.families.tiny_moss import ASKING, OWN, TEMPLATE, authors
 from tests.wrappers.families.tiny_qwen3_asr import alike
 from tests.wrappers.families.tiny_windowed import GREEDY, RATE, Tiny, changed, processed
 from wrappers import open_checkpoint
@@ -245,6 +245,19 @@ def test_without_a_template_the_published_prompt_is_written(copy: Copy) -> None:
     assert open_checkpoint(copy.folder).facts.prompt == want
 
 
+def test_the_authors_own_layout_is_the_same_model(tiny: Tiny, copy: Copy) -> None:
+    """As transformers' conversion of their upload has it: names of weights and of settings."""
+    ours = open_checkpoint(tiny.folder)
+    authors(copy)
+    theirs = open_checkpoint(copy.folder)
+    for name in ("audio", "dimensions", "prompt", "tokens", "generation"):
+        assert getattr(theirs.facts, name) == getattr(ours.facts, name)
+    for part in ("whisper", "projector", "decoder"):
+        want = filled(ours.part(part, "ort")).state_dict()
+        got = filled(theirs.part(part, "ort")).state_dict()
+        assert got.keys() == want.keys() and all(torch.equal(got[k], want[k]) for k in want)
+
+
 def other_template(copy: Copy) -> None:
     file = copy.folder / "chat_template.jinja"
     file.write_text(ASKING.replace("of.clips + of.text", "of.text + of.clips"))
@@ -325,6 +338,18 @@ CASES: dict[str, tuple[tuple[str, ...], Callable[[Copy], Any]]] = {
     "a template that writes clips behind the words": (
         ("its chat template is no start, turns and an end that are alike",),
         other_template,
+    ),
+    "the authors' layout with rows of another width": (
+        ("adaptor_input_dim: 90, and 4 frames side by side are 112 wide",),
+        lambda c: authors(c, adaptor_input_dim=90),
+    ),
+    "the authors' layout without a section": (
+        ("lacks audio_config or text_config",),
+        lambda c: authors(c, text_config=None),
+    ),
+    "the authors' layout quantised": (
+        ("describes quantised weights; give the plain ones",),
+        lambda c: authors(c, quantization_config={"quant_method": "awq"}),
     ),
     "weights missing from every piece": (
         (

@@ -1,4 +1,4 @@
-"""LoRA of GLM-ASR and Audio Flamingo 3, alone in a folder: peft's own answers."""
+"""LoRA of families that hear in windows, alone in a folder: peft's own answers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ import torch
 import alm
 from tests.conftest import run_export
 from tests.wrappers.checkpoint.checkpoints import in_peft
-from tests.wrappers.families import tiny_windowed
+from tests.wrappers.families import tiny_moss, tiny_windowed
 from tests.wrappers.families.tiny_hf import noise
 from tests.wrappers.families.tiny_windowed import GREEDY, RATE, Tiny
 
 MODULES = r".*language_model.*(q_proj|down_proj)|.*multi_modal_projector\.linear_1"
 
 
-@pytest.mark.parametrize("make", [tiny_windowed.glmasr, tiny_windowed.audioflamingo3])
+@pytest.mark.parametrize(
+    "make", [tiny_windowed.glmasr, tiny_windowed.audioflamingo3, tiny_moss.make]
+)
 def test_an_adapter_of_the_model_is_merged(make: Callable[[Path], Tiny], tmp_path: Path) -> None:
     tiny = make(tmp_path / "model")
     torch.manual_seed(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers import (
     MossTranscribeDiarizeProcessor,
 )
 
+from tests.wrappers.checkpoint.checkpoints import Copy, renamed
 from tests.wrappers.families.tiny_windowed import LLM, TOWER, Tiny, saved, tokenizer
 
 TOKENS = (
@@ -93,6 +95,41 @@ def make(
         extractor, tokenizer(TOKENS), chat_template=template, **said
     )
     return saved(folder, MossTranscribeDiarizeForConditionalGeneration, config, processor)
+
+
+def authors(copy: Copy, **more: Any) -> None:
+    """The folder as the authors' own upload has it: other names, a Whisper's config, code."""
+    plain = json.loads(copy.config.read_text())
+    names = dict(
+        hidden_size="d_model",
+        num_hidden_layers="encoder_layers",
+        num_attention_heads="encoder_attention_heads",
+        intermediate_size="encoder_ffn_dim",
+    )
+    audio = {names.get(k, k): v for k, v in plain["audio_config"].items()}
+    audio |= dict(model_type="whisper", scale_embedding=False, decoder_layers=3, vocab_size=51865)
+    text = plain["text_config"]
+    text["rope_theta"] = text.pop("rope_parameters")["rope_theta"]
+    kept = {k: plain[k] for k in ("audio_token_id", "audio_merge_size", "tie_word_embeddings")}
+    width = audio["d_model"] * plain["audio_merge_size"]
+    auto = {"AutoConfig": "configuration_moss_transcribe_diarize.MossTranscribeDiarizeConfig"}
+    theirs = dict(audio_config=audio, text_config=text, adaptor_input_dim=width, auto_map=auto)
+    theirs |= kept | {"model_type": "moss_transcribe_diarize"} | more
+    copy.config.write_text(json.dumps(theirs))
+    processor = copy.folder / "processor_config.json"
+    told = json.loads(processor.read_text())
+    extractor = told.pop("feature_extractor") | {
+        "feature_extractor_type": "WhisperFeatureExtractor"
+    }
+    (copy.folder / "preprocessor_config.json").write_text(json.dumps(extractor))
+    processor.write_text(json.dumps(told | {"enable_time_marker": True}))
+    for ours, name in (
+        ("model.audio_tower.", "model.whisper_encoder."),
+        ("model.multi_modal_projector.linear_1.", "model.vq_adaptor.layers.0."),
+        ("model.multi_modal_projector.linear_2.", "model.vq_adaptor.layers.2."),
+        ("model.multi_modal_projector.norm.", "model.vq_adaptor.layers.3."),
+    ):
+        copy.weights("", renamed(lambda key, a=ours, b=name: key.replace(a, b, 1)))
 
 
 def taught(folder: Path, clip: np.ndarray, answer: str) -> Tiny:
