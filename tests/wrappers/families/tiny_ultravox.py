@@ -89,6 +89,21 @@ LLM: dict[str, Any] = dict(
 )
 GREEDY: dict[str, Any] = dict(max_new_tokens=32, do_sample=False, num_beams=1)
 LAYOUTS = WHOLE, TOWERED, BARE = "whole", "towered", "bare"
+# Three that differ in all that a config can say.
+SIZES: dict[str, dict[str, Any]] = {
+    "as published since 0.5": dict(projector_ln_mid=True),
+    "as published before, all in one, tied": dict(
+        layout=WHOLE, hidden_size=50, stack_factor=5,
+        tower=dict(d_model=36, encoder_attention_heads=3, num_mel_bins=17),
+        llm=dict(tie_word_embeddings=True, num_key_value_heads=1),
+    ),
+    "towers named, blocks, no gate, another LLM": dict(
+        layout=BARE, hidden_size=31, stack_factor=7, projector_act="gelu",
+        projector_ln_mid=True, audio_latency_block_size=100,
+        tower=dict(activation_function="relu", encoder_layers=3),
+        llm=dict(model_type="qwen2", hidden_size=44, num_attention_heads=2, intermediate_size=52),
+    ),
+}  # fmt: skip
 Said = tuple[str, list[np.ndarray], list[int]]  # words, `<|audio|>` where clips are; the answer
 
 
@@ -144,6 +159,11 @@ def make(
     _write(folder / "generation_config.json", {"_from_model_config": True, "eos_token_id": [1, 2]})
     _tokenizer().save_pretrained(folder)
     return folder
+
+
+def said(folder: Path, name: str = "config.json", **values: Any) -> None:
+    """Change a JSON file of the folder."""
+    _write(folder / name, read_json(folder / name) | values)
 
 
 def _published() -> dict[str, Any]:
