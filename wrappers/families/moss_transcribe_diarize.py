@@ -227,7 +227,8 @@ class MossTranscribeDiarize(WindowedFolder):
                 one_clip.check(self.path, prompt)
             except BadCheckpoint:
                 raise error from None
-        return prompt, template.request(prompt).strip() or ASKED
+        words = template.request(prompt)
+        return prompt, words if words.strip() else ASKED
 
     def _check_times(self, tokenizer: Tokenizer, prompt: PromptFacts) -> None:
         """That a time among a clip's embeddings has the ids that it has alone.

@@ -76,7 +76,7 @@ class WindowMel(Wrapper):
         mels, each = log.shape[1:]
         log = log.reshape(pcm.shape[0], windows, mels, each).transpose(1, 2)
         frames = (pcm_lengths + (HOP - 1)) // HOP
-        rows = ((frames + 1) // 2 + self.more) // self.stack
+        rows = (frames + (1 + 2 * self.more)) // 2 // self.stack
         if not self.counted:
             return log.reshape(pcm.shape[0], mels, windows * each), rows
         spaced = F.pad(log, (0, AHEAD)).reshape(pcm.shape[0], mels, windows * (each + AHEAD))

@@ -154,7 +154,7 @@ class Turn:
         seconds, start = piece.samples / rate, piece.start / rate
         spoken, faults = self.parts.prompter.spoken.read(text, seconds)
         if spoken is None:
-            spoken = [Segment(0.0, round(seconds, 3), text)]
+            spoken = [Segment(0.0, seconds, text)]
         made = shifted(spoken, start)
         if self.parts.aligner:
             pcm = piece.pcm[: piece.samples]

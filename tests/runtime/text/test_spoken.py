@@ -37,11 +37,17 @@ def found(text: str, seconds: float = 4000.0) -> Found | None:
     return None if read is None else [(s.start, s.end, s.speaker, s.text) for s in read]
 
 
-@pytest.mark.parametrize("text", PUBLISHED)
-def test_a_whole_answer_is_read_as_transformers_reads_it(text: str) -> None:
-    processor = MossTranscribeDiarizeProcessor(
+@pytest.fixture(scope="module")
+def processor() -> MossTranscribeDiarizeProcessor:
+    return MossTranscribeDiarizeProcessor(
         MossTranscribeDiarizeFeatureExtractor(), tokenizer(TOKENS)
     )
+
+
+@pytest.mark.parametrize("text", PUBLISHED)
+def test_a_whole_answer_is_read_as_transformers_reads_it(
+    processor: MossTranscribeDiarizeProcessor, text: str
+) -> None:
     want = processor.extract_speaker_dict(text)
     assert isinstance(want, list) and want
     got = found(text)
@@ -51,6 +57,13 @@ def test_a_whole_answer_is_read_as_transformers_reads_it(text: str) -> None:
         for start, end, who, said in got
     ] == want
     assert SPOKEN.read(text, 4000)[1] == []
+
+
+def test_a_sound_in_brackets_is_no_time(processor: MossTranscribeDiarizeProcessor) -> None:
+    text = "[1][S01]Ha [laughs] ha[2.5]"
+    with pytest.raises(ValueError, match="laughs"):
+        processor.extract_speaker_dict(text)
+    assert found(text) == [(1, 2.5, "S01", "Ha [laughs] ha")]
 
 
 # An answer -> its segments in 40 s of sound, and a word of every note.

@@ -245,6 +245,11 @@ def test_without_a_template_the_published_prompt_is_written(copy: Copy) -> None:
     assert open_checkpoint(copy.folder).facts.prompt == want
 
 
+def test_an_answer_may_be_long_where_nothing_says_how_long(copy: Copy) -> None:
+    copy.json("generation_config.json", max_new_tokens=None)
+    assert open_checkpoint(copy.folder).facts.generation["max_new_tokens"] == 5120
+
+
 def test_the_authors_own_layout_is_the_same_model(tiny: Tiny, copy: Copy) -> None:
     """As transformers' conversion of their upload has it: names of weights and of settings."""
     ours = open_checkpoint(tiny.folder)
