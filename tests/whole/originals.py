@@ -20,6 +20,7 @@ from tests.wrappers.families import (
     tiny_hf,
     tiny_moss,
     tiny_qwen3_asr,
+    tiny_ultravox,
     tiny_windowed,
 )
 from tests.wrappers.families.tiny_audio_llm import Original as AudioLlm
@@ -207,6 +208,18 @@ class MossTranscribeDiarize(GlmAsr):
     make = staticmethod(tiny_moss.make)
 
 
+class Ultravox(Original):
+    """As its pipeline writes a conversation and asks its LLM; see `tiny_ultravox.Original`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = tiny_ultravox.make(folder / "model", projector_ln_mid=True)
+        self.original = tiny_ultravox.Original(self.path)
+
+    def answer(self, turns: Sequence[Turn]) -> list[int]:
+        """See `Original`."""
+        return self.original.answer(*((turn.words, turn.clips, turn.answer) for turn in turns))
+
+
 def _generated(model: Any, ids: list[int], **heard: Tensor) -> list[int]:
     given = torch.tensor([ids])
     made = model.generate(
@@ -230,6 +243,7 @@ ORIGINALS: dict[str, type[Any]] = {
     "moss_transcribe_diarize": MossTranscribeDiarize,
     "qwen2_audio": Qwen2Audio,
     "qwen3_asr": Qwen3Asr,
+    "ultravox": Ultravox,
     "voxtral": Voxtral,
 }
 transformers.logging.set_verbosity_error()

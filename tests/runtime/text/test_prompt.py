@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from alm.errors import BadArtifacts, BadPrompt, UnknownName
@@ -70,6 +71,27 @@ def test_braces_and_the_like_in_a_prompt_stay_as_they_are(query: str) -> None:
 
 def test_the_text_may_come_before_the_audio() -> None:
     assert texts("{}?", turn="{} {clips}!", clip="<SpeechHere>") == ["{}? ", "!"]
+
+
+def test_space_before_clips_behind_the_words_is_theirs() -> None:
+    behind: dict[str, Any] = dict(turn="[{} {clips}]", clip="<SpeechHere>")
+    assert texts("What?", 2, **behind) == ["[What? ", "", "]"]
+    assert texts("What?", 0, **behind) == ["[What?]"]
+    assert texts("Is <audio> it?", 1, **behind) == ["[Is ", " it?]"]
+    assert texts("<audio>", 1, **behind) == ["[", "]"]
+    # White space of the words that is inside of the turn's content stays.
+    assert texts(" What?\n", 1, trim="content", **behind) == ["[What?\n ", "]"]
+    assert texts(" What?\n", 0, trim="content", **behind) == ["[What?]"]
+    assert texts(" What?\n", 1, trim="parts", **behind) == ["[What? ", "]"]
+
+
+def test_penalties_see_the_token_that_stands_for_audio() -> None:
+    clip = np.zeros((3, 4), np.float32)
+    end = TOKENIZER.token_to_id("</s>")
+    for tokens, held in ((TokenFacts(audio=7), 7), (TokenFacts(), end)):
+        prompter = Prompter(TOKENIZER, replace(PROMPT, placeholder="</s>", clip="</s>"), tokens)
+        prompt = prompter.build("What?")
+        assert prompter.ids(prompt, [clip]) == [*prompt.pieces[0], *[held] * 3, *prompt.pieces[1]]
 
 
 def test_clips_are_counted_through_the_conversation() -> None:

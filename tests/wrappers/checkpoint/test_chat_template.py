@@ -13,7 +13,7 @@ from alm.errors import BadCheckpoint
 from alm.facts import PromptFacts
 from tests.wrappers.families.tiny_hf import TEMPLATE
 from wrappers.checkpoint.text import jinja
-from wrappers.checkpoint.text.chat_template import MOST_SOURCE, Template, template
+from wrappers.checkpoint.text.chat_template import MOST_SOURCE, Template, of_tokenizer, template
 from wrappers.checkpoint.text.conversations import written
 
 AUDIO = "<|AUDIO|>"
@@ -93,6 +93,37 @@ def test_a_template_without_a_start_and_with_plain_clips_is_said() -> None:
 def test_an_answer_without_an_end_is_followed_by_the_next_turn() -> None:
     found = said(plain("|", AUDIO, ""))
     assert (found.start, found.turn, found.end) == ("", "|{clips}{}A:", "")
+
+
+def test_the_template_of_an_llm_has_clips_spelled_in_a_text(tmp_path: Path) -> None:
+    source = (
+        "{{ bos_token }}{% for message in messages %}<{{ message.role }}>"
+        "{{ message['content'] | trim }}{{ eos_token }}"
+        "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    wanted = PromptFacts(
+        start="<s>",
+        turn="<user>{clips}{}</s><assistant>",
+        clip="<|audio|>",
+        placeholder="<|audio|>",
+        end="</s>",
+        trim="content",
+    )
+    assert of_tokenizer(tmp_path) is None
+    config = TOKENS | {"chat_template": source}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    # Those of a processor are not the tokenizer's.
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "x"}))
+    found = of_tokenizer(tmp_path)
+    assert found and found.prompt("<|audio|>") == wanted
+    (tmp_path / "chat_template.jinja").write_text(source.replace("<user>", "").replace("s>", "s>!"))
+    found = of_tokenizer(tmp_path)
+    assert found and found.spelled and found.where.endswith("chat_template.jinja")
+    spaced = Template(
+        source.replace("{{ message['c", "{{ ' ' }}{{ message['c"), TOKENS, "here", True
+    )
+    with pytest.raises(BadCheckpoint, match="a turn is not written alike first and last"):
+        spaced.prompt("<|audio|>")
 
 
 def test_a_conversation_is_written_with_its_clips_counted_on() -> None:

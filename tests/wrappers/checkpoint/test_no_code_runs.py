@@ -22,6 +22,7 @@ from tests.wrappers.families import (
     tiny_hf,
     tiny_moss,
     tiny_qwen3_asr,
+    tiny_ultravox,
     tiny_windowed,
 )
 from wrappers import with_role
@@ -117,6 +118,10 @@ def _voxtral(folder: Path) -> tuple[Path, Path]:
     return (made := tiny_hf.voxtral(folder, seconds=4).folder), made
 
 
+def _ultravox(folder: Path) -> tuple[Path, Path]:
+    return (made := tiny_ultravox.make(folder / "model")), made
+
+
 def _folder(make: Callable[[Path], Any]) -> Callable[[Path], tuple[Path, Path]]:
     """Of a family whose checkpoint is one folder."""
 
@@ -138,6 +143,7 @@ FAMILIES = {
     "audioflamingo3": _folder(tiny_windowed.audioflamingo3),
     "granite_speech": _folder(tiny_granite_speech.make),
     "moss_transcribe_diarize": _folder(tiny_moss.make),
+    "ultravox": _ultravox,
 }
 
 

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
-from alm.ports import Port
+from alm.ports import Port, Span
 from tests.wrappers.parts.tracing import traced
 from wrappers import randomised
 from wrappers.bridges.projector import Projector, tiny
+from wrappers.dialect import bound
 
 
 def test_it_is_the_layers_that_its_names_say() -> None:
@@ -66,6 +67,38 @@ def test_the_activation_is_the_one_of_its_name(activation: str) -> None:
     torch.testing.assert_close(part(speech), last(ACT2FN[activation](first(speech))))
 
 
+@pytest.mark.parametrize("rms", [("before",), ("before", "between"), ("before", "after")])
+@pytest.mark.parametrize("dialect", ["decomposed", "standard", "ort"])
+def test_norms_stand_where_they_are_named_and_a_gate_takes_half(
+    rms: tuple[str, ...], dialect: str, tmp_path: Path
+) -> None:
+    with bound(dialect):
+        part = randomised(Projector([6, 10, 4], stack=2, bias=False, activation="swiglu", rms=rms))
+    weights = {f"layers.{i}.weight" for i in (0, 1, 4)}
+    weights |= {f"layers.{3 if 'between' in rms else 5}.weight"} if rms[1:] else set()
+    assert part.state_dict().keys() == weights
+
+    def norm(x: Tensor, at: int) -> Tensor:
+        name = f"layers.{at}.weight"
+        if name not in weights:
+            return x
+        return nn.functional.rms_norm(x, x.shape[-1:], part.state_dict()[name], 1e-6)
+
+    speech = torch.randn(3, 8, 3)
+    x = norm(speech.reshape(3, 4, 6), 0) @ part.state_dict()["layers.1.weight"].T
+    x = norm(x[..., :5] * nn.functional.silu(x[..., 5:]), 3)
+    wanted = norm(x @ part.state_dict()["layers.4.weight"].T, 5)
+    torch.testing.assert_close(part(speech), wanted)
+    (got,) = traced(part, (torch.randn(2, 16, 3),), tmp_path).run(speech)
+    assert np.abs(got - wanted.numpy()).max() < 1e-5
+
+
+def test_pieces_of_a_clip_are_projected_apart() -> None:
+    part = randomised(Projector([8, 6], stack=4, frames="heard"))
+    part.run_in_pieces("heard", 1504)
+    assert part.pieces == "heard" and part.spans == {"heard": Span(4, 500, 1504)}
+
+
 @pytest.mark.parametrize("stack", [1, 4])
 @pytest.mark.parametrize("frames", [16, "frames"])
 def test_it_traces_with_frames_of_any_kind(frames: int | str, stack: int, tmp_path: Path) -> None:
@@ -94,6 +127,8 @@ def test_sizes_that_do_not_fit_are_named_at_once() -> None:
     assert "4 frames side by side are not 10 wide" in str(caught.value)
     assert "9 frames are no rows of 4" in str(caught.value)
     assert "activation 'mish' is unknown; known are silu, gelu" in str(caught.value)
+    with pytest.raises(BadCheckpoint, match="9 numbers have no halves, one to gate the other"):
+        Projector([8, 9, 6], activation="swiglu")
     assert "\n" not in str(caught.value)
 
 
