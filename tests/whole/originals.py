@@ -19,6 +19,7 @@ from tests.wrappers.families import (
     tiny_granite_speech,
     tiny_hf,
     tiny_moss,
+    tiny_phi4_multimodal,
     tiny_qwen3_asr,
     tiny_ultravox,
     tiny_windowed,
@@ -220,6 +221,12 @@ class Ultravox(Original):
         return self.original.answer(*((turn.words, turn.clips, turn.answer) for turn in turns))
 
 
+class Phi4Multimodal(GlmAsr):
+    """The same about any number of clips, each heard as it is alone."""
+
+    make = staticmethod(tiny_phi4_multimodal.make)
+
+
 def _generated(model: Any, ids: list[int], **heard: Tensor) -> list[int]:
     given = torch.tensor([ids])
     made = model.generate(
@@ -241,6 +248,7 @@ ORIGINALS: dict[str, type[Any]] = {
     "glmasr": GlmAsr,
     "granite_speech": GraniteSpeech,
     "moss_transcribe_diarize": MossTranscribeDiarize,
+    "phi4_multimodal": Phi4Multimodal,
     "qwen2_audio": Qwen2Audio,
     "qwen3_asr": Qwen3Asr,
     "ultravox": Ultravox,

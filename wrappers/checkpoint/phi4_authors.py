@@ -141,7 +141,7 @@ def lora(plain: Mapping[str, Any], file: Path) -> dict[str, Any]:
     if not isinstance(said, dict) or sorted(said) != sorted(names):
         raise BadCheckpoint(
             f"{file} says speech_lora: {limits.shown(said)}; known is a section of "
-            + ", ".join(names)
+            f"{', '.join(names)}"
         )
     return {peft: said[name] for name, peft in names.items() if peft}
 

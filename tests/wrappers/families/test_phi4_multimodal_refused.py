@@ -210,10 +210,7 @@ CASES: dict[str, tuple[tuple[str, ...], Callable[[Copy], Any]]] = {
         ),
     ),
     "an extractor without meaning": (
-        (
-            "hop_length 0, which is no whole number",
-            "preemphasis 2 and mel bins from 0.0 to 9000 Hz",
-        ),
+        ("hop_length 0, which is no whole number", "preemphasis 2 and mel bins from 0.0 to 9000"),
         lambda c: extracted(c, hop_length=0, preemphasis=2, mel_max_frequency=9000),
     ),
     "a window longer than its transform": (

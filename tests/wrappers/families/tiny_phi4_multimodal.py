@@ -165,17 +165,17 @@ def make(
     **llm: Any,
 ) -> Tiny:
     """A folder; `tower`, `rope`, `extractor` and `llm` change its settings."""
-    config = Phi4MultimodalConfig(
+    config: Any = Phi4MultimodalConfig(
         **(LLM | llm),
         rope_parameters=copy.deepcopy(rope or ROPE),
         audio_config=TOWER | {"audio_token_id": TOKENS.index(PLACEHOLDER)} | (tower or {}),
         vision_config=VISION,
     )
     torch.manual_seed(0)
-    model = Phi4MultimodalForCausalLM(config)
+    model: Any = Phi4MultimodalForCausalLM(config)
     model.generation_config = GenerationConfig(eos_token_id=EOS, pad_token_id=0, max_new_tokens=8)
     loud(model)
-    encoder: Any = model.model.embed_tokens_extend.audio_embed.encoder
+    encoder = model.model.embed_tokens_extend.audio_embed.encoder
     encoder.encoder_embedding.global_mean.normal_(9, 1)
     encoder.encoder_embedding.global_invstd.uniform_(0.2, 0.4)
     # No answer holds a token for audio or images, which nobody could give back in a later turn,
