@@ -6,14 +6,17 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from alm.errors import BadCheckpoint
+from tests.wrappers.checkpoint.checkpoints import in_peft
 from tests.wrappers.parts.test_decoders import make
 from wrappers.checkpoint import llm_files
+from wrappers.checkpoint.adapters import adapter_faults, peft_folder
 from wrappers.checkpoint.weights.experts import fused
 from wrappers.checkpoint.weights.tensors import Weights, open_folder
 
@@ -95,3 +98,28 @@ def test_one_expert_is_held_at_a_time_and_nothing_is_read_before() -> None:
     made = whole["model.layers.0.mlp.experts.gate_up_proj"]
     assert made.shape == (50, 8, 6) and made.dtype == torch.bfloat16
     assert len(alive) >= 100 and most <= 3
+
+
+def adapter_faults_of(folder: Path, change: dict[str, Tensor], **targets: Any) -> list[str]:
+    """What is said of a Qwen2 MoE folder with a LoRA beside it, and these tensors more in that."""
+    truth, _ = make("qwen2 moe")
+    truth.save_pretrained(folder)
+    in_peft(truth, peft.LoraConfig(r=2, **targets)).save_pretrained(folder)
+    file = folder / "adapter_model.safetensors"
+    save_file(load_file(file) | change, file)
+    adapter = peft_folder.read(folder, tied={})
+    return adapter_faults.faults(llm_files.with_table(llm_files.read_spec(folder)), adapter)
+
+
+def test_an_adapter_of_the_shared_expert_and_of_attention_is_taken(tmp_path: Path) -> None:
+    names = ["q_proj", "shared_expert.up_proj", "shared_expert_gate"]
+    assert adapter_faults_of(tmp_path, {}, target_modules=names) == []
+
+
+def test_an_adapter_of_experts_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    name = "base_model.model.model.layers.0.mlp.experts.1.up_proj.lora_"
+    more = {f"{name}A.weight": torch.ones(2, 32), f"{name}B.weight": torch.ones(20, 2)}
+    (said,) = adapter_faults_of(tmp_path, more, target_modules=["q_proj"])
+    assert "mlp.experts.1.up_proj; experts of a mixture lie in one tensor" in said
+    with pytest.raises(BadCheckpoint, match="target_parameters: .* not followed for LoRA; merge"):
+        adapter_faults_of(tmp_path, {}, target_parameters=["mlp.experts.down_proj"])

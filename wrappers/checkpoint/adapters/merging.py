@@ -26,6 +26,7 @@ from wrappers.layers.decoder import Decoder
 # Worst difference, as a share of the largest value, that rounding of a merge may cost.
 MERGE_TOLERANCE = 1e-4
 CHANGED = (nn.Linear, nn.Conv1d, nn.Embedding)
+EXPERTS = ".experts."  # in the names of what a mixture picks from
 
 
 def check_places(skeleton: nn.Module, adapter: Adapter) -> None:
@@ -36,8 +37,13 @@ def check_places(skeleton: nn.Module, adapter: Adapter) -> None:
     """
     there = {n for n, module in skeleton.named_modules() if isinstance(module, CHANGED)}
     if absent := [site.name for site in adapter.sites if site.name not in there]:
+        why = (
+            "; experts of a mixture lie in one tensor and take no adapter here: merge it with peft "
+            "(merge_and_unload), save the whole model, and give that"
+        )
         raise BadCheckpoint(
             f"the {adapter.kind.name} adapter changes what the model does not have: {few(absent)}"
+            + (why if any(EXPERTS in f".{name}." for name in absent) else "")
         )
 
 
