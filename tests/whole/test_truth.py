@@ -40,6 +40,7 @@ from wrappers.frontends.fbank import Fbank
 QUESTION = "Please describe the audio."
 SIZES: dict[str, Any] = dict(window_seconds=4, speech_width=32, bridge_width=48, bridge_heads=6)
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+MIXTURE: dict[str, Any] = dict(num_experts=6, num_experts_per_tok=2, tie_word_embeddings=False)
 Rule = dict[str, Any]
 
 
@@ -120,14 +121,7 @@ CASES = {
             seed=4,
             audio_width=0,
             llm="Qwen3Moe",
-            llm_options=dict(
-                head_dim=16,
-                moe_intermediate_size=32,
-                num_experts=6,
-                num_experts_per_tok=2,
-                norm_topk_prob=True,
-                tie_word_embeddings=False,
-            ),
+            llm_options=MIXTURE,
             **SIZES,
         ),
         kernel=17,

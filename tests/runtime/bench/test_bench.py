@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,13 +17,12 @@ from onnx import TensorProto, helper
 from alm.artifacts import manifest
 from alm.artifacts.manifest import Part
 from alm.bench import drawing
-from alm.bench.roofline import bound, cache_bytes, idle_bytes
+from alm.bench.roofline import bound, cache_bytes
 from alm.bench.timed_run import spread
 from alm.cli import alm_commands, exit_status
 from alm.host import processor
 from alm.onnxfile import flops
 from alm.ports import Port
-from alm.precision import Codes, Storage
 from bench import contest
 from tests.runtime.cli.commands import Capture, sound
 
@@ -274,13 +272,6 @@ def test_a_cache_has_the_bytes_of_its_ports() -> None:
         "past_key_values.0.value": Port("int8", ("batch", 2, "past", 4)),
     }
     assert cache_bytes(Part("decoder", "decoder", (), ports), 10) == 2 * 10 * 4 * (2 + 1)
-
-
-def test_experts_that_a_token_does_not_pass_are_not_read() -> None:
-    decoder = Part("decoder", "decoder", (), {}, measured={"weights": 100, "active_weights": 40})
-    assert idle_bytes(decoder) == 60 * 4
-    assert idle_bytes(replace(decoder, storage=Storage(Codes("uint4")))) == 60 / 2
-    assert idle_bytes(replace(decoder, measured={"weights": 100})) == 0
 
 
 def test_a_spread_is_mean_median_and_ninetieth_percentile() -> None:
