@@ -11,6 +11,7 @@ import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from alm.errors import BadCheckpoint
@@ -19,7 +20,8 @@ from wrappers.checkpoint.pruned_lists import dropped
 from wrappers.checkpoint.weights.tensors import Weights
 from wrappers.layers.spec import Spec
 
-NUMBER = re.compile(r"^model\.layers\.(\d+)\.")
+NUMBER = re.compile(r"^model\.layers\.(\d{1,18})\.")
+MOST_LISTED = 8  # layers that are not there
 Shapes = Mapping[str, tuple[int, ...]]
 SLICED = ("attn_shortcut_Q", "mlp_shortcut_Q")
 # What a layer without attention lacks, and one without an MLP; below, with norms on both sides.
@@ -110,9 +112,11 @@ def faults(spec: Spec, weights: Weights) -> list[str]:
 def _gaps(spec: Spec, shapes: Shapes) -> str:
     """The layers that are left out of the numbers, in words; "" where none is."""
     numbers = _there(spec, shapes)
-    absent = [i for i in range(max(numbers, default=-1) + 1) if i not in numbers]
-    shown = ", ".join(map(str, absent[:8])) + (" ..." if len(absent) > 8 else "")
-    return f"{max(numbers)} without {shown}" if absent else ""
+    last = max(numbers, default=-1)  # which a name may make as large as it likes
+    absent = list(islice((i for i in range(last + 1) if i not in numbers), MOST_LISTED + 1))
+    shown = ", ".join(map(str, absent[:MOST_LISTED]))
+    more = " ..." if len(absent) > MOST_LISTED else ""
+    return f"{last} without {shown}{more}" if absent else ""
 
 
 def head_dim_beside(plain: Mapping[str, Any], weights: Weights) -> int | None:

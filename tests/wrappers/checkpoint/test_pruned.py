@@ -158,6 +158,10 @@ def gaps(state: State) -> None:
         state[name.replace(".3.", ".5.")] = state.pop(name)
 
 
+def far_away(state: State) -> None:
+    state["model.layers.987654321987.mlp.up_proj.weight"] = torch.zeros(96, 64)
+
+
 def stray_bias(state: State) -> None:
     state["model.layers.0.self_attn.o_proj.bias"] = torch.zeros(64)
 
@@ -193,6 +197,11 @@ REFUSED: dict[str, tuple[Pruned, Any, str]] = {
         Pruned("Llama", FOUR),
         gaps,
         "layers are numbered up to 5 without 3, 4; where layers were taken out",
+    ),
+    "a number of any size": (
+        Pruned("Llama", FOUR),
+        far_away,
+        "up to 987654321987 without 4, 5, 6, 7, 8, 9, 10, 11 ...; where",
     ),
     "sliced by SliceGPT": (Pruned("Llama", FOUR), sliced, "was sliced by SliceGPT, whose layers"),
     "blocks of a Nemotron-NAS": (
