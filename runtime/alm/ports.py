@@ -11,6 +11,7 @@ import numpy as np
 CAPACITY_STEP = 64  # caches of fixed capacity come in multiples of this
 CACHE_IN = "past_key_values."
 CACHE_OUT = "present."
+FIRST = "first_position"  # of a decoder: the position that slot 0 of a row's cache has by now
 
 
 @dataclass(frozen=True)

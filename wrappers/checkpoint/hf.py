@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
-from alm.facts import AlignFacts, AudioFacts, Facts, PromptFacts
+from alm.facts import AlignFacts, AudioFacts, Facts, LiveFacts, PromptFacts
 from wrappers import Checkpoint, Wrapper
 from wrappers.checkpoint import llm_files
 from wrappers.checkpoint.adapters import adapter_faults, merging
@@ -64,6 +64,10 @@ class Folder(Files):
     def alignment(self, tokenizer: Tokenizer) -> AlignFacts:
         """The manifest's facts on the times of words; of most families there are none."""
         return AlignFacts()
+
+    def live(self) -> LiveFacts:
+        """The manifest's facts on how a stream is heard; of most families there are none."""
+        return LiveFacts()
 
     def prompt(self, tokenizer: Tokenizer) -> PromptFacts:
         """The manifest's prompt facts."""
@@ -193,6 +197,7 @@ class Folder(Files):
                     table=None if self.table_rows == spec.vocab else self.table_rows,
                 ),
                 align=self.alignment(tokenizer),
+                live=self.live(),
                 source={
                     "config": self.file.name,
                     "llm": spec.config.model_type,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alm.ports import CACHE_IN, CACHE_OUT, Port, Span
+from alm.ports import CACHE_IN, CACHE_OUT, FIRST, Port, Span
 from wrappers import Wrapper, dialect
 from wrappers.layers.rope import Rope
 from wrappers.layers.spec import ACTIVATIONS, Spec
@@ -190,6 +190,10 @@ class Decoder(Wrapper):
     `past_lengths` gives how many positions a row has in the cache, `seq_lengths` how many of the
     `seq` new ones are real (rows are padded on the right). An empty cache is a prompt, seq = 1 is a
     step, all between is a chunk.
+
+    Where rows `slide` and slot and position are one, `first_position` gives the position that slot
+    0 has by now, so that the keys of a window can be moved to the front. It is a float, as angles
+    are computed in.
     """
 
     role = "decoder"
@@ -205,6 +209,9 @@ class Decoder(Wrapper):
         turned = partial(Rope, spec.config, spec.head_dim, partial=spec.partial)
         self.rope = turned(kinds[0])
         self.other_ropes = nn.ModuleDict({kind: turned(kind) for kind in kinds[1:]})
+        self.conditioned = None
+        if spec.condition:
+            self.conditioned = spec.condition[1](spec.hidden)
         self.opset = self.dialect.OPSET
         self.chunk_rows = self.dialect.CHUNK_ROWS
         self.merge_error: float | None = None
@@ -243,6 +250,10 @@ class Decoder(Wrapper):
                 after = ("batch", kv_heads, grown, wide)
                 self.inputs[f"{CACHE_IN}{i}.{kind}"] = Port(cache_dtype, shape)
                 self.outputs[f"{CACHE_OUT}{i}.{kind}"] = Port(cache_dtype, after)
+        # Behind the caches, where only those look that know of them.
+        self.given = [FIRST] if spec.slides and not self.dialect.TRACKS_POSITIONS else []
+        self.given += [spec.condition[0]] if spec.condition else []
+        self.inputs |= {name: Port("float32", ("batch",)) for name in self.given}
         most = spec.context
         self.spans = {"seq": Span(1, min(128, most), most), "past": Span(0, min(256, most), most)}
         if axis not in self.spans:
@@ -279,6 +290,9 @@ class Decoder(Wrapper):
     def forward(
         self, inputs_embeds: Tensor, past_lengths: Tensor, seq_lengths: Tensor, *past: Tensor
     ) -> tuple[Tensor, ...]:
+        count = len(past) - len(self.given)
+        given = dict(zip(self.given, past[count:], strict=True))
+        past = past[:count]
         steps = torch.arange(inputs_embeds.shape[1])[None]
         positions = past_lengths[:, None] + steps  # [batch, seq]
         present: list[Tensor] = []
@@ -290,7 +304,13 @@ class Decoder(Wrapper):
             keys = torch.arange(past[0].shape[2])[None]  # slot and position are one
         distance = (positions[:, :, None] - keys[:, None, :])[:, None]  # [batch, 1, seq, keys]
         ropes = (self.rope, *self.other_ropes.values())
-        turned = {rope.of: rope(positions, past_lengths + seq_lengths) for rope in ropes}
+        at = positions, past_lengths + seq_lengths
+        if FIRST in given:
+            at = at[0] + given[FIRST][:, None], at[1] + given[FIRST]
+        turned = {rope.of: rope(*at) for rope in ropes}
+        told: dict[str, Tensor] = {}
+        if self.spec.condition and self.conditioned is not None:
+            told = {"condition": self.conditioned(given[self.spec.condition[0]])}
 
         x, held = inputs_embeds, iter(past)
         if self.spec.input_scale != 1.0:
@@ -298,7 +318,7 @@ class Decoder(Wrapper):
         for i, layer in enumerate(self.model.layers):
             cache = [next(held), next(held)] if i in self.model.attending else []
             rope = turned[self.spec.ropes[i] if self.spec.ropes else ""]
-            x, *kept = layer(x, rope, distance, past_lengths, *cache)
+            x, *kept = layer(x, rope, distance, past_lengths, *cache, **told)
             present += kept
         if self.every:
             logits = self._logits(x)

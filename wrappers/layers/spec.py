@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -73,6 +74,10 @@ class Spec:
     attention: type[nn.Module] | None = None
     mlp: type[nn.Module] | None = None
     layer: type[nn.Module] | None = None
+    # The name of an input, a number for each row, and the class that makes of it what every layer
+    # takes as `condition`: made of the width, float32 [batch] -> [batch, 1, hidden].
+    condition: tuple[str, Callable[[int], nn.Module]] | None = None
+    slides: bool = False  # whether a row outgrows its cache, of which the beginning is let go
     # What layers differ in, per layer: fields of this class by name, `{"heads": 3}`; (): nothing.
     # No heads is no attention, an intermediate of 0 no MLP; the whole's are those of the widest.
     uneven: tuple[dict[str, Any], ...] = field(default=())
@@ -107,7 +112,7 @@ class Spec:
             eps=config.rms_norm_eps,
             context=context(config),
             config=config,
-            tied=bool(config.tie_word_embeddings),
+            tied=bool(getattr(config, "tie_word_embeddings", False)),
         )
         spec = cls(**(facts | more))
         if spec.activation not in ACTIVATIONS:

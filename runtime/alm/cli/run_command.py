@@ -72,6 +72,17 @@ def answer(
             "--format", metavar="FORMAT", help=f"Of the answer to one clip: {', '.join(FORMATS)}."
         ),
     ] = "text",
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="Write down sound while it comes: of a clip, of raw 16-bit samples (-), or of a "
+            "microphone.",
+        ),
+    ] = False,
+    delay: Annotated[
+        float | None, typer.Option(metavar="MS", help="By which a stream's words follow it.")
+    ] = None,
     align: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="An aligner's folder: it times every word."),
@@ -147,8 +158,8 @@ def answer(
     if list_tasks:
         _print_tasks(engine, as_json)
         return 0
-    clips, prompt = _split(words or [], chat, engine)
-    as_json = _formatted(form, as_json, chat, clips)
+    clips, prompt = (words or [], "") if live else _split(words or [], chat, engine)
+    as_json = as_json if live else _formatted(form, as_json, chat, clips)
     if chat and (each is not None or language or align):
         raise BadOption(
             "--chat is one conversation: --each, --together, --language and --align are not for it"
@@ -183,9 +194,15 @@ def answer(
     reader.check_options(manifest.facts.audio.rate, "first", max_audio_seconds)
     speak_utf8()
     groups = [clips]
-    if not chat:
+    if live:
+        from alm.cli import live as live_run
+
+        others = {"--chat": chat, "--json": as_json, "--align": align, "--language": language}
+        others |= {"--format": form != "text", "--each": each is not None, "--truncate": truncate}
+        live_run.check(manifest.facts, clips, others)
+    elif not chat:
         groups = request.meant(clips, prompt, manifest.facts.prompt, each, language, verbatim)
-    if not request.there(groups):
+    if not live and not request.there(groups):
         return exit_status.FAILED
     if build_first:
         from alm.tensorrt import build as building
@@ -196,8 +213,12 @@ def answer(
         "max_audio_seconds": max_audio_seconds,
         "verbatim": verbatim,
         "language": language,
+        "delay": delay,
     }
     model = alm.load(engine, provider, threads, align=align)
+    if live:
+        live_run.run(model, clips, max_audio_seconds, delay, options)
+        return 0
     if chat:
         from alm.cli.chat import converse
 

@@ -7,8 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from alm.audio import reader
+from alm.audio.clips import Piece
 from alm.decoding import steps
+from alm.text.prompt import Prompt
 from alm.text.segments import Segment
 
 # Reasons to stop that leave an answer unfinished.
@@ -29,8 +33,8 @@ class Answer:
 
     text: str
     token_ids: list[int]
-    # eos, stop_string, length (max_new_tokens cut it) or context (the model's did); of several
-    # windows one that was cut, else the last
+    # eos, stop_string, length (max_new_tokens cut it), context (the model's did) or audio (a stream
+    # has ended); of several windows one that was cut, else the last
     stop_reason: str
     audio_seconds: float
     audio_tokens: int
@@ -50,6 +54,18 @@ class Answer:
     def to_json(self) -> dict[str, Any]:
         """The answer as plain data."""
         return dataclasses.asdict(self)
+
+
+@dataclass
+class Row:
+    """What is answered at once: a prompt and its clips, or one window of its only clip."""
+
+    question: int  # its place in the turn
+    prompt: Prompt
+    pcms: list[np.ndarray]  # float32 [samples] of each clip
+    piece: Piece | None = None  # of the only clip
+    embeds: list[np.ndarray] = field(default_factory=list)  # float32 [n, hidden] of each
+    cached: int = 0  # clips whose embeddings were remembered
 
 
 @dataclass(frozen=True)
@@ -113,6 +129,6 @@ def _cut_notes(windows: Sequence[WindowAnswer]) -> Iterator[str]:
         yield f"the answer{many} was cut after {tokens} tokens, {why}"
 
 
-def reason(sequence: steps.Sequence, cut: bool) -> str:
-    """Why an answer stopped, where `cut` means that the context left less room than asked for."""
-    return "context" if cut and sequence.stop_reason == "length" else sequence.stop_reason
+def reason(sequence: steps.Sequence, cut: str) -> str:
+    """Why an answer stopped, where `cut` names what left less room than was asked for, if any."""
+    return cut if cut and sequence.stop_reason == "length" else sequence.stop_reason

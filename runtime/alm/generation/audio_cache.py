@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 
 import numpy as np
@@ -51,12 +51,20 @@ class Memory:
 class AudioEncoder:
     """The parts before the decoder, and their embeddings of the latest clips."""
 
-    def __init__(self, pipeline: Pipeline, most_bytes: int = MOST_BYTES, window: int = 0) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        most_bytes: int = MOST_BYTES,
+        window: int = 0,
+        hear: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
         """With `most_bytes` of 0 nothing is remembered.
 
         `window` is the samples of a window where the model takes all windows of a clip as one.
+        `hear` makes a clip's embeddings of its samples, where the parts hear a clip in pieces.
         """
         self.pipeline, self.memory, self.window = pipeline, Memory(most_bytes), window
+        self.hear = hear
 
     def encode(
         self, clips: Sequence[np.ndarray], stages: Stages
@@ -79,6 +87,11 @@ class AudioEncoder:
         return [by_key[k] for k in keys], [k not in new for k in keys]  # pyright: ignore
 
     def _compute(self, clips: Sequence[np.ndarray], stages: Stages) -> list[np.ndarray]:
+        if self.hear:
+            start = time.perf_counter()
+            heard = [self.hear(pcm) for pcm in clips]
+            stages.add("hear", start)
+            return heard
         by_place: dict[int, np.ndarray] = {}
         for places in self._batches(clips):
             tensors = self.pipeline.forward(batch([clips[i] for i in places]), stages)

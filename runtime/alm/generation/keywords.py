@@ -22,13 +22,15 @@ class InputOptions:
     `truncate`: only the first window of a longer clip, as the original does. `max_audio_seconds`:
     longer audio is refused before it is decoded; at most a day. `verbatim`: a prompt is text, even
     where it is a task's name or nearly one. `language`: the code of the one to answer in, of models
-    and tasks that know several.
+    and tasks that know several. `delay`: milliseconds by which words follow their sound, of models
+    that hear a stream; None is as the checkpoint says.
     """
 
     truncate: bool = False
     max_audio_seconds: float = HOUR
     verbatim: bool = False
     language: str = ""
+    delay: float | None = None
 
 
 class Decoding(TypedDict, total=False):
@@ -74,6 +76,7 @@ class Generating(Decoding, total=False):
     max_audio_seconds: float
     verbatim: bool
     language: str
+    delay: float | None
 
 
 def split(given: Mapping[str, Any]) -> tuple[InputOptions, dict[str, Any]]:

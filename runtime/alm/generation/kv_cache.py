@@ -73,6 +73,25 @@ class Cache:
             kept = np.ascontiguousarray(np.moveaxis(past[:length], 0, port.axes.index("past")))
             self.kept[name] = self.session.hold(kept)
 
+    def slide(self, gone: int, used: int) -> None:
+        """Forget the first `gone` of `used` positions: the others move to the front."""
+        for name, port in self.ports.items():
+            axis = port.axes.index("capacity" if self.fixed else "past")
+            array = self._arrays.get(name)
+            if array is None:
+                array = self.session.fetch(self.kept[name])
+            places = np.moveaxis(array, axis, 0)
+            if not self.fixed:
+                left = np.ascontiguousarray(np.moveaxis(places[gone:], 0, axis))
+                self.kept[name] = self.session.hold(left)
+                continue
+            places = places if self._arrays else places.copy()
+            places[: used - gone] = places[gone:used]
+            if not self._arrays:
+                self.kept[name] = self.session.hold(
+                    np.ascontiguousarray(np.moveaxis(places, 0, axis))
+                )
+
     def reorder(self, rows: np.ndarray, lengths: np.ndarray) -> None:
         """Row i becomes a copy of what was row rows[i].
 

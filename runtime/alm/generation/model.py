@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from alm.generation.keywords import Decoding, Generating
+    from alm.live.live import Live
 
 Audio = reader.Source
 
@@ -156,6 +157,19 @@ class Model:
             options: of all its turns, as `generate` takes them.
         """
         return Conversation(self.parts, *keywords.split(options))
+
+    def live(self, *, delay: float | None = None, **options: Unpack[Decoding]) -> Live:
+        """A live run: samples go in as they come, text comes out as it becomes certain.
+
+        Args:
+            delay: milliseconds by which words follow their sound; as the checkpoint says where none
+                is given.
+            options: as `generate` takes them; there is no length but one that is asked for.
+
+        Raises:
+            BadOption: the model hears clips and no stream, or an option that a stream cannot have.
+        """
+        return self.parts.live(delay, dict(options))
 
 
 def _questions(sources: list[Any], prompt: Any, many: bool) -> list[Question]:

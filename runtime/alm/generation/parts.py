@@ -25,6 +25,10 @@ from alm.generation.choose_backend import Fastest
 from alm.generation.embedding_table import open_table
 from alm.generation.pipeline import MOST_FED, Decoder, Pipeline, at_once, check_table
 from alm.host import processor
+from alm.live.hearing import Hearing
+from alm.live.live import Live, endless
+from alm.live.state import Chain
+from alm.live.stepping import Stepping
 from alm.session import BackendOptions, Session
 from alm.text import detokenizer
 from alm.text.prompt import Prompter
@@ -118,7 +122,15 @@ class Parts:
         self.pipeline = Pipeline(front, sessions, at_once)
         self.rules = Rules(manifest.facts.audio)
         window = self.rules.window if self.rules.joined else 0
-        self.audio_encoder = AudioEncoder(self.pipeline, audio_cache, window)
+        facts = manifest.facts
+        self.stepping: Stepping | None = None
+        if facts.live.step_samples:
+            pad = self.tokenizer.token_to_id(facts.live.pad)
+            if pad is None:
+                raise BadArtifacts(f"the tokenizer of {self.folder} lacks {facts.live.pad!r:.80}")
+            self.stepping = Stepping(facts.live, facts.audio, pad, facts.tokens.bos)
+        hear = self.hear if self.stepping else None
+        self.audio_encoder = AudioEncoder(self.pipeline, audio_cache, window, hear)
         self.decoder_session, self.decoder_part = sessions[decoder.name], decoder
         self.eos = frozenset(manifest.facts.tokens.eos)
         self.aligner: Aligner | None = None  # see `align_with`
@@ -130,7 +142,49 @@ class Parts:
         # Where rotary frequencies depend on the length of a call, a prompt is one call.
         whole = (dimensions.rope_grows_past, dimensions.rope_switches_past) != (None, None)
         most_fed = 0 if whole else MOST_FED
-        return Decoder(self.decoder_session, self.decoder_part, self.table, most_fed)
+        told = {"delay": float(self.manifest.facts.live.delay)}
+        return Decoder(self.decoder_session, self.decoder_part, self.table, most_fed, told)
+
+    def hearing(self) -> Hearing:
+        """A stream of sound through the parts before the decoder, with a state of its own."""
+        chain = Chain(self.pipeline.parts, self.pipeline.sessions)
+        return Hearing(self.manifest.facts.live, chain.run)
+
+    def hear(self, pcm: np.ndarray) -> np.ndarray:
+        """Embeddings float32 [steps, hidden] of a whole clip, the silence behind it in it."""
+        hearing = self.hearing()
+        return np.concatenate([*hearing.feed(pcm), *hearing.end(0)])
+
+    def delay(self, ms: float | None) -> int:
+        """Steps of so many milliseconds; None is as the checkpoint says.
+
+        Raises:
+            BadOption: they are none, or the model hears clips and not steps.
+        """
+        if self.stepping:
+            return self.stepping.delay(ms)
+        if ms is not None:
+            raise BadOption("a delay is of a model that hears a stream, and this one hears clips")
+        return 0
+
+    def live(self, delay: float | None, given: dict[str, Any]) -> Live:
+        """A live run; see `Model.live`."""
+        live = self.manifest.facts.live
+        if not self.stepping or not live.window:
+            why = "sees back over all of a stream" if self.stepping else "hears clips, no streams"
+            raise BadOption(f"this model {why}, so there is no live run of it; give it a clip")
+        late, decoder = self.stepping.delay(delay), self.decoder()
+        decoder.told(delay=late)
+        return Live(
+            self.hearing(),
+            decoder,
+            self.tokenizer,
+            prompt=self.stepping.prompt(late),
+            delay=late,
+            eos=self.eos,
+            stops=self.stops,
+            options=endless(self.options(given), given),
+        )
 
     def options(self, given: Mapping[str, Any]) -> Options:
         """Decoding options: the manifest's defaults with what is given in their place.

@@ -12,7 +12,8 @@ from alm.artifacts.manifest import Manifest, Part
 from alm.errors import BadArtifacts
 from alm.generation.embedding_table import Table
 from alm.generation.kv_cache import Cache
-from alm.ports import CACHE_IN, CACHE_OUT
+from alm.live.state import carried, fresh, taken
+from alm.ports import CACHE_IN, CACHE_OUT, FIRST
 from alm.session import Session
 from alm.text.markers import Markers
 from alm.timings import Stages as Stages
@@ -39,7 +40,7 @@ class Pipeline:
         """
         there = set(given)
         for part in self.parts:
-            absent = [name for name in part.inputs if name not in there]
+            absent = [name for name in taken(part.inputs) if name not in there]
             if absent:
                 return f"part {part.name} wants {', '.join(absent)}, which no part before it makes"
             there |= part.outputs.keys()
@@ -57,7 +58,7 @@ class Pipeline:
         stages = stages or Stages()
         there = list(tensors)
         for part in self.parts:
-            absent = [name for name in part.inputs if name not in there]
+            absent = [name for name in taken(part.inputs) if name not in there]
             if absent:
                 raise BadArtifacts(
                     f"part {part.name} wants {', '.join(absent)}, but before it there is: "
@@ -75,7 +76,8 @@ class Pipeline:
         self, part: Part, tensors: Mapping[str, np.ndarray], stages: Stages
     ) -> dict[str, np.ndarray]:
         start = time.perf_counter()
-        session, feeds = self.sessions[part.name], {n: tensors[n] for n in part.inputs}
+        session, feeds = self.sessions[part.name], {n: tensors[n] for n in taken(part.inputs)}
+        feeds |= fresh(part.inputs, len(next(iter(feeds.values()))))  # what is given is the whole
         outputs = [session.run(window) for window in _windows(part, feeds)]
         stages.add(part.name, start)
         if len(outputs) == 1:
@@ -91,7 +93,7 @@ class Pipeline:
         running: set[Future[dict[str, np.ndarray]]] = set()
         with ThreadPoolExecutor(self.at_once) as pool:
             while waiting or running:
-                ready = [part for part in waiting if available.keys() >= part.inputs.keys()]
+                ready = [part for part in waiting if {*available} >= {*taken(part.inputs)}]
                 for part in ready[: self.at_once - len(running)]:
                     waiting.remove(part)
                     running.add(pool.submit(self._run, part, dict(available), stages))
@@ -144,17 +146,31 @@ class Decoder:
     """The decoder graph and its cache; `step` and `reorder` are what decoding strategies need."""
 
     def __init__(
-        self, session: Session, part: Part, table: Table, most_fed: int = MOST_FED
+        self,
+        session: Session,
+        part: Part,
+        table: Table,
+        most_fed: int = MOST_FED,
+        conditions: Mapping[str, float] | None = None,
     ) -> None:
-        """With `most_fed` of 0 a prompt of any length is fed at once."""
+        """With `most_fed` of 0 a prompt of any length is fed at once.
+
+        `conditions`: by the input's name, where the graph has it, a number for every row.
+        """
         self.session, self.part, self.table, self.most_fed = session, part, table, most_fed
         self.lengths = np.zeros(0, np.int64)  # valid positions of each row in the cache
-        caches = {n: p for n, p in part.inputs.items() if n.startswith(CACHE_IN)}
-        self.cache = Cache(session, caches)
+        self.conditions: dict[str, float] = {}
+        self.told(**(conditions or {}))
+        self.cache = Cache(session, carried(part.inputs))
+        self._gone = 0  # positions before those that the cache still holds
+
+    def told(self, **conditions: float) -> None:
+        """From the next start on these numbers hold, where the graph has inputs of their names."""
+        self.conditions |= {n: v for n, v in conditions.items() if n in self.part.inputs}
 
     def start(self, rows: int, most: int) -> None:
         """An empty cache for `rows` sequences of at most `most` positions."""
-        self.lengths = np.zeros(rows, np.int64)
+        self.lengths, self._gone = np.zeros(rows, np.int64), 0
         self.cache.start(rows, most)
 
     def feed(self, embeds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -184,6 +200,8 @@ class Decoder:
             "seq_lengths": np.asarray(lengths, np.int64),
             **cache.kept,
         }
+        numbers = self.conditions | ({FIRST: self._gone} if FIRST in self.part.inputs else {})
+        feeds |= {n: np.full(len(embeds), v, np.float32) for n, v in numbers.items()}
         # A cache of fixed capacity is written in place, one that grows comes back as another.
         keep = {out: cache.kept[name] if cache.fixed else None for out, name in outputs.items()}
         results = self.session.run(feeds, keep)
@@ -206,6 +224,19 @@ class Decoder:
     def room(self, most: int) -> None:
         """Let the sequences grow up to `most` positions, with what they hold already."""
         self.cache.grow(most, int(self.lengths.max(initial=0)))
+
+    @property
+    def held(self) -> int:
+        """Positions that the cache holds of its longest row."""
+        return int(self.lengths.max(initial=0)) - (0 if self.cache.fixed else self._gone)
+
+    def slide(self, kept: int) -> None:
+        """Forget all but the last `kept` positions of the only row, which goes on where it was."""
+        gone = self.held - min(kept, self.held)
+        self.cache.slide(gone, self.held)
+        self._gone += gone
+        if self.cache.fixed:  # there `lengths` counts slots
+            self.lengths = self.lengths - gone
 
     def cut(self, length: int) -> None:
         """Only the first row, and of it the first `length` positions, as if none had followed."""

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
 
 from alm.audio import reader
-from alm.audio.clips import Piece
 from alm.decoding import search, steps
 from alm.decoding.options import Options
 from alm.errors import BadPrompt
 from alm.generation import answers
-from alm.generation.answers import Answer, WindowAnswer
+from alm.generation.answers import Answer, Row, WindowAnswer
 from alm.generation.audio_cache import MOST_ROWS
 from alm.generation.keywords import InputOptions
 from alm.generation.parts import Parts
 from alm.generation.past import Feed, Past
 from alm.generation.pipeline import MOST_TOGETHER, Decoder, woven
+from alm.live.stepping import Beside
 from alm.text.detokenizer import Joiner, TextStream
 from alm.text.heading import WordsStream
 from alm.text.prompt import Prompt
@@ -37,18 +37,6 @@ class Question:
     sources: Sequence[reader.Source]
 
 
-@dataclass
-class _Row:
-    """What is answered at once: a prompt and its clips, or one window of its only clip."""
-
-    question: int  # its place in the turn
-    prompt: Prompt
-    pcms: list[np.ndarray]  # float32 [samples] of each clip
-    piece: Piece | None = None  # of the only clip
-    embeds: list[np.ndarray] = field(default_factory=list)  # float32 [n, hidden] of each
-    cached: int = 0  # clips whose embeddings were remembered
-
-
 class Turn:
     """Questions answered at once, with options that hold for all of them."""
 
@@ -58,6 +46,7 @@ class Turn:
         """With `listening` pieces of text are yielded; then there is one question."""
         self.parts, self.options, self.inputs, self.times = parts, options, inputs, times
         self.listening = listening
+        self.delay = parts.delay(inputs.delay)  # in steps, of models that have them
         self._joiner = Joiner("")
 
     def answers(
@@ -86,6 +75,8 @@ class Turn:
             )
             for question in questions
         ]
+        if stepping := self.parts.stepping:
+            stepping.asked([prompt.pieces for prompt in prompts])
         self.times.add("prompt", start)
         clips = [[self._read(source) for source in question.sources] for question in questions]
         start = time.perf_counter()
@@ -130,23 +121,23 @@ class Turn:
         clips: Sequence[reader.Clip],
         windows: bool,
         left_out: list[str],
-    ) -> Iterator[_Row]:
+    ) -> Iterator[Row]:
         rules, truncate = self.parts.rules, self.inputs.truncate
         if windows and len(clips) == 1:
             pieces, notes = rules.windows(clips[0], truncate, prompt.joined)
             left_out += notes
             if len(pieces) > 1 and self.parts.prompter.spoken.names:
                 left_out.append(f"each of the {len(pieces)} pieces numbers its speakers anew")
-            yield from (_Row(question, prompt, [piece.pcm], piece) for piece in pieces)
+            yield from (Row(question, prompt, [piece.pcm], piece) for piece in pieces)
             return
         pcms: list[np.ndarray] = []
         for clip in clips:
             pcm, notes = rules.one(clip, truncate)
             pcms.append(pcm)
             left_out += notes
-        yield _Row(question, prompt, pcms)
+        yield Row(question, prompt, pcms)
 
-    def _timed(self, row: _Row, window: WindowAnswer, notes: list[str]) -> WindowAnswer:
+    def _timed(self, row: Row, window: WindowAnswer, notes: list[str]) -> WindowAnswer:
         """The answer with its segments: the aligner's, the model's own, or the whole window."""
         piece, rate, text = row.piece, self.parts.rules.rate, window.text.strip()
         if piece is None or not text:
@@ -163,10 +154,12 @@ class Turn:
         return replace(window, segments=tuple(made))
 
     def _answered(
-        self, rows: Sequence[_Row], past: Past | None
+        self, rows: Sequence[Row], past: Past | None
     ) -> Generator[str, None, list[WindowAnswer]]:
         """Encode the clips of these rows and answer all rows at a time."""
         pcms = [pcm for row in rows for pcm in row.pcms]
+        if stepping := self.parts.stepping:
+            pcms = [stepping.padded(pcm, self.delay) for pcm in pcms]
         embeds, known = self.parts.audio_encoder.encode(pcms, self.times)
         pairs = zip(embeds, known, strict=True)
         for row in rows:
@@ -176,17 +169,16 @@ class Turn:
         return (yield from self._generated(rows, past))
 
     def _generated(
-        self, rows: Sequence[_Row], past: Past | None
+        self, rows: Sequence[Row], past: Past | None
     ) -> Generator[str, None, list[WindowAnswer]]:
         """The model's answers to these prompts around their audio."""
         start, parts = time.perf_counter(), self.parts
         begun = past or Past(parts)
-        markers = parts.prompter.markers
-        feed = begun.feed([woven(row.prompt.pieces, row.embeds, markers) for row in rows])
+        feed, stepping = self._fed(begun, rows), parts.stepping
         self.times.add("prompt", start)
-        options, cut = self._fitted(max(feed.whole))
+        options, cut = self._fitted(max(feed.whole), rows[0])
         # Each row has its own room, which a batch would share, and is fed in its own chunks.
-        apart = cut or max(feed.whole) > MOST_TOGETHER
+        apart = cut or max(feed.whole) > MOST_TOGETHER or stepping
         if apart and len(rows) > 1:
             alone: list[WindowAnswer] = []
             for row in rows:
@@ -199,8 +191,12 @@ class Turn:
         ids = parts.prompter.ids
         by_ids = rows if parts.prompter.by_ids else ()
         prompts = [[*begun.ids, *ids(row.prompt, row.embeds)] for row in by_ids]
+        says: Decoder | Beside = decoder
+        if stepping:
+            says, prompts = Beside(decoder, rows[0].embeds[0]), [stepping.prompt(self.delay)]
+            decoder.told(delay=self.delay)
         try:
-            sequences, texts = yield from self._decoded(decoder, feed, options, prompts)
+            sequences, texts = yield from self._decoded(says, feed, options, prompts)
         except BaseException:  # whoever stopped it may ask again
             begun.forget()
             raise
@@ -223,25 +219,41 @@ class Turn:
             for i, (row, sequence) in enumerate(zip(rows, sequences, strict=True))
         ]
 
-    def _fitted(self, prompt: int) -> tuple[Options, bool]:
-        """The options for a prompt of so many tokens, and whether the context cut them.
+    def _fed(self, begun: Past, rows: Sequence[Row]) -> Feed:
+        """What the prompts put into the cache."""
+        if not (stepping := self.parts.stepping):
+            markers = self.parts.prompter.markers
+            return begun.feed([woven(row.prompt.pieces, row.embeds, markers) for row in rows])
+        ids = np.array(stepping.prompt(self.delay), np.int64)
+        feed = begun.feed([[ids] for _ in rows])
+        audio = np.stack([row.embeds[0][: len(ids)] for row in rows])
+        return replace(feed, embeds=feed.embeds + audio)
+
+    def _fitted(self, prompt: int, row: Row) -> tuple[Options, str]:
+        """The options for a prompt of so many tokens, and what cut them: context, audio or "".
 
         Raises:
             BadPrompt: it leaves no room for an answer.
         """
         context, options = self.parts.manifest.facts.dimensions.context, self.options
-        room = context - prompt
+        room, cuts = context - prompt, "context"
+        if self.parts.stepping and (steps := len(row.embeds[0])) < context:
+            room, cuts = steps - prompt, "audio"  # a token for each step of sound
         if room < 1:
             raise BadPrompt(
                 f"the prompt is {prompt} tokens long with its audio, "
                 f"and the model's context is {context}"
             )
         if options.most(prompt) <= room:
-            return options, False
-        return options.within(room, prompt), True
+            return options, ""
+        return options.within(room, prompt), cuts
 
     def _decoded(
-        self, decoder: Decoder, feed: Feed, options: Options, prompts: Sequence[Sequence[int]]
+        self,
+        decoder: Decoder | Beside,
+        feed: Feed,
+        options: Options,
+        prompts: Sequence[Sequence[int]],
     ) -> Generator[str, None, tuple[list[steps.Sequence], list[str]]]:
         """Prefill and decode; yields text as it comes, gives each row's answer and its text."""
         times, stops = self.times, self.parts.stops
