@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 CAPACITY_STEP = 64  # caches of fixed capacity come in multiples of this
+SPARE = 256  # positions that the cache of a live run holds beside its window
 CACHE_IN = "past_key_values."
 CACHE_OUT = "present."
 FIRST = "first_position"  # of a decoder: the position that slot 0 of a row's cache has by now
+DELAY = "delay"  # of a decoder: the steps by which its words follow their sound
 
 
 @dataclass(frozen=True)

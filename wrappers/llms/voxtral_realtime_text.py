@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import VoxtralRealtimeTextConfig
 
+from alm.ports import DELAY
 from wrappers.layers import decoder
 from wrappers.layers.spec import Spec
 
@@ -71,7 +72,7 @@ def spec(config: Any) -> Spec:
         activation=config.hidden_act,
         windows=(window,) * config.num_hidden_layers,
         layer=Layer,
-        condition=("delay", Delay),
+        condition=(DELAY, Delay),
         slides=True,
     )
 

@@ -14,7 +14,7 @@ from alm.artifacts import engine_files, older_levers, storages
 from alm.artifacts.engine_files import Engine as Engine
 from alm.artifacts.part import Part as Part
 from alm.artifacts.part import part_from_json
-from alm.artifacts.port_checks import check_decoder
+from alm.artifacts.port_checks import check_decoder, check_state
 from alm.errors import BadArtifacts, MissingFile, UnknownName
 from alm.facts import Facts
 from alm.host import atomic, containment
@@ -172,8 +172,9 @@ def check_run(manifest: Manifest, folder: Path) -> None:
     """Refuse, with BadArtifacts, a manifest that lacks what a run needs besides its parts."""
     try:
         manifest.facts.check_run()
-        for part in manifest.with_role("decoder"):
-            check_decoder(part.inputs, part.outputs, f"part {part.name:.80}")
+        for part in manifest.parts:
+            check = check_decoder if part.role == "decoder" else check_state
+            check(part.inputs, part.outputs, f"part {part.name:.80}")
     except Misshapen as error:
         raise BadArtifacts(f"{folder / NAME} is misshapen: {error}") from error
 

@@ -11,6 +11,7 @@ import numpy as np
 from alm.artifacts.manifest import Part
 from alm.generation.audio_cache import batch
 from alm.generation.parts import Parts
+from alm.live.state import taken
 from alm.onnxfile import flops
 from alm.ports import CACHE_IN
 
@@ -115,7 +116,8 @@ def idle_bytes(decoder: Part) -> int:
 def sizes_of(part: Part, tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
     """The sizes of a part's dynamic axes in these feeds."""
     sizes: dict[str, int] = {}
-    for name, port in part.inputs.items():
+    for name in taken(part.inputs):
+        port = part.inputs[name]
         pairs = zip(port.axes, tensors[name].shape, strict=True)
         sizes |= {axis: size for axis, size in pairs if isinstance(axis, str)}
     return sizes

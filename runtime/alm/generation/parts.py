@@ -29,6 +29,7 @@ from alm.live.hearing import Hearing
 from alm.live.live import Live, endless
 from alm.live.state import Chain
 from alm.live.stepping import Stepping
+from alm.ports import DELAY
 from alm.session import BackendOptions, Session
 from alm.text import detokenizer
 from alm.text.prompt import Prompter
@@ -142,7 +143,7 @@ class Parts:
         # Where rotary frequencies depend on the length of a call, a prompt is one call.
         whole = (dimensions.rope_grows_past, dimensions.rope_switches_past) != (None, None)
         most_fed = 0 if whole else MOST_FED
-        told = {"delay": float(self.manifest.facts.live.delay)}
+        told = {DELAY: float(self.manifest.facts.live.delay)}
         return Decoder(self.decoder_session, self.decoder_part, self.table, most_fed, told)
 
     def hearing(self) -> Hearing:
@@ -174,7 +175,7 @@ class Parts:
             why = "sees back over all of a stream" if self.stepping else "hears clips, no streams"
             raise BadOption(f"this model {why}, so there is no live run of it; give it a clip")
         late, decoder = self.stepping.delay(delay), self.decoder()
-        decoder.told(delay=late)
+        decoder.told(**{DELAY: late})
         return Live(
             self.hearing(),
             decoder,

@@ -21,6 +21,7 @@ from alm.generation.parts import Parts
 from alm.generation.past import Feed, Past
 from alm.generation.pipeline import MOST_TOGETHER, Decoder, woven
 from alm.live.stepping import Beside
+from alm.ports import DELAY
 from alm.text.detokenizer import Joiner, TextStream
 from alm.text.heading import WordsStream
 from alm.text.prompt import Prompt
@@ -194,7 +195,7 @@ class Turn:
         says: Decoder | Beside = decoder
         if stepping:
             says, prompts = Beside(decoder, rows[0].embeds[0]), [stepping.prompt(self.delay)]
-            decoder.told(delay=self.delay)
+            decoder.told(**{DELAY: self.delay})
         try:
             sequences, texts = yield from self._decoded(says, feed, options, prompts)
         except BaseException:  # whoever stopped it may ask again

@@ -14,9 +14,9 @@ from alm.decoding import search
 from alm.decoding.options import Options
 from alm.errors import BadAudio, BadOption
 from alm.live.hearing import Hearing, behind, steps
+from alm.ports import SPARE
 from alm.text.detokenizer import Stops, TextStream
 
-SPARE = 256  # positions that the cache holds beside a window; the window is moved as often
 ENDLESS = 2**62
 
 

@@ -14,6 +14,7 @@ from alm.devices import Device
 from alm.errors import BadArtifacts, BadOption
 from alm.plan import estimate
 from alm.plan.estimate import AudioPart, Stored
+from alm.ports import SPARE
 from alm.precision import PLAIN, PLAINEST, Storage, closest_first
 
 PROGRAM = 0.95e9  # bytes of a process with CUDA and an engine, without weights
@@ -72,7 +73,10 @@ class Planned:
         most = manifest.facts.dimensions.context
         if context > most:
             raise BadOption(f"--context {context} is beyond the model's {most}")
-        self.context = context or min(self.prompt_tokens + self._default("max_new_tokens"), most)
+        usual = min(self.prompt_tokens + self._default("max_new_tokens"), most)
+        if window := manifest.facts.live.window:  # of a live run, which holds no more
+            usual = min(usual, window + SPARE)
+        self.context = context or usual
 
     def _default(self, name: str) -> int:
         value = self.manifest.facts.generation.get(name)
