@@ -61,8 +61,15 @@ class PromptFacts:
         "clips behind them is written where clips are", "", needed=True,
     )  # fmt: skip
     turns: dict[str, str] = fact("turns of tasks that have one of their own")
-    clip: str = fact("what stands around a clip's embeddings; `{n}` is its number", "", needed=True)
-    placeholder: str = fact("the text in `clip` that the embeddings replace", "", needed=True)
+    clip: str = fact(
+        "what stands around a clip's embeddings; `{n}` is its number, `{k}` its number in the turn",
+        "", needed=True,
+    )  # fmt: skip
+    placeholder: str = fact(
+        "the text in `clip` that the embeddings replace: one token for each, or three, of which "
+        "the first and the last are one each",
+        "", needed=True,
+    )  # fmt: skip
     end: str = fact("text that closes an answer when another turn follows", "")
     single: bool = fact("a conversation is one turn about one clip, in the turn's own place", False)
     one_clip: bool = fact(
@@ -80,6 +87,14 @@ class PromptFacts:
         words=("words", "parts", "content"),
     )
     literal: bool = fact("control tokens that a user spells stay text", False)
+    apart: bool = fact(
+        "clips and words of a turn are one text, tokenized apart from the turn's own", False
+    )
+    retold: bool = fact(
+        "an answer stands in later turns as its text, stripped and tokenized anew, without the "
+        "token that ended it or was its last",
+        False,
+    )
     tasks: dict[str, str] = fact(
         "name of a task -> the words that it stands for", needed=True, always=True
     )
@@ -178,6 +193,10 @@ class DimensionFacts:
     rope_switches_past: int | None = fact(
         "positions past which other rotary frequencies hold for good (`longrope`)", None,
         most=MOST_CONTEXT,
+    )  # fmt: skip
+    rope_doubles_past: int | None = fact(
+        "positions past which a prompt has other rotary frequencies at each doubling of them, "
+        "which its answer keeps (QWen)", None, least=1, most=MOST_CONTEXT,
     )  # fmt: skip
 
 

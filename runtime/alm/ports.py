@@ -14,6 +14,7 @@ CACHE_IN = "past_key_values."
 CACHE_OUT = "present."
 FIRST = "first_position"  # of a decoder: the position that slot 0 of a row's cache has by now
 DELAY = "delay"  # of a decoder: the steps by which its words follow their sound
+PROMPT = "prompt_lengths"  # of a decoder whose rotary frequencies are those of the row's prompt
 
 
 @dataclass(frozen=True)

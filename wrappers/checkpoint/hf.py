@@ -19,7 +19,6 @@ from wrappers.checkpoint import llm_files
 from wrappers.checkpoint.adapters import adapter_faults, merging
 from wrappers.checkpoint.hf_files import LLM, Files
 from wrappers.checkpoint.llm_files import TABLE
-from wrappers.checkpoint.text import tokenizer_files
 from wrappers.checkpoint.weights.fit import faults, unknown
 from wrappers.checkpoint.weights.hollow import attach, hollow
 from wrappers.checkpoint.weights.tensors import Weights
@@ -68,6 +67,10 @@ class Folder(Files):
     def live(self) -> LiveFacts:
         """The manifest's facts on how a stream is heard; of most families there are none."""
         return LiveFacts()
+
+    def tokenizer_json(self) -> str:
+        """The text of a tokenizer.json that tokenizes as the folder's own tokenizer does."""
+        return tokenizer_files.tokenizer_json(self.tokenizer_folder, [])
 
     def prompt(self, tokenizer: Tokenizer) -> PromptFacts:
         """The manifest's prompt facts."""
@@ -143,6 +146,8 @@ class Folder(Files):
         if not wrong:
             for prefix, adapter in self.adapters.items():
                 wrong += adapter_faults.faults(_below(whole, prefix), adapter)
+        if not wrong and self.adapter:
+            wrong += adapter_faults.faults(whole, self.adapter)
         if wrong:
             raise BadCheckpoint("; ".join(dict.fromkeys(wrong)))
 
@@ -173,7 +178,7 @@ class Folder(Files):
             long: `each` or `joined`, how a clip of more than one window is encoded.
         """
         self.check()
-        text = tokenizer_files.tokenizer_json(self.tokenizer_folder, [])
+        text = self.tokenizer_json()
         tokenizer = Tokenizer.from_str(text)
         spec, prompt = self.spec, self.prompt(tokenizer)
         return Checkpoint(

@@ -56,11 +56,11 @@ class Files:
         self.file = self.path / "config.json"
 
     @cached_property
-    def config(self) -> Any:
-        """transformers' config.
+    def plain(self) -> dict[str, Any]:
+        """What is in config.json.
 
         Raises:
-            BadCheckpoint: it is none, or describes weights that are quantized in an unknown way.
+            BadCheckpoint: sizes beyond all limits, or weights that are quantized in an unknown way.
         """
         plain = read_json(self.file)
         limits.check(plain, str(self.file))
@@ -71,6 +71,16 @@ class Files:
                 "ones are read (quant_method: bitsandbytes, load_in_4bit: true); give the folder "
                 "of the plain ones, they are quantised again on export"
             )
+        return plain
+
+    @cached_property
+    def config(self) -> Any:
+        """transformers' config.
+
+        Raises:
+            BadCheckpoint: it is none, or describes weights that are quantized in an unknown way.
+        """
+        _ = self.plain
         try:
             return AutoConfig.from_pretrained(
                 self.path, local_files_only=True, trust_remote_code=False
@@ -87,7 +97,7 @@ class Files:
             {name: getattr(audio, name) for name in whisper.DEFAULTS}, f"{self.file}: audio_config"
         )
 
-    @property
+    @cached_property
     def audio_config(self) -> Any:
         """The config's section on the tower.
 

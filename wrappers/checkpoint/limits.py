@@ -72,6 +72,14 @@ SIZES: dict[str, tuple[int, int]] = {
     "depthwise_separable_out_channel": (1, WIDTH),
     "nemo_conv_channels": (1, 2**14),
     "bias_max_distance": (1, 2**20),
+    # a QWen and its Whisper
+    "kv_channels": (2, HEADS),
+    "seq_length": (1, 2**27),
+    "n_mels": (1, 1024),
+    "n_ctx": (2, 2**16),
+    "n_state": (1, WIDTH),
+    "n_head": (1, HEADS),
+    "n_layer": (1, LAYERS),
     # a BEATs
     "input_patch_size": (1, 128),
     "embed_dim": (1, WIDTH),
@@ -88,6 +96,7 @@ POSITIVE = (
     *("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor"),
     *("final_logit_softcapping", "attn_logit_softcapping", "embedding_multiplier"),
     *("residual_multiplier", "attention_multiplier", "logits_scaling"),
+    *("layer_norm_epsilon", "rotary_pct", "rotary_emb_base"),
 )
 MOST = 1e12  # of these
 FLAGS = (
@@ -96,13 +105,15 @@ FLAGS = (
     *("has_lora_adapter", "use_qformer_text_input"),
     *("conv_bias", "layer_norm_first", "deep_norm", "relative_position_embedding", "gru_rel_pos"),
     "bias_symmetric",
+    *("use_dynamic_ntk", "use_logn_attn", "no_bias", "use_cache_quantization"),
+    *("avg_pool", "add_audio_bos_eos_token"),
 )
 WORDS = (
     *("model_type", "hidden_act", "hidden_activation", "activation_function", "activation_fn"),
     *("rope_type", "type", "activation", "conv_activation", "conv_glu_type", "nemo_activation"),
 )
 SECTIONS = (
-    *("audio_config", "encoder_config", "projector_config", "text_config"),
+    *("audio", "audio_config", "encoder_config", "projector_config", "text_config"),
     *("rope_scaling", "rope_parameters"),
     *("full_attention", "sliding_attention"),  # of rope_parameters
 )
@@ -113,6 +124,7 @@ TOKENS = (
     "audio_token_id",
     "audio_token_index",
     "timestamp_token_id",
+    "audio_start_id",
 )
 
 

@@ -193,5 +193,5 @@ def dimensions(spec: Spec, *, audio_tokens: int, table: int | None = None) -> Di
         active_experts=spec.mixture.active if spec.mixture else None,
         context=spec.context,
         audio_tokens=audio_tokens,
-        **rope.dimensions(spec.config),
+        **getattr(spec.rope, "dimensions", rope.dimensions)(spec.config),
     )

@@ -47,7 +47,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def grouped_query(
     layer: Attention,
     x: Tensor,
-    rope: tuple[Tensor, Tensor],
+    rope: tuple[Tensor, ...],
     past_lengths: Tensor,
     past_key: Tensor,
     past_value: Tensor,
@@ -63,7 +63,7 @@ def grouped_query(
     spec, seq = layer.spec, x.shape[1]
     q, k, v = layer.packed(x).split(layer.sizes, -1)
     q, k = layer.before_rope(q, k)
-    q, k = _turned(q, spec.heads, rope), _turned(k, spec.kv_heads, rope)
+    q, k = _turned(q, spec.heads, rope[-2:]), _turned(k, spec.kv_heads, rope[:2])
     total = past_lengths + seq
     attributes: dict[str, Any] = {
         "num_heads": spec.heads,
@@ -160,7 +160,7 @@ def _widened(x: Tensor, head_dim: int, spare: int) -> Tensor:
     return torch.nn.functional.pad(x.unflatten(-1, (-1, head_dim)), (0, spare)).flatten(2)
 
 
-def _turned(x: Tensor, heads: int, rope: tuple[Tensor, Tensor]) -> Tensor:
+def _turned(x: Tensor, heads: int, rope: tuple[Tensor, ...]) -> Tensor:
     """Rotary embedding of x [batch, seq, heads * dim].
 
     The operator looks cosines up in a table; the table holds those of the new positions alone, row

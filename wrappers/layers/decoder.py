@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alm.ports import CACHE_IN, CACHE_OUT, FIRST, Port, Span
+from alm.ports import CACHE_IN, CACHE_OUT, FIRST, PROMPT, Port, Span
 from wrappers import Wrapper, dialect
 from wrappers.layers.rope import Rope
 from wrappers.layers.spec import ACTIVATIONS, Spec
@@ -77,13 +77,16 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Tensor,
-        rope: tuple[Tensor, Tensor],
+        rope: tuple[Tensor, ...],
         distance: Tensor,
         past_lengths: Tensor,
         past_key: Tensor,
         past_value: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x [batch, seq, hidden]; distance [batch, 1, seq, keys] from key to query in positions."""
+        """x [batch, seq, hidden]; distance [batch, 1, seq, keys] from key to query in positions.
+
+        rope: cosines and sines [batch, seq, head_dim/2], and where queries have others, theirs too.
+        """
         if not self.rotates:  # turned by no angle, exactly: x * 1 - y * 0
             rope = torch.ones_like(rope[0]), torch.zeros_like(rope[1])
         fused = self.dialect.grouped_query
@@ -97,8 +100,8 @@ class Attention(nn.Module):
 
         q, k, v = self.products(x)
         q, k = self.before_rope(q, k)
-        q = self.dialect.rotate(heads(q), *rope)
-        k = self.dialect.rotate(heads(k), *rope)
+        q = self.dialect.rotate(heads(q), *rope[-2:])
+        k = self.dialect.rotate(heads(k), *rope[:2])
         v = heads(v)
         spare = past_key.shape[-1] - self.spec.head_dim  # where a dialect wants wider heads
         if spare:
@@ -191,6 +194,9 @@ class Decoder(Wrapper):
     `seq` new ones are real (rows are padded on the right). An empty cache is a prompt, seq = 1 is a
     step, all between is a chunk.
 
+    Where rotary frequencies are those of a row's prompt while it is answered, `prompt_lengths`
+    gives its length; 0 is one of the trained length.
+
     Where rows `slide` and slot and position are one, `first_position` gives the position that slot
     0 has by now, so that the keys of a window can be moved to the front. It is a float, as angles
     are computed in.
@@ -207,7 +213,7 @@ class Decoder(Wrapper):
         self.lm_head = nn.Linear(spec.hidden, spec.vocab, bias=head_bias)
         kinds = tuple(dict.fromkeys(spec.ropes)) or ("",)
         turned = partial(Rope, spec.config, spec.head_dim, partial=spec.partial)
-        self.rope = turned(kinds[0])
+        self.rope: Any = spec.rope(spec.config, spec.head_dim) if spec.rope else turned(kinds[0])
         self.other_ropes = nn.ModuleDict({kind: turned(kind) for kind in kinds[1:]})
         self.conditioned = None
         if spec.condition:
@@ -254,6 +260,9 @@ class Decoder(Wrapper):
         self.given = [FIRST] if spec.slides and not self.dialect.TRACKS_POSITIONS else []
         self.given += [spec.condition[0]] if spec.condition else []
         self.inputs |= {name: Port("float32", ("batch",)) for name in self.given}
+        if self.rope.by_prompt:
+            self.inputs[PROMPT] = Port("int64", ("batch",), counts=axis)
+            self.given.append(PROMPT)
         most = spec.context
         self.spans = {"seq": Span(1, min(128, most), most), "past": Span(0, min(256, most), most)}
         if axis not in self.spans:
@@ -304,7 +313,7 @@ class Decoder(Wrapper):
             keys = torch.arange(past[0].shape[2])[None]  # slot and position are one
         distance = (positions[:, :, None] - keys[:, None, :])[:, None]  # [batch, 1, seq, keys]
         ropes = (self.rope, *self.other_ropes.values())
-        at = positions, past_lengths + seq_lengths
+        at = positions, given.get(PROMPT, past_lengths + seq_lengths)
         if FIRST in given:
             at = at[0] + given[FIRST][:, None], at[1] + given[FIRST]
         turned = {rope.of: rope(*at) for rope in ropes}

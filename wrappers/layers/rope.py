@@ -32,6 +32,7 @@ class Rope(nn.Module):
     turned by the frequencies of its last one, and keys that are in the cache stay as they are.
     """
 
+    by_prompt = False  # whether the length that counts is the prompt's, also while it is answered
     inv_freq: Tensor
     long_inv_freq: Tensor
 

@@ -77,6 +77,7 @@ class Spec:
     # The name of an input, a number for each row, and the class that makes of it what every layer
     # takes as `condition`: made of the width, float32 [batch] -> [batch, 1, hidden].
     condition: tuple[str, Callable[[int], nn.Module]] | None = None
+    rope: type[nn.Module] | None = None  # over `rope.Rope`
     slides: bool = False  # whether a row outgrows its cache, of which the beginning is let go
     # What layers differ in, per layer: fields of this class by name, `{"heads": 3}`; (): nothing.
     # No heads is no attention, an intermediate of 0 no MLP; the whole's are those of the widest.

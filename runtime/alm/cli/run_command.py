@@ -217,6 +217,8 @@ def answer(
     }
     model = alm.load(engine, provider, threads, align=align)
     if live:
+        from alm.cli import live as live_run
+
         live_run.run(model, clips, max_audio_seconds, delay, options)
         return 0
     if chat:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
@@ -84,26 +85,36 @@ class Past:
         ids = self._parts.stops.before(list(map(int, answer.token_ids)))
         # All beams share the prompt, if nothing else.
         fed = 0 if beams > 1 else min(len(ids), len(answer.token_ids) - 1)
+        if self._parts.manifest.facts.prompt.retold:
+            anew = self._retold(ids[: len(answer.token_ids) - 1])
+            pairs = zip(anew, ids[:fed], strict=False)
+            fed, ids = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)), anew
         whole = feed.whole[0]
         self._held, self._ids = whole + fed, [*prompt, *ids[:fed]] if prompt else []
         self._decoder.cut(self._held)
         unfed = ids[fed:]
         self._unfed = unfed[:-1] if unfed and unfed[-1] in self._parts.eos else unfed
-        self._history.add(feed.held, whole, feed.rows[0], answer.token_ids[:fed])
+        self._history.add(feed.held, whole, feed.rows[0], ids[:fed])
         self.turns, self.clips = self.turns + 1, self.clips + clips
+
+    def _retold(self, ids: list[int]) -> list[int]:
+        """An answer's ids as its text has them when it is tokenized anew."""
+        text = self._parts.tokenizer.decode(ids, skip_special_tokens=False)
+        return self._parts.prompter.said(text.strip())
 
 
 class History:
     """What is in the cache of a conversation, for models whose rotary frequencies change.
 
     Past a length that the manifest names, all keys of a call are turned by other frequencies: for
-    good (`rope_switches_past`, longrope) or at each length anew (`rope_grows_past`, dynamic). Keys
-    that were cached before are then not those of the model given the whole conversation, which is
-    therefore computed again from its start.
+    good (`rope_switches_past`, longrope), at each length anew (`rope_grows_past`, dynamic) or at
+    each doubling (`rope_doubles_past`, QWen). Keys that were cached before are then not those of
+    the model given the whole conversation, which is therefore computed again from its start.
     """
 
     def __init__(self, dimensions: DimensionFacts) -> None:
         self.grows, self.switches = dimensions.rope_grows_past, dimensions.rope_switches_past
+        self.doubles = dimensions.rope_doubles_past
         self.row: list[np.ndarray] = []  # ids [n] and embeddings [n, hidden] of all turns
         self._first = 0  # positions of the call that began the cache
 
@@ -111,12 +122,18 @@ class History:
         """Whether a row of `whole` positions, `held` of them in the cache, must begin anew."""
         if not held:  # a turn that failed half way took the cache with it
             return bool(self.row)
+        if self.doubles is not None and self._doublings(whole) != self._doublings(self._first):
+            return True
         grown = self.grows is not None and whole > self.grows
         return grown or (self.switches is not None and self._first <= self.switches < whole)
 
+    def _doublings(self, length: int) -> int:
+        """How many times the trained length must be doubled to hold so many positions."""
+        return ((length - 1) // self.doubles).bit_length() if self.doubles else 0
+
     def add(self, held: int, whole: int, new: Sequence[np.ndarray], answer: Sequence[int]) -> None:
         """Remember a turn: it began with `held` of its `whole` positions in the cache."""
-        if self.grows is None and self.switches is None:
+        if (self.grows, self.switches, self.doubles) == (None, None, None):
             return
         self._first = self._first if held else whole
         self.row += [*new, np.asarray(answer, np.int64)]

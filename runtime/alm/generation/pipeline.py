@@ -13,7 +13,7 @@ from alm.errors import BadArtifacts
 from alm.generation.embedding_table import Table
 from alm.generation.kv_cache import Cache
 from alm.live.state import carried, fresh, taken
-from alm.ports import CACHE_IN, CACHE_OUT, FIRST
+from alm.ports import CACHE_IN, CACHE_OUT, FIRST, PROMPT
 from alm.session import Session
 from alm.text.markers import Markers
 from alm.timings import Stages as Stages
@@ -163,6 +163,7 @@ class Decoder:
         self.told(**(conditions or {}))
         self.cache = Cache(session, carried(part.inputs))
         self._gone = 0  # positions before those that the cache still holds
+        self._prompts = self.lengths  # of each row's prompt, with all that was before it
 
     def told(self, **conditions: float) -> None:
         """From the next start on these numbers hold, where the graph has inputs of their names."""
@@ -170,7 +171,8 @@ class Decoder:
 
     def start(self, rows: int, most: int) -> None:
         """An empty cache for `rows` sequences of at most `most` positions."""
-        self.lengths, self._gone = np.zeros(rows, np.int64), 0
+        self.lengths = self._prompts = np.zeros(rows, np.int64)
+        self._gone = 0
         self.cache.start(rows, most)
 
     def feed(self, embeds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -183,6 +185,7 @@ class Decoder:
 
     def fed(self, embeds: np.ndarray, lengths: np.ndarray) -> Iterator[np.ndarray]:
         """As `feed`, chunk by chunk the logits [rows, positions, vocab] that the graph gives."""
+        self._prompts = self.lengths + lengths
         seq, most = embeds.shape[1], self.most_fed
         if len(embeds) > 1 or not 0 < most < seq:
             yield self._run(embeds, lengths)
@@ -202,6 +205,8 @@ class Decoder:
         }
         numbers = self.conditions | ({FIRST: self._gone} if FIRST in self.part.inputs else {})
         feeds |= {n: np.full(len(embeds), v, np.float32) for n, v in numbers.items()}
+        if PROMPT in self.part.inputs:
+            feeds[PROMPT] = self._prompts
         # A cache of fixed capacity is written in place, one that grows comes back as another.
         keep = {out: cache.kept[name] if cache.fixed else None for out, name in outputs.items()}
         results = self.session.run(feeds, keep)
@@ -212,14 +217,14 @@ class Decoder:
     def step(self, token_ids: np.ndarray) -> np.ndarray:
         """Logits [rows, vocab] after one more token [rows] in every row."""
         ids = np.asarray(token_ids, np.int64)
-        return self.feed(self.table(ids[:, None]), np.ones(len(ids), np.int64))
+        return self._run(self.table(ids[:, None]), np.ones(len(ids), np.int64))[:, 0]
 
     def reorder(self, rows: np.ndarray) -> None:
         """Row i becomes a copy of what was row rows[i]; there may be more or fewer of them."""
         if len(rows) == len(self.lengths) and (rows == np.arange(len(rows))).all():
             return
         self.cache.reorder(rows, self.lengths)
-        self.lengths = self.lengths[rows]
+        self.lengths, self._prompts = self.lengths[rows], self._prompts[rows]
 
     def room(self, most: int) -> None:
         """Let the sequences grow up to `most` positions, with what they hold already."""

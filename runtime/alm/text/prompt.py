@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -18,7 +20,8 @@ from alm.text.spoken import Spoken
 from alm.text.tasks import checked, in_language, task
 
 MARK = "<audio>"  # in a user's words: here stands the next clip
-CLIPS, WORDS, NUMBER = "{clips}", "{}", "{n}"  # in the manifest's templates
+# In the manifest's templates; a clip has a number in the conversation and one in its turn.
+CLIPS, WORDS, NUMBER, TURN_NUMBER = "{clips}", "{}", "{n}", "{k}"
 # What a family's original strips of white space: nothing, a user's whole words, each text between
 # clips, or the turn's content, where white space beside a clip is inside and stays.
 TRIMS = AS_IS, WHOLE, PARTS, CONTENT = "", "words", "parts", "content"
@@ -44,7 +47,8 @@ class Prompter:
     A user's words are encoded as they are, white space included, but for what the original strips,
     which `trim` names (one of `TRIMS`). A control token that is spelled in them becomes that token,
     as transformers' tokenizers have it; where the manifest sets `literal`, the words are encoded
-    apart from the turn and such a spelling stays text, as mistral-common has it.
+    apart from the turn and such a spelling stays text, as mistral-common has it. Where it sets
+    `apart`, what stands around clips is encoded with the words, as one text.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: PromptFacts, tokens: TokenFacts) -> None:
@@ -54,7 +58,7 @@ class Prompter:
         self.clip, self.placeholder = prompt.clip, prompt.placeholder
         self.tasks = prompt.tasks
         self.joined = frozenset(words.strip() for words in prompt.joined)
-        self.literal, self.trim = prompt.literal, prompt.trim
+        self.literal, self.apart, self.trim = prompt.literal, prompt.apart, prompt.trim
         if prompt.heading and prompt.heading.count(WORDS) != 1:
             raise BadArtifacts(
                 f"the manifest's prompt heading {prompt.heading!r:.80} wants one {WORDS}"
@@ -111,20 +115,20 @@ class Prompter:
         turn = self.turn if name is None else self.turns.get(name, self.turn)
         turn += self.heading.filled(named) if named else ""
         pieces: list[list[int]] = []
-        plain = self.start if first else self.end  # not yet encoded
-        number = earlier
-        ids: list[int] = []
+        # Texts since the last clip, and which are encoded apart from the others.
+        texts = [(self.start if first else self.end, False)]
+        number = 0
         for text, users in self._slots(turn, words, clips, from_user):
             if text is None:
                 number += 1
-                before, after = self.clip.replace(NUMBER, str(number)).split(self.placeholder)
-                pieces.append(ids + self._ids(plain + before))
-                ids, plain = [], after
-            elif users and self.literal:
-                ids, plain = ids + self._ids(plain) + self._literal_ids(text), ""
+                clip = self.clip.replace(NUMBER, str(earlier + number))
+                clip = clip.replace(TURN_NUMBER, str(number))
+                before, after = clip.split(self.placeholder)
+                pieces.append(self._encoded([*texts, (before, self.apart)]))
+                texts = [(after, self.apart)]
             else:
-                plain += text
-        pieces.append(ids + self._ids(plain))
+                texts.append((text, users))
+        pieces.append(self._encoded(texts))
         if first and self.bos is not None:
             pieces[0].insert(0, int(self.bos))
         return Prompt(pieces, not self.joined.isdisjoint((words.strip(), WORDS)), named)
@@ -132,13 +136,22 @@ class Prompter:
     def ids(self, prompt: Prompt, clips: Sequence[np.ndarray]) -> list[int]:
         """All ids of a turn with clips [n, hidden], a placeholder for each of their embeddings.
 
-        Only models that are `by_ids` have a placeholder that is one token, or name another.
+        Only models that are `by_ids` have a placeholder that is one token, or three of which the
+        second is repeated, or name a token for it.
         """
-        held = self._ids(self.placeholder)[:1] if self.audio is None else [self.audio]
+        held = self._ids(self.placeholder) if self.audio is None else [self.audio]
         ids = list(prompt.pieces[0])
         for clip, piece in zip(clips, prompt.pieces[1:], strict=True):
-            ids += self.markers.ids(len(clip), held) + list(piece)
+            if len(held) == 3:
+                ids += [held[0], *held[1:2] * (len(clip) - 2), held[2]]
+            else:
+                ids += self.markers.ids(len(clip), held[:1])
+            ids += piece
         return ids
+
+    def said(self, text: str) -> list[int]:
+        """Ids of an answer's text as it stands in later turns."""
+        return self._encoded([(text, self.literal)])
 
     def _check(self, words: str, clips: int, from_user: bool) -> None:
         marks = words.count(MARK)
@@ -156,7 +169,7 @@ class Prompter:
     def _slots(
         self, turn: str, words: str, clips: int, from_user: bool
     ) -> Iterator[tuple[str | None, bool]]:
-        """The turn's texts in their order and whether they are the user's; None is a clip."""
+        """The turn's texts in their order and whether they are encoded apart; None is a clip."""
         content = interleaved(words.strip() if self.trim == WHOLE else words)
         marked = len(content) > 1
         placed = clips > 0 and not marked  # clips stand where the turn has them
@@ -173,10 +186,19 @@ class Prompter:
                 for text in content:
                     # A clip that ends in a space needs no second one.
                     spaced = text is not None and before is None and self.clip.endswith(" ")
-                    yield (text.removeprefix(" ") if spaced and text else text), from_user
+                    text = text.removeprefix(" ") if spaced and text else text
+                    yield text, self.apart or (from_user and self.literal)
                     before = text
             else:
                 yield piece, False
+
+    def _encoded(self, texts: Iterable[tuple[str, bool]]) -> list[int]:
+        """Ids of texts, those that are encoded apart and the others each joined."""
+        ids: list[int] = []
+        for users, group in groupby(texts, key=itemgetter(1)):
+            text = "".join(text for text, _ in group)
+            ids += self._literal_ids(text) if users and self.literal else self._ids(text)
+        return ids
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids if text else []

@@ -12,6 +12,7 @@ from tokenizers.models import BPE
 
 from alm.errors import BadCheckpoint
 from wrappers.checkpoint.plain_files import read_json
+from wrappers.checkpoint.text.tiktoken_file import shown_bytes
 
 FILLER = "<SPECIAL_{}>"  # what Mistral calls special tokens that a file leaves out
 
@@ -77,7 +78,7 @@ def _ranks(fields: dict[str, Any]) -> dict[bytes, int]:
 
 
 def _tokenizer(special: list[str], ranks: dict[bytes, int], pattern: str) -> Tokenizer:
-    shown = _shown_bytes()
+    shown = shown_bytes()
     text = {piece: "".join(shown[byte] for byte in piece) for piece in ranks}
     vocab = {text[piece]: rank + len(special) for piece, rank in ranks.items()}
     both = [name for name in special if name in vocab]
@@ -106,12 +107,3 @@ def _tokenizer(special: list[str], ranks: dict[bytes, int], pattern: str) -> Tok
         [AddedToken(name, normalized=False, special=True) for name in special]
     )
     return tokenizer
-
-
-def _shown_bytes() -> list[str]:
-    """A visible character for each byte, as GPT-2 chose them and ByteLevel expects them."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in plain]
-    shown = {byte: chr(byte) for byte in plain}
-    shown |= {byte: chr(256 + i) for i, byte in enumerate(others)}
-    return [shown[byte] for byte in range(256)]
