@@ -66,8 +66,8 @@ class PromptFacts:
         "", needed=True,
     )  # fmt: skip
     placeholder: str = fact(
-        "the text in `clip` that the embeddings replace: one token for each, or three, of which "
-        "the first and the last are one each",
+        "the text in `clip` that the embeddings replace: one token for each, or three, the first "
+        "and the last of which are one each",
         "", needed=True,
     )  # fmt: skip
     end: str = fact("text that closes an answer when another turn follows", "")
@@ -195,8 +195,8 @@ class DimensionFacts:
         most=MOST_CONTEXT,
     )  # fmt: skip
     rope_doubles_past: int | None = fact(
-        "positions past which a prompt has other rotary frequencies at each doubling of them, "
-        "which its answer keeps (QWen)", None, least=1, most=MOST_CONTEXT,
+        "positions past which a prompt has other rotary frequencies at each doubling of them, and "
+        "its answer the prompt's (QWen)", None, least=1, most=MOST_CONTEXT,
     )  # fmt: skip
 
 

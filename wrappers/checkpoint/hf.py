@@ -19,6 +19,7 @@ from wrappers.checkpoint import llm_files
 from wrappers.checkpoint.adapters import adapter_faults, merging
 from wrappers.checkpoint.hf_files import LLM, Files
 from wrappers.checkpoint.llm_files import TABLE
+from wrappers.checkpoint.text import tokenizer_files
 from wrappers.checkpoint.weights.fit import faults, unknown
 from wrappers.checkpoint.weights.hollow import attach, hollow
 from wrappers.checkpoint.weights.tensors import Weights

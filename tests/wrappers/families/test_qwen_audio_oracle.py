@@ -23,8 +23,9 @@ from wrappers import open_checkpoint
 from wrappers.checkpoint.weights.hollow import filled
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "oracle" / "qwen-audio"
-pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="no references beside the checkout")
-PLAIN: dict[str, Any] = json.loads((SHARED / "sequences.json").read_text()) if SHARED.is_dir() else {}
+THERE = SHARED.is_dir()
+pytestmark = pytest.mark.skipif(not THERE, reason="no references beside the checkout")
+PLAIN: dict[str, Any] = json.loads((SHARED / "sequences.json").read_text()) if THERE else {}
 SEQUENCES: dict[str, Any] = PLAIN.get("sequences", {})
 DIALECTS = ("decomposed", "standard", "ort")
 
@@ -35,7 +36,7 @@ def arrays() -> Any:
 
 
 def clip(name: str, arrays: Any) -> np.ndarray:
-    """A clip by its file's name, cut as the authors' code cuts it; their resampling is in the npz."""
+    """A clip by its file's name, cut as the authors' code cuts it, or as it resampled it."""
     letter = name.removeprefix("audio_")[0]
     if f"{letter}.pcm" in arrays:
         return arrays[f"{letter}.pcm"]
