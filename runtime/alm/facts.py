@@ -62,14 +62,11 @@ class PromptFacts:
     )  # fmt: skip
     turns: dict[str, str] = fact("turns of tasks that have one of their own")
     clip: str = fact(
-        "what stands around a clip's embeddings; `{n}` is its number, `{k}` its number in the turn",
-        "", needed=True,
-    )  # fmt: skip
+        "what stands around a clip; `{n}` is its number, `{k}` that in its turn", "", needed=True
+    )
     placeholder: str = fact(
-        "the text in `clip` that the embeddings replace: one token for each, or three, the first "
-        "and the last of which are one each",
-        "", needed=True,
-    )  # fmt: skip
+        "the text in `clip` that the embeddings replace: a token, or three", "", needed=True
+    )
     end: str = fact("text that closes an answer when another turn follows", "")
     single: bool = fact("a conversation is one turn about one clip, in the turn's own place", False)
     one_clip: bool = fact(
@@ -91,9 +88,7 @@ class PromptFacts:
         "clips and words of a turn are one text, tokenized apart from the turn's own", False
     )
     retold: bool = fact(
-        "an answer stands in later turns as its text, stripped and tokenized anew, without the "
-        "token that ended it or was its last",
-        False,
+        "an answer stands in later turns as its text, tokenized anew without its last token", False
     )
     tasks: dict[str, str] = fact(
         "name of a task -> the words that it stands for", needed=True, always=True
@@ -195,8 +190,8 @@ class DimensionFacts:
         most=MOST_CONTEXT,
     )  # fmt: skip
     rope_doubles_past: int | None = fact(
-        "positions past which a prompt has other rotary frequencies at each doubling of them, and "
-        "its answer the prompt's (QWen)", None, least=1, most=MOST_CONTEXT,
+        "positions past which a prompt and its answer have rotary frequencies by doublings", None,
+        least=1, most=MOST_CONTEXT,
     )  # fmt: skip
 
 

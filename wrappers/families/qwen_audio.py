@@ -23,8 +23,8 @@ from wrappers.checkpoint.adapters.contract import Adapter
 from wrappers.checkpoint.hf import Folder
 from wrappers.checkpoint.model_type import config, model_type
 from wrappers.checkpoint.qwen_audio_names import published, theirs
-from wrappers.checkpoint.text import generation_fields, qwen_tokens
-from wrappers.checkpoint.text.qwen_tokens import IM_END, IM_START, PAD
+from wrappers.checkpoint.text import generation_fields, qwen_prompts, qwen_tokens
+from wrappers.checkpoint.text.qwen_tokens import IM_END, IM_START
 from wrappers.encoders import qwen_audio
 from wrappers.frontends import mel
 from wrappers.frontends.mel import HOP, RATE
@@ -36,58 +36,6 @@ LOOKS_LIKE = "a folder whose config.json says model_type: qwen and has a section
 WINDOW = 30 * RATE  # samples; the mel is that of so many, and clips are cut to them
 MELS = 80
 CHATML, RAW = "chatml", "raw"
-SYSTEM = "You are a helpful assistant."
-# The words of the authors' tutorial; where it has none, ours.
-TASKS = {
-    "transcribe": "Recognize the speech",
-    "describe": "Describe the audio.",
-    "emotion": "What is his emotion",
-    "instrument": "what is the instrument",
-    "sound": "what is that sound?",
-    "translate_en": "Translate the speech into English.",
-    "translate_zh": "Translate the speech into Chinese.",
-}
-JOINED = ("transcribe", "translate_en", "translate_zh")
-
-
-def _tags(*words: str) -> str:
-    return "".join(f"<|{word}|>" for word in words)
-
-
-def _transcript(code: str) -> str:
-    return _tags("startoftranscript", code, "transcribe", code, "notimestamps", "wo_itn")
-
-
-def _translation(source: str, target: str) -> str:
-    return _tags("startoftranscript", source, "translate", target, "notimestamps", "itn")
-
-
-# As the authors evaluate the base model.
-TRANSCRIPTS = {f"transcribe_{code}": _transcript(code) for code in qwen_tokens.LANGUAGES}
-TRANSLATIONS = {
-    f"translate_{source}_{target}": _translation(source, target)
-    for source, target in (("en", "zh"), ("zh", "en"), ("en", "de"), ("de", "en"), ("es", "en"))
-}
-BASE_TASKS = {
-    "transcribe": _transcript("en"),
-    **TRANSCRIPTS,
-    **TRANSLATIONS,
-    "describe": _tags(
-        *("startofanalysis", "unknown", "caption", "en", "notimestamps", "caption_clotho")
-    ),
-    "describe_audiocaps": _tags(
-        *("startofanalysis", "unknown", "caption", "en", "notimestamps", "caption_audiocaps")
-    ),
-    "emotion": _tags(
-        *("startofanalysis", "en", "keyword", "en", "notimestamps", "emotion_recognition")
-    ),
-    "voice": _tags(
-        *("startofanalysis", "en", "keyword", "en", "notimestamps", "vocal_classification")
-    ),
-    "scene": _tags("startofanalysis", "unknown", "keyword", "en", "notimestamps", "scene"),
-    "notes": _tags("startofanalysis", "unknown", "keyword", "en", "notimestamps", "note_analysis"),
-}
-BASE_JOINED = tuple(sorted({*TRANSCRIPTS.values(), *TRANSLATIONS.values()}))
 
 
 def recognises(path: Path) -> bool:
@@ -289,28 +237,8 @@ class QwenAudio(Folder):
         return TokenFacts(None, eos, tuple(strings), penalize_prompt=True)
 
     def prompt(self, tokenizer: Tokenizer) -> PromptFacts:
-        opens, closes = qwen_tokens.tags(self.path)
-        placeholder = f"{opens}{PAD}{closes}"
-        if not self.chats:
-            return PromptFacts(
-                turn="{clips}{}",
-                clip=placeholder,
-                placeholder=placeholder,
-                tasks=BASE_TASKS,
-                joined=BASE_JOINED,
-            )
-        return PromptFacts(
-            start=f"{IM_START}system\n{SYSTEM}{IM_END}",
-            turn=f"\n{IM_START}user\n{{clips}}{{}}{IM_END}\n{IM_START}assistant\n",
-            clip=f"Audio {{k}}:{placeholder}\n",
-            placeholder=placeholder,
-            end=IM_END,
-            literal=True,
-            apart=True,
-            retold=True,
-            tasks=TASKS,
-            joined=tuple(sorted(TASKS[name] for name in JOINED)),
-        )
+        tags = qwen_tokens.tags(self.path)
+        return qwen_prompts.chat(*tags) if self.chats else qwen_prompts.base(*tags)
 
     def notes(self) -> tuple[str, ...]:
         """See `Folder.notes`."""

@@ -16,7 +16,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.reference import DATA
+
 RATE = 16_000
+GOLDEN = DATA / "qwen_audio"
+# Clips of what lies there: samples and seed.
+CLIPS = {
+    **{"s1": (16000, 1), "s5": (80001, 2), "s3": (47999, 3), "tiny": (480, 4)},
+    **{"odd": (16161, 5), "s31": (31 * RATE, 6), "s29": (int(29.99 * RATE), 7)},
+}
+QUIET = "<|im_start|>system\n<|im_end|>"  # an empty system text still has its block
 PIECES = (
     *("th", "the", " t", " the", "he", "in", "ing", "er", "re", "is", "hat", "what", " s", " sp"),
     *("ee", "ea", "ch", " speech", "speech", "au", "Au", "Aud", "Audio", "\n\n", "  ", "   "),
@@ -197,3 +206,13 @@ def restated(artifacts: Path, facts: dict[str, Any] | None = None, **prompt: Any
     plain = json.loads(file.read_text()) | (facts or {})
     plain["prompt"] |= prompt
     file.write_text(json.dumps(plain))
+
+
+def clip(name: str) -> np.ndarray:
+    """A clip [samples] by its name."""
+    return sound(*CLIPS[name])
+
+
+def said(variant: str) -> dict[str, Any]:
+    """What the authors' code was asked and answered, by name."""
+    return json.loads((GOLDEN / f"{variant}.json").read_text())
