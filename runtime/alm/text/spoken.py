@@ -133,9 +133,11 @@ def _end(piece: _Piece) -> float | None:
 
 def _placed(pieces: Sequence[_Piece], seconds: float) -> Iterator[Segment]:
     """Segments; a time that is missing is that of a neighbour."""
+    starts = [seconds]  # of what follows each piece, the last first
+    for piece in reversed(pieces):
+        starts.append(starts[-1] if piece.start is None else piece.start)
     before = 0.0
-    for i, piece in enumerate(pieces):
-        after = next((p.start for p in pieces[i + 1 :] if p.start is not None), seconds)
+    for piece, after in zip(pieces, starts[-2::-1], strict=True):
         start = min(before if piece.start is None else piece.start, seconds)
         end = _end(piece)
         before = min(max(after if end is None else end, start), seconds)
