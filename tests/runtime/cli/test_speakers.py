@@ -23,8 +23,12 @@ SPOKEN = (
     Segment(0.48, 1.66, "Hi there.", speaker="S01"),
     Segment(1.5, 4.9, "Bye, all.", speaker="S02"),
 )
-GREEDY: dict[str, Any] = dict(do_sample=False, num_beams=1, max_new_tokens=80)
 WORDS = ("transcribe", "--greedy", "--num-beams", "1", "--max-new-tokens", "80")
+
+
+def greedy(most: int = 80) -> dict[str, Any]:
+    """Options of a greedy answer of so many tokens."""
+    return dict(do_sample=False, num_beams=1, max_new_tokens=most)
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +57,9 @@ def test_text_is_what_the_model_said(engine: Path, file: Path, capfd: Capture) -
     assert alm_run("--engine", engine, file, *WORDS) == 0
     assert capfd.readouterr() == (SAID + "\n", "")
     model = alm.load(engine, "cpu")
-    pieces = [*model.stream(file, "transcribe", **GREEDY)]
+    pieces = [*model.stream(file, "transcribe", **greedy())]
     assert len(pieces) > 1 and "".join(pieces) == SAID
-    answer = model.generate(file, "transcribe", **GREEDY)
+    answer = model.generate(file, "transcribe", **greedy())
     assert answer.text == SAID and answer.segments == SPOKEN and answer.notes == ()
 
 
@@ -88,11 +92,11 @@ def test_subtitles_show_who_speaks(engine: Path, file: Path, capfd: Capture) -> 
 def test_a_cut_answer_keeps_what_it_had(engine: Path, file: Path) -> None:
     model = alm.load(engine, "cpu")
     for most in range(2, len(SAID), 5):
-        answer = model.generate(file, "transcribe", **GREEDY | dict(max_new_tokens=most))
+        answer = model.generate(file, "transcribe", **greedy(most))
         assert answer.text == SAID[:most].strip()
         assert all(0 <= s.start <= s.end <= 5 for s in answer.segments)
         assert "the answer was cut" in answer.notes[-1]
-    answer = model.generate(file, "transcribe", **GREEDY | dict(max_new_tokens=SAID.index("ye,")))
+    answer = model.generate(file, "transcribe", **greedy(SAID.index("ye,")))
     assert answer.segments == (SPOKEN[0], Segment(1.5, 5.0, "B", speaker="S02"))
     assert "without an end behind the start: 1 of the answer's 2 segments" in answer.notes[0]
 
@@ -126,7 +130,7 @@ def test_with_an_aligner_words_have_times_and_segments_their_speakers(
 def test_times_of_a_later_piece_are_those_of_the_recording(engine: Path) -> None:
     model = alm.load(engine, "cpu")
     model.parts.rules.shorten(5)
-    answer = model.generate(np.concatenate([CLIP, CLIP]), "transcribe", **GREEDY)
+    answer = model.generate(np.concatenate([CLIP, CLIP]), "transcribe", **greedy())
     assert answer.windows == 2 and answer.text == f"{SAID} {SAID}"
     assert answer.segments[:2] == SPOKEN
     assert [(s.start, s.end, s.speaker) for s in answer.segments[2:]] == [
