@@ -123,7 +123,7 @@ def test_the_template_of_an_llm_has_clips_spelled_in_a_text(tmp_path: Path) -> N
         source.replace("{{ message['c", "{{ ' ' }}{{ message['c"), TOKENS, "here", True
     )
     with pytest.raises(BadCheckpoint, match="a turn is not written alike first and last"):
-        spaced.prompt("<|audio|>")
+        Template(spaced, TOKENS, "here", spelled=True).prompt("<|audio|>")
 
 
 def test_a_conversation_is_written_with_its_clips_counted_on() -> None:

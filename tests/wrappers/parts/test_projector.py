@@ -89,7 +89,7 @@ def test_norms_stand_where_they_are_named_and_a_gate_takes_half(
     x = norm(x[..., :5] * nn.functional.silu(x[..., 5:]), 3)
     wanted = norm(x @ part.state_dict()["layers.4.weight"].T, 5)
     torch.testing.assert_close(part(speech), wanted)
-    (got,) = traced(part, (torch.randn(2, 16, 3),), tmp_path).run(speech)
+    (got,) = traced(part, (torch.randn(2, 16, 3),), tmp_path, part.opset).run(speech)
     assert np.abs(got - wanted.numpy()).max() < 1e-5
 
 
