@@ -119,9 +119,7 @@ def test_the_template_of_an_llm_has_clips_spelled_in_a_text(tmp_path: Path) -> N
     (tmp_path / "chat_template.jinja").write_text(source.replace("<user>", "").replace("s>", "s>!"))
     found = of_tokenizer(tmp_path)
     assert found and found.spelled and found.where.endswith("chat_template.jinja")
-    spaced = Template(
-        source.replace("{{ message['c", "{{ ' ' }}{{ message['c"), TOKENS, "here", True
-    )
+    spaced = source.replace("{{ message['c", "{{ ' ' }}{{ message['c")
     with pytest.raises(BadCheckpoint, match="a turn is not written alike first and last"):
         Template(spaced, TOKENS, "here", spelled=True).prompt("<|audio|>")
 

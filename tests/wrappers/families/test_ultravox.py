@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -203,7 +204,8 @@ def test_later_turns_with_clips_are_answered_as_the_original_does(
 def test_penalties_see_what_the_original_lets_them_see(pair: tuple[Original, Model]) -> None:
     original, model = pair
     clip = noise(2 * RATE, 5)
-    for options in (dict(repetition_penalty=1.0), dict(repetition_penalty=2.5)):
+    for penalty in (1.0, 2.5):
+        options: dict[str, Any] = dict(repetition_penalty=penalty)
         answer = model.generate(clip, "respond", **GREEDY, **options)
         assert answer.token_ids == original.answer(("<|audio|>", [clip], []), **options)
 

@@ -25,7 +25,9 @@ TUNED: dict[str, dict[str, Any]] = {
     "audio_model_lora_config": dict(r=3),  # its other settings are the original's
     "text_model_lora_config": dict(r=2, lora_alpha=5, target_modules=["q_proj", "down_proj"]),
 }
-USUAL = dict(lora_alpha=8, target_modules=["k_proj", "q_proj", "linear_k", "linear_q"])
+USUAL: dict[str, Any] = dict(
+    lora_alpha=8, target_modules=["k_proj", "q_proj", "linear_k", "linear_q"]
+)
 
 
 def trained(folder: Path) -> Original:
@@ -44,7 +46,7 @@ def trained(folder: Path) -> Original:
                 state[prefix + module] = weight.data.clone()
         setattr(original, name, tuned.base_model.model if name == "tower" else tuned)
     save_file(state, folder / "model.safetensors")
-    said(folder, **TUNED)
+    said(folder, "config.json", **TUNED)
     return original
 
 

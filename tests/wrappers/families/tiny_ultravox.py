@@ -359,7 +359,7 @@ class Original:
         text = environment.from_string(TEMPLATE).render(
             messages=messages[:-1], add_generation_prompt=True, bos_token=BOS
         )
-        end = self.tokenizer.eos_token_id
+        end: Any = self.tokenizer.eos_token_id
         table = self.llm.get_input_embeddings()
         clips = [clip for _, clips, _ in turns for clip in clips]
         ids: list[int] = []
