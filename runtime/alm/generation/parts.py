@@ -140,11 +140,15 @@ class Parts:
     def decoder(self) -> Decoder:
         """The decoder with a KV cache of its own, which holds nothing before `start`."""
         dimensions = self.manifest.facts.dimensions
-        # Where rotary frequencies depend on the length of a call, a prompt is one call.
-        whole = (dimensions.rope_grows_past, dimensions.rope_switches_past) != (None, None)
-        most_fed = 0 if whole else MOST_FED
-        told = {DELAY: float(self.manifest.facts.live.delay)}
-        return Decoder(self.decoder_session, self.decoder_part, self.table, most_fed, told)
+        return Decoder(
+            self.decoder_session,
+            self.decoder_part,
+            self.table,
+            # Where each length has rotary frequencies of its own, a prompt is one call.
+            most_fed=MOST_FED if dimensions.rope_grows_past is None else 0,
+            switches=dimensions.rope_switches_past,
+            conditions={DELAY: float(self.manifest.facts.live.delay)},
+        )
 
     def hearing(self) -> Hearing:
         """A stream of sound through the parts before the decoder, with a state of its own."""

@@ -151,13 +151,16 @@ class Decoder:
         part: Part,
         table: Table,
         most_fed: int = MOST_FED,
+        switches: int | None = None,
         conditions: Mapping[str, float] | None = None,
     ) -> None:
         """With `most_fed` of 0 a prompt of any length is fed at once.
 
+        `switches`: a prompt of more positions has other rotary frequencies from its first one on.
         `conditions`: by the input's name, where the graph has it, a number for every row.
         """
-        self.session, self.part, self.table, self.most_fed = session, part, table, most_fed
+        self.session, self.part, self.table = session, part, table
+        self.most_fed, self.switches = most_fed, switches
         self.lengths = np.zeros(0, np.int64)  # valid positions of each row in the cache
         self.conditions: dict[str, float] = {}
         self.told(**(conditions or {}))
@@ -190,9 +193,15 @@ class Decoder:
         if len(embeds) > 1 or not 0 < most < seq:
             yield self._run(embeds, lengths)
             return
-        for at in range(0, int(lengths[0]), most):
-            chunk = embeds[:, at : min(at + most, int(lengths[0]))]
+        at, end = 0, int(lengths[0])
+        while at < end:
+            past, size = int(self.lengths[0]), most
+            # A call turns its keys by the frequencies of its last position: the first goes beyond.
+            if self.switches is not None and past <= self.switches < past + end - at:
+                size = max(most, self.switches + 1 - past)
+            chunk = embeds[:, at : min(at + size, end)]
             yield self._run(chunk, np.array([chunk.shape[1]], np.int64))
+            at += size
 
     def _run(self, embeds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         cache = self.cache

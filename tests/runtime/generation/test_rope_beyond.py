@@ -13,6 +13,7 @@ from torch import Tensor
 
 import alm
 from alm.facts import DimensionFacts
+from alm.generation import parts, pipeline
 from alm.generation.model import Model
 from alm.generation.past import History
 from alm.generation.pipeline import woven
@@ -103,6 +104,33 @@ def test_prompts_and_steps_across_the_switch_equal_transformers(
         clip, prompt, num_beams=1, max_new_tokens=24, repetition_penalty=1.0, do_sample=False
     )
     assert said.token_ids == truth(tiny, model, row_of(model, [(prompt, [clip], [])]), 24)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("words", [30, 80, 150])
+def test_a_prompt_fed_in_chunks_has_the_frequencies_of_its_whole_length(
+    pair: tuple[tiny_hf.Tiny, Model], words: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny, model = pair
+    fed: list[int] = []
+    run = pipeline.Decoder._run
+
+    def counted(self: Any, embeds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        fed.append(embeds.shape[1])
+        return run(self, embeds, lengths)
+
+    monkeypatch.setattr(pipeline.Decoder, "_run", counted)
+    monkeypatch.setattr(parts, "MOST_FED", 16)
+    clip, prompt = tiny_hf.noise(8000, words), "a" * words
+    greedy: dict[str, Any] = dict(num_beams=1, max_new_tokens=4, do_sample=False)
+    said = model.generate(clip, prompt, repetition_penalty=1.0, **greedy)
+    assert said.token_ids == truth(tiny, model, row_of(model, [(prompt, [clip], [])]), 4)
+    if model.manifest.facts.dimensions.rope_grows_past is not None:
+        assert fed[0] == said.prompt_tokens
+    else:
+        beyond = said.prompt_tokens > TRAINED
+        assert fed[0] == (TRAINED + 1 if beyond else 16)
+        assert sum(fed) == said.prompt_tokens + len(said.token_ids) - 1
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
