@@ -22,6 +22,7 @@ from tests.wrappers.families import (
     tiny_phi4_multimodal,
     tiny_qwen3_asr,
     tiny_ultravox,
+    tiny_voxtral_realtime,
     tiny_windowed,
 )
 from tests.wrappers.families.tiny_audio_llm import Original as AudioLlm
@@ -44,6 +45,7 @@ class Original(ABC):
     """A checkpoint in `path`, and the model of transformers that is in it."""
 
     path: Path
+    words = "What is said?"  # of a turn about one clip
 
     @abstractmethod
     def answer(self, turns: Sequence[Turn]) -> list[int]:
@@ -227,6 +229,21 @@ class Phi4Multimodal(GlmAsr):
     make = staticmethod(tiny_phi4_multimodal.make)
 
 
+class VoxtralRealtime(Original):
+    """A whole clip between its silences; nobody says a word to it."""
+
+    words = "transcribe"
+
+    def __init__(self, folder: Path) -> None:
+        self.tiny = tiny_voxtral_realtime.make(folder)
+        self.path = folder
+
+    def answer(self, turns: Sequence[Turn]) -> list[int]:
+        """See `Original`."""
+        [turn] = turns
+        return self.tiny.answer(turn.clips[0], max_new_tokens=STEPS)
+
+
 def _generated(model: Any, ids: list[int], **heard: Tensor) -> list[int]:
     given = torch.tensor([ids])
     made = model.generate(
@@ -253,5 +270,6 @@ ORIGINALS: dict[str, type[Any]] = {
     "qwen3_asr": Qwen3Asr,
     "ultravox": Ultravox,
     "voxtral": Voxtral,
+    "voxtral_realtime": VoxtralRealtime,
 }
 transformers.logging.set_verbosity_error()

@@ -86,10 +86,10 @@ def heard(model: Model, path: Path) -> np.ndarray:
 
 def test_one_clip_is_answered_as_the_original_does(original: Original, loaded: Model) -> None:
     clips = [heard(loaded, path) for path in RECORDINGS]
-    wanted = [original.answer([Turn("What is said?", [clip])]) for clip in clips]
-    batch = loaded.generate(clips, "What is said?", **GREEDY)
+    wanted = [original.answer([Turn(original.words, [clip])]) for clip in clips]
+    batch = loaded.generate(clips, original.words, **GREEDY)
     assert [said.token_ids for said in batch] == wanted
-    alone = loaded.generate(clips[0], "What is said?", **GREEDY)
+    alone = loaded.generate(clips[0], original.words, **GREEDY)
     assert alone.token_ids == wanted[0]
 
 
@@ -120,20 +120,20 @@ def test_long_clips_are_heard_by_the_familys_own_rule(
     rules = loaded.manifest.facts.audio
     own = np.concatenate([heard(loaded, path) for path in RECORDINGS])
     pcm = np.resize(own, seconds * RATE)
-    said = loaded.generate(pcm, "What is said?", **GREEDY)
+    said = loaded.generate(pcm, original.words, **GREEDY)
     if rules.long == "joined":
         assert said.windows == 1
-        assert said.token_ids == original.answer([Turn("What is said?", [pcm])])
+        assert said.token_ids == original.answer([Turn(original.words, [pcm])])
         return
     assert said.windows == -(-len(pcm) // rules.window_samples)
-    first = loaded.generate(pcm, "What is said?", truncate=True, **GREEDY)
+    first = loaded.generate(pcm, original.words, truncate=True, **GREEDY)
     cut = pcm[: rules.window_samples]
-    assert first.token_ids == original.answer([Turn("What is said?", [cut])])
+    assert first.token_ids == original.answer([Turn(original.words, [cut])])
 
 
 @pytest.mark.parametrize("samples", [1, 321])
-def test_the_shortest_clips_are_heard(loaded: Model, samples: int) -> None:
-    said = loaded.generate(np.full(samples, 0.1, np.float32), "What is said?", **GREEDY)
+def test_the_shortest_clips_are_heard(original: Original, loaded: Model, samples: int) -> None:
+    said = loaded.generate(np.full(samples, 0.1, np.float32), original.words, **GREEDY)
     assert said.audio_tokens and said.token_ids
 
 
