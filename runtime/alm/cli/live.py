@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from alm.cli.terminal import STDIN, say
-from alm.errors import BadOption
+from alm.errors import BadOption, MissingFile
 from alm.facts import AudioFacts, Facts
-from alm.generation.model import Model
-from alm.live import sources
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from alm.generation.model import Model
 
 
 def check(facts: Facts, words: list[str], others: Mapping[str, Any]) -> None:
-    """Refuse, with BadOption, before a model of gigabytes is loaded, what is no live run.
+    """Refuse what is no live run, before a model of gigabytes is loaded.
 
     Args:
         facts: the manifest's.
         words: the arguments, of which there is a clip, or none.
         others: options that a live run does not have, by name, and whether they were given.
+
+    Raises:
+        BadOption: the model hears no stream, or something is given that a stream has not.
+        MissingFile: there is no such clip.
     """
     if given := [name for name, value in others.items() if value]:
         raise BadOption(f"--live prints text as it comes: {', '.join(given)} is not for it")
@@ -30,6 +36,8 @@ def check(facts: Facts, words: list[str], others: Mapping[str, Any]) -> None:
         raise BadOption("--live wants a clip, - for raw samples of stdin, or nothing: a microphone")
     if not facts.live.step_samples:
         raise BadOption("this model hears clips, no streams, so there is no live run of it")
+    if words and words[0] != STDIN and not os.path.exists(words[0]):
+        raise MissingFile(f"there is no file {words[0]}; wanted an audio file")
 
 
 def run(
@@ -47,6 +55,8 @@ def run(
 
 
 def _chunks(audio: AudioFacts, words: list[str], most_seconds: float) -> Iterator[np.ndarray]:
+    from alm.live import sources
+
     if not words:
         return sources.microphone(audio.rate)
     if words[0] == STDIN:
