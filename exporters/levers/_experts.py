@@ -13,6 +13,7 @@ from math import gcd
 
 import numpy as np
 import onnx_ir as ir
+import torch
 from torch import Tensor
 
 from exporters import lazy
@@ -44,8 +45,9 @@ class Matrices:
     def read(self) -> Tensor:
         """All matrices, one below the other [experts * out, in], in the checkpoint's dtype."""
         held = self.value.const_value
-        assert isinstance(held, lazy.Weight)  # of three axes: onnxsim leaves them, none is small
-        return held.source().flatten(0, 1)
+        if isinstance(held, lazy.Weight):
+            return held.source().flatten(0, 1)
+        return torch.from_numpy(lazy.reader(self.value)().copy()).flatten(0, 1)  # a small one
 
 
 def nodes(graph: ir.Graph) -> Iterator[ir.Node]:

@@ -87,13 +87,25 @@ class Experts(nn.Module):
         return nn.functional.linear(inner.flatten(-2), self.down_proj.transpose(0, 1).flatten(1))
 
 
+class Router(nn.Module):
+    """Scores of experts; no Linear, as in transformers 5: adapters of all Linears leave it out."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(mixture_of(spec).experts, spec.hidden))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [batch, seq, hidden] -> [batch, seq, experts]."""
+        return nn.functional.linear(x, self.weight)
+
+
 class MLP(nn.Module):
     """Experts behind a router, and beside them, in some, one for every token with its own gate."""
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         mixture = mixture_of(spec)
-        self.gate = nn.Linear(spec.hidden, mixture.experts, bias=False)
+        self.gate = Router(spec)
         self.experts = Experts(spec)
         self.shares = bool(mixture.shared)
         if self.shares:

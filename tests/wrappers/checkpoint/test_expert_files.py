@@ -111,8 +111,12 @@ def adapter_faults_of(folder: Path, change: dict[str, Tensor], **targets: Any) -
     return adapter_faults.faults(llm_files.with_table(llm_files.read_spec(folder)), adapter)
 
 
-def test_an_adapter_of_the_shared_expert_and_of_attention_is_taken(tmp_path: Path) -> None:
-    names = ["q_proj", "shared_expert.up_proj", "shared_expert_gate"]
+@pytest.mark.parametrize(
+    "names", [["q_proj", "shared_expert.up_proj", "shared_expert_gate"], "all-linear"]
+)
+def test_an_adapter_of_the_shared_expert_and_of_attention_is_taken(
+    tmp_path: Path, names: list[str] | str
+) -> None:
     assert adapter_faults_of(tmp_path, {}, target_modules=names) == []
 
 

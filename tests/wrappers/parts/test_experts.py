@@ -15,7 +15,7 @@ from transformers import Qwen3MoeConfig
 import wrappers
 from alm.errors import BadCheckpoint
 from alm.onnxfile import flops
-from exporters import graph, lazy, parity, precisions
+from exporters import graph, lazy, parity, precisions, simplify
 from exporters.levers import _nbits, int4, int8
 from wrappers.checkpoint.weights.hollow import attach, hollow
 from wrappers.checkpoint.weights.tensors import Weights
@@ -178,3 +178,14 @@ def test_noise_of_a_router_is_of_training_alone() -> None:
     config = mixtral.tiny().config
     config.router_jitter_noise = 0.5
     assert replace(mixtral.spec(config), config=None) == replace(mixtral.tiny(), config=None)
+
+
+def test_small_experts_that_onnxsim_took_in_are_rounded_too(tmp_path: Path) -> None:
+    with bound("ort"):
+        part = wrappers.randomised(Decoder(qwen3_moe.tiny()))
+    leaner = simplify.simplify(graph.trace(part, dynamic_batch=True))
+    model = precisions.pull("int4").rewrite(leaner, "decoder")
+    assert ops(model).count("QMoE") == 2
+    graph.save(model, tmp_path / "part.onnx", "decoder")
+    off = parity.measure(tmp_path / "part.onnx", parity.Truth(part, True), part.inputs)
+    assert 0 < off.rms < int4.BOUND
