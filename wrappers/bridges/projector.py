@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from alm.errors import BadCheckpoint
 from alm.ports import Port, Span
 from wrappers import Wrapper, dialect, randomised
-from wrappers.layers.decoder import Norm
+from wrappers.layers.decoder_layers import Norm
 from wrappers.layers.spec import ACTIVATIONS
 
 USUAL, MOST = 500, 1500  # frames where their number is not fixed: 10 and 30 s of a Whisper

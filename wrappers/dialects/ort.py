@@ -18,7 +18,7 @@ from wrappers.dialects import decomposed, standard
 from wrappers.layers import attention
 
 if TYPE_CHECKING:
-    from wrappers.layers.decoder import Attention
+    from wrappers.layers.decoder_layers import Attention
     from wrappers.layers.experts import Experts
 
 OPSET, ENCODER_OPSET = 21, 20

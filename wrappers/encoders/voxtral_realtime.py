@@ -19,7 +19,7 @@ from alm.ports import CACHE_IN, CACHE_OUT, Port, Span
 from wrappers import Wrapper, dialect, randomised
 from wrappers.layers import attention
 from wrappers.layers.audio_layers import activation
-from wrappers.layers.decoder import Norm
+from wrappers.layers.decoder_layers import Norm
 from wrappers.layers.rope import GROWING, SWITCHING, Rope
 
 # What transformers takes for a key that config.json leaves out.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wrappers import dialect
-from wrappers.layers import decoder
+from wrappers.layers import decoder_layers
 from wrappers.layers.spec import ACTIVATIONS, Mixture, Spec
 
 
@@ -109,7 +109,7 @@ class MLP(nn.Module):
         self.experts = Experts(spec)
         self.shares = bool(mixture.shared)
         if self.shares:
-            self.shared_expert = decoder.MLP(replace(spec, intermediate=mixture.shared))
+            self.shared_expert = decoder_layers.MLP(replace(spec, intermediate=mixture.shared))
             self.shared_expert_gate = nn.Linear(spec.hidden, 1, bias=False)
 
     @property

@@ -7,11 +7,11 @@ from typing import Any
 from torch import Tensor
 from transformers import GraniteConfig
 
-from wrappers.layers import decoder
+from wrappers.layers import decoder_layers
 from wrappers.layers.spec import Spec
 
 
-class Layer(decoder.Layer):
+class Layer(decoder_layers.Layer):
     """What attention and MLP give is scaled before it joins the residual stream."""
 
     def __init__(self, spec: Spec, window: int) -> None:

@@ -7,29 +7,29 @@ from typing import Any
 from torch import Tensor
 from transformers import Olmo2Config
 
-from wrappers.layers import decoder
+from wrappers.layers import decoder_layers
 from wrappers.layers.spec import Spec
 
 
-class Attention(decoder.Attention):
+class Attention(decoder_layers.Attention):
     """Attention with a root-mean-square norm over the whole width of queries and of keys."""
 
     def __init__(self, spec: Spec, window: int) -> None:
         super().__init__(spec, window)
-        self.q_norm = decoder.Norm(spec.heads * spec.head_dim, spec.eps, 0.0)
-        self.k_norm = decoder.Norm(spec.kv_heads * spec.head_dim, spec.eps, 0.0)
+        self.q_norm = decoder_layers.Norm(spec.heads * spec.head_dim, spec.eps, 0.0)
+        self.k_norm = decoder_layers.Norm(spec.kv_heads * spec.head_dim, spec.eps, 0.0)
 
     def before_rope(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         return self.q_norm(q), self.k_norm(k)
 
 
-class Layer(decoder.Layer):
+class Layer(decoder_layers.Layer):
     """Attention and MLP take the residual stream as it is; what they give is normed."""
 
     def __init__(self, spec: Spec, window: int) -> None:
         super().__init__(spec, window)
         del self.input_layernorm
-        self.post_feedforward_layernorm = decoder.Norm(spec.hidden, spec.eps, 0.0)
+        self.post_feedforward_layernorm = decoder_layers.Norm(spec.hidden, spec.eps, 0.0)
 
     def forward(self, x: Tensor, *context: Any) -> tuple[Tensor, Tensor, Tensor]:
         y, key, value = self.self_attn(x, *context)

@@ -11,11 +11,11 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import Phi3Config
 
-from wrappers.layers import decoder
+from wrappers.layers import decoder_layers
 from wrappers.layers.spec import ACTIVATIONS, Spec
 
 
-class Attention(decoder.Attention):
+class Attention(decoder_layers.Attention):
     """Attention whose queries, keys and values are one product."""
 
     def make_products(self) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
 from wrappers.checkpoint import limits
-from wrappers.layers import decoder
+from wrappers.layers import decoder_layers
 from wrappers.layers.spec import Spec
 
 MOST_DOUBLINGS = 16  # of the trained length; further, frequencies stay what they are
@@ -159,7 +159,7 @@ class Rope(nn.Module):
         return {"rope_doubles_past": config.seq_length} if config.use_dynamic_ntk else {}
 
 
-class Attention(decoder.Attention):
+class Attention(decoder_layers.Attention):
     """Attention whose queries, keys and values are one matrix, as the checkpoint has it."""
 
     def make_products(self) -> None:

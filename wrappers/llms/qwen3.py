@@ -7,17 +7,17 @@ from typing import Any
 from torch import Tensor
 from transformers import Qwen3Config
 
-from wrappers.layers import decoder
+from wrappers.layers import decoder_layers
 from wrappers.layers.spec import Spec
 
 
-class Attention(decoder.Attention):
+class Attention(decoder_layers.Attention):
     """Attention with a root-mean-square norm over each head of queries and keys."""
 
     def __init__(self, spec: Spec, window: int) -> None:
         super().__init__(spec, window)
-        self.q_norm = decoder.Norm(spec.head_dim, spec.eps, 0.0)
-        self.k_norm = decoder.Norm(spec.head_dim, spec.eps, 0.0)
+        self.q_norm = decoder_layers.Norm(spec.head_dim, spec.eps, 0.0)
+        self.k_norm = decoder_layers.Norm(spec.head_dim, spec.eps, 0.0)
 
     def before_rope(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         q, k = (y.unflatten(-1, (-1, self.spec.head_dim)) for y in (q, k))

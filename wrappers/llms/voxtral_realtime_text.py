@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import VoxtralRealtimeTextConfig
 
 from alm.ports import DELAY
-from wrappers.layers import decoder
+from wrappers.layers import decoder_layers
 from wrappers.layers.spec import Spec
 
 NARROW = 32  # numbers between the two layers of `Told`, whatever the config
@@ -47,7 +47,7 @@ class Told(nn.Module):
         return self.linear2(F.gelu(self.linear1(delay)))
 
 
-class Layer(decoder.Layer):
+class Layer(decoder_layers.Layer):
     """What goes into the MLP is scaled as the delay says."""
 
     def __init__(self, spec: Spec, window: int) -> None:

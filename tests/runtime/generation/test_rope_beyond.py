@@ -167,3 +167,12 @@ def test_a_switch_costs_one_turn_and_growth_every_turn() -> None:
     plain = History(DimensionFacts())
     plain.add(0, 200, row, [0])
     assert not plain.restarts(200, 300) and not plain.row
+
+
+def test_a_doubling_costs_one_turn() -> None:
+    row = [np.zeros(60, np.int64)]
+    doubling = History(DimensionFacts(rope_doubles_past=96))
+    doubling.add(0, 60, row, [0] * 10)
+    assert not doubling.restarts(70, 96) and doubling.restarts(70, 97)
+    doubling.add(0, 120, row, [0] * 10)
+    assert not doubling.restarts(130, 192) and doubling.restarts(130, 193)

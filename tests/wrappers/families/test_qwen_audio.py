@@ -186,5 +186,6 @@ def test_what_rounding_costs_is_reported(
     run_export("--model", folders["published"], *words)
     model = alm.load(tmp_path / "out", "cpu")
     measured = {part.name: part.measured for part in model.manifest.parts}
-    assert 0 < measured["decoder"]["parity"]["rms"] < 0.2
+    lost = measured["decoder"]["parity"]
+    assert 0 < lost["rms"] <= lost["bound"] and lost["verdict"] == "within bound"
     assert model.generate(clip("s1"), "transcribe", max_new_tokens=4).token_ids

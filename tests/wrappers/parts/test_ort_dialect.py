@@ -25,7 +25,8 @@ from alm.onnxfile import summary
 from alm.session import BackendOptions, Session
 from exporters import graph
 from tests.wrappers.parts.test_decoders import VARIANTS, make, ours
-from wrappers.layers.decoder import Decoder, Norm
+from wrappers.layers.decoder import Decoder
+from wrappers.layers.decoder_layers import Norm
 
 ROOM = 64  # positions of a row, and of the cache
 NO_TABLE: Any = None  # embeddings are fed
