@@ -7,10 +7,11 @@ manifest is parsed, when it is written, and when docs/manifest.md is drawn.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from alm.parsing import MOST_INT, Misshapen, all_of, count, need
+from alm.fact_fields import fact, plain_of, section, spare
+from alm.parsing import Misshapen, need
 
 # Sizes are bounded before anything of that size is allocated.
 MOST_RATE = 768_000  # hertz; the highest of any converter
@@ -18,37 +19,6 @@ MOST_SAMPLES = 2**26  # of a window: 70 minutes at 16 kHz, 256 MiB of float32
 MOST_HIDDEN = 2**18  # columns; the largest models have 2**14
 MOST_VOCAB = 2**24
 MOST_CONTEXT = 2**24  # positions
-MOST_ENTRIES = 4096  # of a list
-
-SectionT = TypeVar("SectionT")
-
-
-def fact(
-    meaning: str,
-    default: Any = MISSING,
-    *,
-    least: int = 0,
-    most: int = MOST_INT,
-    words: tuple[str, ...] = (),
-    needed: bool = False,
-    always: bool = False,
-) -> Any:
-    """A field of a section.
-
-    Args:
-        meaning: a line of docs/manifest.md.
-        default: what holds where the manifest does not state it; of a dict, an empty one.
-        least, most: bounds of a whole number, or of each in a list.
-        words: the only strings that are taken, besides "".
-        needed: no model runs without it, though a part alone can be looked at.
-        always: written even where it is the default.
-    """
-    metadata = dict(
-        meaning=meaning, least=least, most=most, words=words, needed=needed, always=always
-    )
-    if default is MISSING:
-        return field(default_factory=dict, metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -258,8 +228,8 @@ class Facts:
     def to_json(self) -> dict[str, Any]:
         """The facts as plain data: what `from_json` takes."""
         plain: dict[str, Any] = {"source": self.source, "licence": self.licence}
-        sections = {name: _plain(getattr(self, name)) for name in SECTIONS}
-        plain |= {n: stated for n, stated in sections.items() if stated or not _spare(SECTIONS[n])}
+        sections = {name: plain_of(getattr(self, name)) for name in SECTIONS}
+        plain |= {n: stated for n, stated in sections.items() if stated or not spare(SECTIONS[n])}
         return plain | {"generation": self.generation}
 
     def check_run(self) -> None:
@@ -279,7 +249,7 @@ def from_json(plain: Mapping[str, Any]) -> Facts:
             of bounds.
     """
     missing: list[str] = []
-    read = {name: _section(kind, plain, name, missing) for name, kind in SECTIONS.items()}
+    read = {name: section(kind, plain, name, missing) for name, kind in SECTIONS.items()}
     return Facts(
         **read,
         generation=need(plain, "generation", dict),
@@ -287,64 +257,3 @@ def from_json(plain: Mapping[str, Any]) -> Facts:
         licence=need(plain, "licence", dict, {}),
         missing=tuple(missing),
     )
-
-
-def _section(
-    kind: type[SectionT], plain: Mapping[str, Any], name: str, missing: list[str]
-) -> SectionT:
-    stated = need(plain, name, dict, {}) if _spare(kind) else need(plain, name, dict)
-    where = f"{name!r}"
-    known = {fact.name: fact for fact in fields(kind)}  # pyright: ignore[reportArgumentType]
-    if unknown := [key for key in stated if key not in known]:
-        raise Misshapen(
-            f"{where} states {unknown[0]!r:.80}, which this alm-edge does not know; "
-            "upgrade with: pip install -U alm-edge"
-        )
-    missing += [
-        f"{n!r} of {where}" for n, f in known.items() if f.metadata["needed"] and n not in stated
-    ]
-    return kind(**{n: _value(known[n], stated, n, where) for n in stated})
-
-
-def _spare(kind: type[Any]) -> bool:
-    """Whether a manifest may leave the section out: it needs none of its facts."""
-    return not any(known.metadata["needed"] for known in fields(kind))
-
-
-def _value(known: Field[Any], stated: dict[str, Any], name: str, where: str) -> Any:
-    """One fact, checked as its declaration says; `known.type` is the annotation's text."""
-    least, most, words = (known.metadata[key] for key in ("least", "most", "words"))
-    kind, value = str(known.type), stated[name]
-    if kind.startswith("int"):
-        if value is None and "None" in kind:
-            return None
-        return count(stated, name, least, where=where, most=most)
-    if kind == "bool":
-        if not isinstance(value, bool):
-            raise Misshapen(f"{name!r} of {where} is {value!r:.80}, neither true nor false")
-        return value
-    if kind == "str" or kind.startswith("Literal"):
-        need(stated, name, str, where=where)
-        if words and value not in (words if known.default in words else ("", *words)):
-            raise Misshapen(f"{name!r} of {where} is {value!r:.80}, not one of {', '.join(words)}")
-        return value
-    if kind == "dict[str, str]":
-        all_of(list(need(stated, name, dict, where=where).values()), str, name)
-        return value
-    entry = int if kind == "tuple[int, ...]" else str
-    all_of(need(stated, name, list, where=where), entry, name)
-    if len(value) > MOST_ENTRIES:
-        raise Misshapen(f"{name!r} of {where} has more than {MOST_ENTRIES} entries")
-    if entry is int and not all(least <= number <= most for number in value):
-        raise Misshapen(f"{name!r} of {where} is out of range: {value!r:.80}")
-    return tuple(value)
-
-
-def _plain(section: Any) -> dict[str, Any]:
-    plain: dict[str, Any] = {}
-    for known in fields(section):
-        value = getattr(section, known.name)
-        default = {} if known.default is MISSING else known.default
-        if value != default or known.metadata["always"]:
-            plain[known.name] = list(value) if isinstance(value, tuple) else value
-    return plain

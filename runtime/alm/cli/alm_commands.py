@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from alm.cli import exit_status, out_file
+from alm.cli import exit_status, terminal
 from alm.cli.run_command import PLAIN, Debug, Version
 from alm.cli.terminal import audio_file, speak_utf8, tell
 from alm.errors import BadOption
@@ -55,7 +55,7 @@ def inspect(
     """Show what is in an artifact folder, and whether it is whole."""
     from alm.cli import inspection
 
-    out_file.check(out)
+    terminal.check_out(out)
     speak_utf8()
     where = inspection.PORT if port is None else port
     return inspection.show(
@@ -75,7 +75,7 @@ def lint(
     """Hold every node against what the target's backend takes; exit status 1 if one fails."""
     from alm.cli import lint_report
 
-    out_file.check(out)
+    terminal.check_out(out)
     speak_utf8()
     return lint_report.show(folder, target, part, as_json, out)
 
@@ -164,7 +164,7 @@ def bench(
     from alm.cli import bench_tables
 
     plan = measuring.read_plan(seconds, contexts, new_tokens, prompt, warmup, repeats)
-    out_file.check(out, picture)
+    terminal.check_out(out, picture)
     speak_utf8()
     with ExitStack() as stack:
         source = stack.enter_context(audio_file(audio)) if audio else None
@@ -172,8 +172,8 @@ def bench(
             folder, source, plan, provider=provider, threads=threads, say=tell
         )
     if picture:
-        out_file.write(picture, bench_tables.picture(report))
-    out_file.give(report, as_json, out, lambda: bench_tables.show(report))
+        terminal.write_out(picture, bench_tables.picture(report))
+    terminal.give(report, as_json, out, lambda: bench_tables.show(report))
 
 
 @app.command()
@@ -192,7 +192,7 @@ def plan(
     from alm.cli import plan_tables
     from alm.plan import predict as planning
 
-    out_file.check(out)
+    terminal.check_out(out)
     speak_utf8()
     predicted = planning.predict(folder, device, planning.read_seconds(seconds), context)
-    out_file.give(predicted, as_json, out, lambda: plan_tables.show(predicted))
+    terminal.give(predicted, as_json, out, lambda: plan_tables.show(predicted))

@@ -13,7 +13,7 @@ from typing import Any
 from alm.artifacts import verify
 from alm.artifacts.manifest import FORMAT, FORMAT_VERSION, File, Manifest, Part
 from alm.artifacts.manifest import load as load_manifest
-from alm.cli import out_file, terminal
+from alm.cli import terminal
 from alm.errors import LONGEST, AlmError, BadArtifacts, BadOption
 from alm.host import containment
 from alm.onnxfile import summary
@@ -66,7 +66,7 @@ def show(
     findings = examine(folder, manifest, parts, check)
     data = _data(manifest, parts, findings, check)
     tables = partial(_print, folder, manifest, parts, findings, whole=not part)
-    out_file.give(data, as_json, out, tables)
+    terminal.give(data, as_json, out, tables)
     for sentence in findings.wrong:
         print(f"error: {printable(sentence, LONGEST)}", file=sys.stderr)
     return 1 if findings.wrong else 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from alm.cli import out_file
+from alm.cli import terminal
 from alm.cli.terminal import printer
 from alm.lint import Finding, Verdict, lint
 
@@ -25,7 +25,7 @@ def show(
         0, or 1 when something would not build.
     """
     verdict = lint(folder, target, parts)
-    out_file.give(_data(verdict), as_json, out, lambda: table(verdict))
+    terminal.give(_data(verdict), as_json, out, lambda: table(verdict))
     return 1 if verdict.refused else 0
 
 

@@ -1,4 +1,4 @@
-"""What the commands print and read: text as it comes, tables, bytes for people, a clip of stdin."""
+"""What the commands print, read and write: text, tables, bytes for people, stdin, --out FILE."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alm.errors import BadAudio, MissingFile
+from alm.errors import BadAudio, BadOption, MissingFile
 from alm.parsing import CONTROL, printable
 
 STDIN = "-"  # a clip's name
@@ -117,3 +117,46 @@ def audio_file(audio: str) -> Iterator[str]:
                 if file.tell() > 2 * MOST_BYTES:  # float64 takes twice
                     raise BadAudio(f"stdin holds more than {2 * MOST_BYTES // 2**20} MiB; cut it")
         yield str(path)
+
+
+def check_out(*files: Path | None) -> None:
+    """Refuse, before minutes of work, files that cannot be written; None is no file.
+
+    Raises:
+        MissingFile: the folder is not there.
+        BadOption: there is a folder in the file's place, or the system knows no such name.
+    """
+    for path in filter(None, files):
+        try:
+            folder, there = path.is_dir(), path.resolve().parent.is_dir()
+        except (OSError, ValueError) as error:  # too long, a NUL in it, or links in a circle
+            reason = getattr(error, "strerror", None) or error
+            raise BadOption(f"{str(path)!r:.200} cannot be written: {reason}") from error
+        if folder:
+            raise BadOption(f"{path} is a folder; wanted a file to write to")
+        if not there:
+            raise MissingFile(f"there is no folder {path.parent} to write {path.name} to")
+
+
+def write_out(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, through links and into devices too: the user named the place.
+
+    Raises:
+        BadOption: the system refused.
+    """
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise BadOption(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def give(data: Any, as_json: bool, out: Path | None, table: Callable[[], None]) -> None:
+    """Print `data` as JSON, or its `table`; write the JSON to `out` if that is wanted.
+
+    Raises:
+        BadOption: `out` cannot be written.
+    """
+    text = json_text(data, indent=1)
+    if out:
+        write_out(out, text + "\n")
+    print(text) if as_json else table()

@@ -16,7 +16,7 @@ from alm.artifacts import verify
 from alm.artifacts.manifest import NAME as MANIFEST_NAME
 from alm.artifacts.manifest import check_run
 from alm.artifacts.manifest import load as load_manifest
-from alm.audio.clips import Rules
+from alm.audio.clips import Piece, Rules
 from alm.decoding.options import Options
 from alm.errors import BadArtifacts, BadOption
 from alm.generation import keywords
@@ -34,6 +34,7 @@ from alm.session import BackendOptions, Session
 from alm.text import detokenizer
 from alm.text.prompt import Prompter
 from alm.text.segments import Segment
+from alm.text.spoken import shifted
 from alm.timings import Stages
 
 
@@ -218,3 +219,20 @@ class Parts:
         parts = copy.copy(self)
         parts.eos, parts.stops = frozenset(), detokenizer.Stops(self.tokenizer, ())
         return parts
+
+    def segments(
+        self, piece: Piece, text: str, stages: Stages
+    ) -> tuple[tuple[Segment, ...], Sequence[str]]:
+        """Segments of a piece's answer: the aligner's, the model's own, or the whole piece.
+
+        Also what is wrong with those that the model wrote, in words.
+        """
+        rate = self.rules.rate
+        seconds, start = piece.samples / rate, piece.start / rate
+        spoken, faults = self.prompter.spoken.read(text, seconds)
+        if spoken is None:
+            spoken = [Segment(0.0, seconds, text)]
+        made = shifted(spoken, start)
+        if self.aligner:
+            made = self.aligner.segments(piece.pcm[: piece.samples], made, start, stages)
+        return tuple(made), faults

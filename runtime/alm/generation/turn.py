@@ -25,8 +25,6 @@ from alm.ports import DELAY
 from alm.text.detokenizer import Joiner, TextStream
 from alm.text.heading import WordsStream
 from alm.text.prompt import Prompt
-from alm.text.segments import Segment
-from alm.text.spoken import shifted
 from alm.timings import Times
 
 
@@ -139,20 +137,11 @@ class Turn:
         yield Row(question, prompt, pcms)
 
     def _timed(self, row: Row, window: WindowAnswer, notes: list[str]) -> WindowAnswer:
-        """The answer with its segments: the aligner's, the model's own, or the whole window."""
-        piece, rate, text = row.piece, self.parts.rules.rate, window.text.strip()
-        if piece is None or not text:
+        if not row.piece or not (text := window.text.strip()):
             return window
-        seconds, start = piece.samples / rate, piece.start / rate
-        spoken, faults = self.parts.prompter.spoken.read(text, seconds)
-        if spoken is None:
-            spoken = [Segment(0.0, seconds, text)]
-        made = shifted(spoken, start)
-        if self.parts.aligner:
-            pcm = piece.pcm[: piece.samples]
-            made = self.parts.aligner.segments(pcm, made, start, self.times)
+        segments, faults = self.parts.segments(row.piece, text, self.times)
         notes += [fault for fault in faults if fault not in notes]
-        return replace(window, segments=tuple(made))
+        return replace(window, segments=segments)
 
     def _answered(
         self, rows: Sequence[Row], past: Past | None
