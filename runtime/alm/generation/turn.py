@@ -61,22 +61,7 @@ class Turn:
         Raises:
             BadAudio, MissingFile, BadPrompt, BadOption, UnknownName: see `Model.generate`.
         """
-        start, build = time.perf_counter(), self.parts.prompter.build
-        earlier, first = (past.clips, not past.turns) if past else (0, True)
-        prompts = [
-            build(
-                question.prompt,
-                len(question.sources),
-                earlier,
-                first,
-                self.inputs.verbatim,
-                self.inputs.language,
-            )
-            for question in questions
-        ]
-        if stepping := self.parts.stepping:
-            stepping.asked([prompt.pieces for prompt in prompts])
-        self.times.add("prompt", start)
+        prompts = self._prompts(questions, past)
         clips = [[self._read(source) for source in question.sources] for question in questions]
         start = time.perf_counter()
         left_out: list[list[str]] = [[] for _ in questions]  # as notes
@@ -109,6 +94,16 @@ class Turn:
             )
             for i, question_clips in enumerate(clips)
         ]
+
+    def _prompts(self, questions: Sequence[Question], past: Past | None) -> list[Prompt]:
+        start, build = time.perf_counter(), self.parts.prompter.build
+        earlier, first = (past.clips, not past.turns) if past else (0, True)
+        ways = (earlier, first, self.inputs.verbatim, self.inputs.language)
+        prompts = [build(asked.prompt, len(asked.sources), *ways) for asked in questions]
+        if stepping := self.parts.stepping:
+            stepping.asked([prompt.pieces for prompt in prompts])
+        self.times.add("prompt", start)
+        return prompts
 
     def _read(self, source: reader.Source) -> reader.Clip:
         return self.parts.rules.read(source, self.inputs.max_audio_seconds, self.times)
