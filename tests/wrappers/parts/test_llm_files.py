@@ -48,7 +48,7 @@ def greedy(truth: Any, config: Any, dialect: str, folder: Path) -> tuple[list[in
     graph.save(graph.trace(module, dynamic_batch=True), path, "decoder")
     session = graph.opened(path, module, BackendOptions("cpu", 1))
     part = Part("decoder", "decoder", (), module.inputs, module.outputs)
-    table = llm_files.scaled(truth.get_input_embeddings().weight, module.spec).numpy()
+    table: Any = llm_files.scaled(truth.get_input_embeddings().weight, module.spec).numpy()
     runs = pipeline.Decoder(session, part, table)
     runs.start(1, PROMPT + TOKENS)
     tokens: list[int] = []
