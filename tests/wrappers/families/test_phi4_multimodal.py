@@ -38,7 +38,7 @@ SIZES: dict[str, dict[str, Any]] = {
                    conv_activation="relu", conv_glu_type="gelu", nemo_activation="swish"),
     ),
     "past the trained length from the start": dict(
-        num_key_value_heads=None, hidden_act="gelu", original_max_position_embeddings=16,
+        num_key_value_heads=None, hidden_act="gelu", original_max_position_embeddings=8,
         rope=ROPE | dict(partial_rotary_factor=1.0, short_factor=[1.0] * 5,
                          long_factor=[1.0, 2.0, 3.0, 4.0, 5.0]),
         tower=dict(hidden_size=30, ext_pw_out_channel=30, depthwise_separable_out_channel=30,
