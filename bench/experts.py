@@ -123,8 +123,9 @@ def main() -> None:
     print("| dialect | precision | experts | active | MB | a step, ms | 64 rows, ms |")
     print("|---|---|---|---|---|---|---|")
     for form in given.forms.split(","):
+        dialect, _, precision = form.partition(":")
         for experts in given.experts:
-            for line in rows_of(*form.split(":"), experts, given.active, given.repeats):
+            for line in rows_of(dialect, precision, experts, given.active, given.repeats):
                 print(line, flush=True)
 
 
