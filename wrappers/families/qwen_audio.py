@@ -81,7 +81,7 @@ class QwenAudio(Folder):
             raise BadCheckpoint(f"{self.file}: {error}") from error
 
     @cached_property
-    def audio_config(self) -> dict[str, Any]:
+    def audio(self) -> dict[str, Any]:
         """The config's section on the tower, what it leaves out as the authors' code has it.
 
         Raises:
@@ -107,7 +107,7 @@ class QwenAudio(Folder):
     @cached_property
     def whisper_config(self) -> dict[str, Any]:
         """The tower's sizes under Whisper's names."""
-        audio = self.audio_config
+        audio = self.audio
         return {
             "num_mel_bins": audio["n_mels"],
             "max_source_positions": audio["n_ctx"],
@@ -121,7 +121,7 @@ class QwenAudio(Folder):
     @cached_property
     def window_samples(self) -> int:
         """Samples of the longest piece that is heard at once: 30 s, or what has positions."""
-        return min(WINDOW, 2 * HOP * int(self.audio_config["n_ctx"]))
+        return min(WINDOW, 2 * HOP * int(self.audio["n_ctx"]))
 
     @property
     def tied(self) -> bool:
@@ -159,11 +159,11 @@ class QwenAudio(Folder):
         return mel.Mel(MELS, WINDOW, cut=True)
 
     def build_tower(self) -> Wrapper:
-        pooled = bool(self.audio_config["avg_pool"])
+        pooled = bool(self.audio["avg_pool"])
         return qwen_audio.build(self.whisper_config, self.window_samples, pooled=pooled)
 
     def build_projector(self) -> TaggedProjector:
-        return TaggedProjector(int(self.audio_config["n_state"]), self.spec.hidden)
+        return TaggedProjector(int(self.audio["n_state"]), self.spec.hidden)
 
     # --- words
 
@@ -174,7 +174,7 @@ class QwenAudio(Folder):
             BadCheckpoint: the config has another token before a clip, or too few for its tokens.
         """
         made = qwen_tokens.tokenizer(self.path)
-        size, said = made.get_vocab_size(), self.audio_config["audio_start_id"]
+        size, said = made.get_vocab_size(), self.audio["audio_start_id"]
         opens, wrong = made.token_to_id(qwen_tokens.tags(self.path)[0]), []
         if said != opens:
             wrong.append(f"audio.audio_start_id {said}, and with {qwen_tokens.FILE} it is {opens}")
