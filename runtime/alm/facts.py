@@ -177,23 +177,13 @@ class AlignFacts:
 class LiveFacts:
     """Of a model that hears a stream step by step, and says one token at each."""
 
-    step_samples: int = fact(
-        "samples of a step, whose embedding is added to that of the token before it; 0: the model "
-        "hears clips",
-        0,
-        most=MOST_SAMPLES,
-    )
+    step_samples: int = fact("samples of a step; 0: the model hears clips", 0, most=MOST_SAMPLES)
     ahead_samples: int = fact("samples behind a step that its spectrogram needs", 0, most=2**16)
     left: int = fact("steps of silence before the sound", 0, most=10_000)
     right: int = fact("steps of silence behind it, beside those of the delay", 0, most=10_000)
-    delay: int = fact(
-        "steps by which words follow their sound, where no other delay is asked for", 0, most=10_000
-    )
+    delay: int = fact("steps by which words follow, where no other are asked for", 0, most=10_000)
     pad: str = fact("the token of a step that says nothing", "")
-    window: int = fact(
-        "positions that the LLM sees back over; 0: all that there were, so there is no live run", 0,
-        most=MOST_CONTEXT,
-    )  # fmt: skip
+    window: int = fact("positions that the LLM sees; 0: all, and no live run", 0, most=MOST_CONTEXT)
 
 
 SECTIONS: dict[str, type[Any]] = {

@@ -32,7 +32,8 @@ ONLY_IN = {
     ),  # for type checkers alone
     "typer": ("cli/run_command.py", "cli/exit_status.py", "cli/alm_commands.py"),
     "tokenizers": ("text/detokenizer.py", "text/prompt.py", "text/rust.py"),
-    "soundfile": ("audio/reader.py",),
+    "soundfile": ("audio/reader.py", "live/sources.py"),
+    "sounddevice": ("live/sources.py",),  # a microphone's, where it is installed
     "soxr": ("audio/reader.py",),
     "rich": ("cli/terminal.py",),
     "netron": ("cli/netron.py",),

@@ -195,11 +195,11 @@ def answer(
     speak_utf8()
     groups = [clips]
     if live:
-        from alm.cli import live as live_run
+        from alm.cli.chat import check_live
 
         others = {"--chat": chat, "--json": as_json, "--align": align, "--language": language}
         others |= {"--format": form != "text", "--each": each is not None, "--truncate": truncate}
-        live_run.check(manifest.facts, clips, others)
+        check_live(manifest.facts, clips, others)
     elif not chat:
         groups = request.meant(clips, prompt, manifest.facts.prompt, each, language, verbatim)
     if not live and not request.there(groups):
@@ -217,9 +217,9 @@ def answer(
     }
     model = alm.load(engine, provider, threads, align=align)
     if live:
-        from alm.cli import live as live_run
+        from alm.cli.chat import listen
 
-        live_run.run(model, clips, max_audio_seconds, delay, options)
+        listen(model, clips, max_audio_seconds, delay, options)
         return 0
     if chat:
         from alm.cli.chat import converse

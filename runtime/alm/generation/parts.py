@@ -181,14 +181,16 @@ class Parts:
             raise BadOption(f"this model {why}, so there is no live run of it; give it a clip")
         late, decoder = self.stepping.delay(delay), self.decoder()
         decoder.told(**{DELAY: late})
+        added = self.tokenizer.get_added_tokens_decoder().items()
         return Live(
             self.hearing(),
             decoder,
-            self.tokenizer,
+            detokenizer.TextStream(self.tokenizer, self.stops.strings),
             prompt=self.stepping.prompt(late),
             delay=late,
             eos=self.eos,
             stops=self.stops,
+            silent=frozenset(number for number, token in added if token.special),
             options=endless(self.options(given), given),
         )
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from alm.decoding import search
 from alm.decoding.options import Options
@@ -45,15 +44,16 @@ class Live:
         self,
         hearing: Hearing,
         decoder: Sliding,
-        tokenizer: Tokenizer,
+        stream: TextStream,
         *,
         prompt: Sequence[int],
         delay: int,
         eos: frozenset[int],
         stops: Stops,
+        silent: frozenset[int],
         options: Options,
     ) -> None:
-        """`prompt` are the ids before the first token said, `delay` steps."""
+        """`prompt` are the ids before the first token said, `delay` steps; `silent` say nothing."""
         if options.num_beams > 1:
             raise BadOption("a live run follows one hypothesis: num_beams is 1 there")
         if options.forced_ends:
@@ -67,8 +67,7 @@ class Live:
         self._room = max(self._kept, len(prompt)) + SPARE
         self._finished = False
         self._steps: Iterator[search.Step] | None = None
-        self._stops, self._stream = stops, TextStream(tokenizer, stops.strings)
-        self._silent = {i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
+        self._stops, self._stream, self._silent = stops, stream, silent
         self._pieces: list[str] = []
 
     @property

@@ -91,7 +91,7 @@ def test_a_file_is_read_on_as_the_reader_reads_it_whole(
 def test_what_is_no_sound_or_too_long_is_refused(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "long.wav", np.zeros(3 * RATE), RATE)
     (tmp_path / "text.wav").write_bytes(b"not a sound at all")
-    soundfile.write(tmp_path / "nan.wav", [0.0, np.nan], RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan]), RATE, subtype="FLOAT")
     for name, error, words in (
         ("none.wav", MissingFile, "there is no file"),
         ("text.wav", BadAudio, "is not audio"),

@@ -165,7 +165,8 @@ def test_decoding_options_are_transformers(pair: tuple[Tiny, Model]) -> None:
     tiny, model = pair
     clip = noise(2 * RATE)
     cases: list[dict[str, Any]] = [dict(repetition_penalty=1.3), dict(num_beams=3)]
-    for options in (*cases, dict(no_repeat_ngram_size=2)):
+    cases.append(dict(no_repeat_ngram_size=2))
+    for options in cases:
         answer = model.generate(clip, "transcribe", **options)
         assert answer.token_ids == tiny.answer(clip, **options), options
 

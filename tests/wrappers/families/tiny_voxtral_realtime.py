@@ -137,7 +137,7 @@ def make(
         projector_hidden_act=projector_hidden_act,
     )
     torch.manual_seed(0)
-    model = VoxtralRealtimeForConditionalGeneration(config)
+    model: Any = VoxtralRealtimeForConditionalGeneration(config)
     model.generation_config = GenerationConfig(
         bos_token_id=BOS, eos_token_id=EOS, pad_token_id=11, max_new_tokens=8
     )
@@ -146,7 +146,7 @@ def make(
     model.model.multi_modal_projector.linear_2.weight.mul_(4)
     model.get_output_embeddings().weight[EOS] = 0  # no clip is left half-way
     model.save_pretrained(folder)
-    mels = config.audio_config.num_mel_bins
+    mels = model.config.audio_config.num_mel_bins
     VoxtralRealtimeFeatureExtractor(feature_size=mels, **(extractor or {})).save_pretrained(folder)
     (folder / "tekken.json").write_text(json.dumps(tekken(mels, left, 320 * stack)))
     return Tiny(folder, model, left, 320 * stack)
