@@ -138,7 +138,7 @@ def test_a_template_of_texts_alone_is_said_where_the_user_spells_the_clip() -> N
         "USER: {{ message.content }}\n ASSISTANT:{% else %}{{ message.content }}{% endif %}"
         "{% endfor %}"
     )
-    found = Template(source, {}, "here").prompt(AUDIO, spelled=True)
+    found = Template(source, {}, "here", spelled=True).prompt(AUDIO)
     assert (found.start, found.turn, found.clip, found.end) == (
         *("", "USER: {clips}{}\n ASSISTANT:"),
         *(AUDIO, ""),

@@ -95,8 +95,7 @@ def test_norms_stand_where_they_are_named_and_a_gate_takes_half(
 
 def test_pieces_of_a_clip_are_projected_apart() -> None:
     part = randomised(Projector([8, 6], stack=4, frames="heard"))
-    part.run_in_pieces("heard", 1504)
-    assert part.pieces == "heard" and part.spans == {"heard": Span(4, 500, 1504)}
+    assert part.pieces == "heard" and part.spans == {"heard": Span(4, 500, 1500)}
 
 
 @pytest.mark.parametrize("stack", [1, 4])
