@@ -20,6 +20,7 @@ from tests.wrappers.families import (
     tiny_hf,
     tiny_moss,
     tiny_phi4_multimodal,
+    tiny_qwen2_5_omni,
     tiny_qwen3_asr,
     tiny_ultravox,
     tiny_voxtral_realtime,
@@ -229,6 +230,12 @@ class Phi4Multimodal(GlmAsr):
     make = staticmethod(tiny_phi4_multimodal.make)
 
 
+class Qwen25Omni(GlmAsr):
+    """The same about any number of clips; the thinker alone."""
+
+    make = staticmethod(tiny_qwen2_5_omni.make)
+
+
 class VoxtralRealtime(Original):
     """A whole clip between its silences; nobody says a word to it."""
 
@@ -266,6 +273,7 @@ ORIGINALS: dict[str, type[Any]] = {
     "granite_speech": GraniteSpeech,
     "moss_transcribe_diarize": MossTranscribeDiarize,
     "phi4_multimodal": Phi4Multimodal,
+    "qwen2_5_omni": Qwen25Omni,
     "qwen2_audio": Qwen2Audio,
     "qwen3_asr": Qwen3Asr,
     "ultravox": Ultravox,

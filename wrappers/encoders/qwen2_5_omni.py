@@ -22,7 +22,6 @@ from wrappers.encoders.qwen3_asr import sinusoids
 from wrappers.layers.audio_layers import Layer
 
 PIECE = 1600  # frames that are computed at a time, as near as whole windows come to it: 16 s
-LEAST = 3  # frames of which a row becomes
 # What transformers takes for a key that config.json leaves out.
 DEFAULTS: dict[str, Any] = {
     "num_mel_bins": 128,
@@ -132,7 +131,7 @@ def _check(known: Mapping[str, Any]) -> None:
 
 
 def tiny() -> Qwen25OmniEncoder:
-    """The smallest that computes something, with random weights, for tests: pairs across windows."""
+    """The smallest that computes something, with random weights and pairs across windows."""
     sizes: dict[str, Any] = dict(
         d_model=32, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=48
     )

@@ -1,8 +1,8 @@
 """Qwen2.5-Omni (Xu et al. 2025), its thinker: a Whisper in windows of 2 s, one layer, a Qwen2.5.
 
 Sound comes in and text goes out, 25 embeddings a second. A clip up to the extractor's window, five
-minutes in the published models, is heard as one; there may be several in a conversation. The talker,
-which speaks, and what sees are left out.
+minutes in the published models, is heard as one; there may be several in a conversation. What sees
+and the talker, which speaks, are left out.
 """
 
 from __future__ import annotations
@@ -216,7 +216,8 @@ class Qwen25Omni(Folder):
 
     def prompt(self, tokenizer: Tokenizer) -> PromptFacts:
         placeholder = self.placeholder(tokenizer, self.config.audio_token_index)
-        named = _processors_token(read_json(self.path / "tokenizer_config.json"))
+        said = self.path / "tokenizer_config.json"
+        named = _processors_token(read_json(said) if said.is_file() else {})
         if named not in ("", placeholder):
             raise BadCheckpoint(
                 f"{self.path} has {placeholder!r:.80} for audio in its config and {named!r:.80} in "

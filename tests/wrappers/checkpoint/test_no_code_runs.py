@@ -22,6 +22,7 @@ from tests.wrappers.families import (
     tiny_hf,
     tiny_moss,
     tiny_phi4_multimodal,
+    tiny_qwen2_5_omni,
     tiny_qwen3_asr,
     tiny_qwen_audio,
     tiny_ultravox,
@@ -141,6 +142,7 @@ def _folder(make: Callable[[Path], Any]) -> Callable[[Path], tuple[Path, Path]]:
 FAMILIES = {
     "salmonn": _salmonn,
     "audio_llm": _audio_llm,
+    "qwen2_5_omni": _folder(tiny_qwen2_5_omni.make),
     "qwen2_audio": _qwen2_audio,
     "voxtral": _voxtral,
     "qwen3_asr": _folder(tiny_qwen3_asr.make),
