@@ -56,11 +56,11 @@ class Qwen25OmniEncoder(Wrapper):
         self.opset = self.dialect.ENCODER_OPSET
         known = {**DEFAULTS, **{k: config[k] for k in DEFAULTS if config.get(k) is not None}}
         _check(known)
-        mels, width, self.half = (known[key] for key in ("num_mel_bins", "d_model", "n_window"))
-        self.window = 2 * self.half
+        mels, width, each = (known[key] for key in ("num_mel_bins", "d_model", "n_window"))
+        self.each, self.window = each, 2 * each
         self.conv1 = nn.Conv1d(mels, width, kernel_size=3, padding=1)
         self.conv2 = nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1)
-        self.register_buffer("positions", sinusoids(self.half, width), persistent=False)
+        self.register_buffer("positions", sinusoids(self.each, width), persistent=False)
         self.layers = nn.ModuleList(
             Layer(known, "Qwen2.5-Omni") for _ in range(known["encoder_layers"])
         )
@@ -74,9 +74,9 @@ class Qwen25OmniEncoder(Wrapper):
             "speech": Port("float32", ("batch", "rows", width)),
             "audio_embeds_lengths": Port("int64", ("batch",)),
         }
-        most = piece(self.half)
+        most = piece(self.each)
         # What is compared has a last window that is not whole, where a piece has several.
-        self.spans = {"frames": Span(1, most - self.half // 2, most)}
+        self.spans = {"frames": Span(1, most - self.each // 2, most)}
 
     def forward(self, log_mel: Tensor, frames_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """[batch, mels, frames], [batch] -> [batch, rows, width], [batch].
@@ -93,13 +93,13 @@ class Qwen25OmniEncoder(Wrapper):
         x = F.gelu(self.conv1(x)) * inside.reshape(-1, 1, self.window).to(x.dtype)
         x = F.gelu(self.conv2(x)).transpose(1, 2) + self.positions
         filled = (frames_lengths + 1) // 2
-        real = torch.arange(windows * self.half) < filled[:, None]
-        padded = self.dialect.encoder_padding(real.reshape(-1, self.half).float())
+        real = torch.arange(windows * self.each) < filled[:, None]
+        padded = self.dialect.encoder_padding(real.reshape(-1, self.each).float())
         for layer in self.layers:
             x = layer(x, padded)
         width = x.shape[2]
-        rows = windows * self.half // 2
-        x = x.reshape(batch, windows * self.half, width)[:, : 2 * rows]
+        rows = windows * self.each // 2
+        x = x.reshape(batch, windows * self.each, width)[:, : 2 * rows]
         return self.ln_post(x.reshape(batch, rows, 2, width).mean(2)), filled // 2
 
 

@@ -191,7 +191,7 @@ def make(
     model = Qwen2_5OmniThinkerForConditionalGeneration(config)
     _loud(model)
     model.save_pretrained(folder)
-    _beside(folder, config.audio_config.num_mel_bins, seconds)
+    _beside(folder, (TOWER | (tower or {}))["num_mel_bins"], seconds)
     return Tiny(folder, model)
 
 
