@@ -56,7 +56,7 @@ class AudioEncoder:
         pipeline: Pipeline,
         most_bytes: int = MOST_BYTES,
         window: int = 0,
-        hear: Callable[[np.ndarray], np.ndarray] | None = None,
+        hear: Callable[[np.ndarray, Stages], np.ndarray] | None = None,
     ) -> None:
         """With `most_bytes` of 0 nothing is remembered.
 
@@ -88,10 +88,7 @@ class AudioEncoder:
 
     def _compute(self, clips: Sequence[np.ndarray], stages: Stages) -> list[np.ndarray]:
         if self.hear:
-            start = time.perf_counter()
-            heard = [self.hear(pcm) for pcm in clips]
-            stages.add("hear", start)
-            return heard
+            return [self.hear(pcm, stages) for pcm in clips]
         by_place: dict[int, np.ndarray] = {}
         for places in self._batches(clips):
             tensors = self.pipeline.forward(batch([clips[i] for i in places]), stages)

@@ -151,14 +151,14 @@ class Parts:
             conditions={DELAY: float(self.manifest.facts.live.delay)},
         )
 
-    def hearing(self) -> Hearing:
+    def hearing(self, stages: Stages | None = None) -> Hearing:
         """A stream of sound through the parts before the decoder, with a state of its own."""
-        chain = Chain(self.pipeline.parts, self.pipeline.sessions)
+        chain = Chain(self.pipeline.parts, self.pipeline.sessions, stages)
         return Hearing(self.manifest.facts.live, chain.run)
 
-    def hear(self, pcm: np.ndarray) -> np.ndarray:
+    def hear(self, pcm: np.ndarray, stages: Stages | None = None) -> np.ndarray:
         """Embeddings float32 [steps, hidden] of a whole clip, the silence behind it in it."""
-        hearing = self.hearing()
+        hearing = self.hearing(stages)
         return np.concatenate([*hearing.feed(pcm), *hearing.end(0)])
 
     def delay(self, ms: float | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from alm.artifacts.part import Part
 from alm.ports import CACHE_IN, CACHE_OUT, Port
 from alm.session import Feed, Kept, Session
+from alm.timings import Stages
 
 
 def carried(ports: Mapping[str, Port]) -> dict[str, Port]:
@@ -64,12 +66,21 @@ class State:
 class Chain:
     """The parts before the decoder for one row, each with its state."""
 
-    def __init__(self, parts: Sequence[Part], sessions: Mapping[str, Session]) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        sessions: Mapping[str, Session],
+        stages: Stages | None = None,
+    ) -> None:
+        """`stages` counts the time of each part, by its name."""
         self.states = [State(part, sessions[part.name]) for part in parts]
+        self.stages = stages or Stages()
 
     def run(self, pcm: np.ndarray) -> np.ndarray:
         """Samples float32 [n], whole steps -> their embeddings float32 [steps, hidden]."""
         tensors = {"pcm": pcm[None]}
         for state in self.states:
+            start = time.perf_counter()
             tensors |= state.run(tensors)
+            self.stages.add(state.part.name, start)
         return np.asarray(tensors["audio_embeds"][0], np.float32)
