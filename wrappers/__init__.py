@@ -145,9 +145,17 @@ def open_checkpoint(path: Path) -> Checkpoint:
             f"the tokenizer of {path} cannot be used: its parts do not fit together "
             f"({printable(error, 300)})"
         ) from None
-    wanted = "; ".join(f"{name}: {family.LOOKS_LIKE}" for name, family in families.items())
     from wrappers.checkpoint.model_type import model_type
 
     named = model_type(path)
     detail = f" (its config.json says model_type: {named[:80]!r})" if named else ""
+    wanted = _looks({name: family.LOOKS_LIKE for name, family in families.items()})
     raise UnknownName(f"{path} is no model that is known here{detail}; known are {wanted}")
+
+
+def _looks(known: Mapping[str, str]) -> str:
+    """What checkpoints of all families look like; what most begin with is said once."""
+    start = "a Hugging Face folder whose config.json says model_type: "
+    types = [text.removeprefix(start) for text in known.values() if text.startswith(start)]
+    others = [f"{name}: {text}" for name, text in known.items() if not text.startswith(start)]
+    return "; ".join([*others, *([start + ", ".join(types)] if types else [])])

@@ -30,10 +30,7 @@ from wrappers.encoders import qwen2_5_omni
 from wrappers.frontends.masked_mel import MaskedMel
 from wrappers.frontends.mel import HOP, RATE
 
-LOOKS_LIKE = (
-    "a Hugging Face folder whose config.json says model_type: qwen2_5_omni(_thinker), of which the "
-    "thinker is taken"
-)
+LOOKS_LIKE = "a Hugging Face folder whose config.json says model_type: qwen2_5_omni(_thinker)"
 
 THINKER = "qwen2_5_omni_thinker"
 SECTION = "thinker_config"  # of the whole model's config
