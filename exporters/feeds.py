@@ -65,7 +65,7 @@ def make(
     """Random feeds of these sizes.
 
     Floats are normal with deviation 0.5. A port that counts an axis is full in its first row and
-    random in the others.
+    random in the others; ids are any that there are.
     """
     noise = np.random.default_rng(seed)
     feeds: Feeds = {}
@@ -76,6 +76,8 @@ def make(
             least = min(spans[port.counts].least, most)
             feeds[name] = noise.integers(least, most, shape, endpoint=True).astype(dtype)
             feeds[name][:1] = most
+        elif port.below:
+            feeds[name] = noise.integers(0, port.below, shape).astype(dtype)
         elif dtype.kind == "f":
             feeds[name] = (0.5 * noise.standard_normal(shape)).astype(dtype)
         elif name.startswith(CACHE_IN):  # of integers

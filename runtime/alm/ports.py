@@ -22,17 +22,19 @@ class Port:
     """A tensor at the edge of a graph.
 
     An axis is a number, or the name of a dynamic one. `counts` names the axis of which an integer
-    port gives the valid part (its values lie in 0 .. size of that axis).
+    port gives the valid part (its values lie in 0 .. size of that axis). `below` says of other
+    integers, ids, that they lie in 0 .. below - 1.
     """
 
     dtype: str  # numpy's name: float32, float16, int64, ...
     axes: tuple[int | str, ...]
     counts: str = ""
+    below: int = 0  # 0: no ids
 
     def fix(self, **sizes: int) -> Port:
         """The same port with some dynamic axes made numbers."""
         axes = tuple(sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in self.axes)
-        return Port(self.dtype, axes, self.counts)
+        return Port(self.dtype, axes, self.counts, self.below)
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The port's shape when its dynamic axes have these sizes."""
@@ -45,7 +47,8 @@ class Port:
     def to_json(self) -> dict[str, Any]:
         """The port as plain data, for the manifest."""
         plain: dict[str, Any] = {"dtype": self.dtype, "axes": list(self.axes)}
-        return plain | ({"counts": self.counts} if self.counts else {})
+        plain |= {"counts": self.counts} if self.counts else {}
+        return plain | ({"below": self.below} if self.below else {})
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def _port(plain: Any, where: str) -> Port:
     axes = tuple(need(plain, "axes", list, where=where))
     dtype, counts = need(plain, "dtype", str, where=where), need(plain, "counts", str, "", where)
     check_port(dtype, axes, where)
-    return Port(dtype, axes, counts)
+    return Port(dtype, axes, counts, count(plain, "below", 0, 0, where))
 
 
 def _span(plain: Any, where: str) -> Span:

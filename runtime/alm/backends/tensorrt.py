@@ -266,7 +266,7 @@ def _port(engine: Any, name: str) -> Port:
 def _roomy(port: Port, room: int) -> Port:
     """The port, its axis of this size called by its name."""
     axes = [ROOM if i == len(port.axes) - 2 and a == room else a for i, a in enumerate(port.axes)]
-    return Port(port.dtype, tuple(axes), port.counts)
+    return Port(port.dtype, tuple(axes), port.counts, port.below)
 
 
 def _shape(feed: Feed) -> tuple[int, ...]:
