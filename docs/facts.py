@@ -34,7 +34,7 @@ graph, or the embedding table, the others hold external data.
 | field | meaning |
 |---|---|
 | `name`, `role` | of the part; the role is `frontend`, `encoder`, `bridge`, `decoder` or `table` |
-| `inputs`, `outputs` | ports: dtype and axes, a number where an axis is fixed |
+| `inputs`, `outputs` | ports: dtype and axes, a number where one is fixed; ids are `below` one |
 | `spans` | least, usual and most of each dynamic axis |
 | `precision` | as it was asked for |
 | `storage` | what that stores and needs, below |

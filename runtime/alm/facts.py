@@ -37,6 +37,9 @@ class PromptFacts:
     placeholder: str = fact(
         "the text in `clip` that the embeddings replace: a token, or three", "", needed=True
     )
+    clip_last: str = fact(
+        "what stands behind a turn's last clip where no words are behind it in its turn", ""
+    )
     end: str = fact("text that closes an answer when another turn follows", "")
     single: bool = fact("a conversation is one turn about one clip, in the turn's own place", False)
     one_clip: bool = fact(

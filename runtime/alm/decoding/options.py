@@ -14,6 +14,7 @@ from alm.errors import BadOption, BadPrompt
 @dataclass(frozen=True)
 class Options:
     """How to decode; names, meanings and effects are those of transformers' GenerationConfig.
+    `seed` and `repetition_window` (Kimi-Audio's) are none of them.
 
     Lists become tuples. `sequence_bias` is a list of (token ids, bias) or a dict of them.
 
@@ -43,6 +44,7 @@ class Options:
     sequence_bias: tuple[tuple[Ids, float], ...] = ()
     encoder_repetition_penalty: float = 1.0
     repetition_penalty: float = 1.0
+    repetition_window: int = 0  # new tokens that repetition_penalty sees; 0: all, and the prompt's
     no_repeat_ngram_size: int = 0
     encoder_no_repeat_ngram_size: int = 0
     bad_words_ids: tuple[Ids, ...] = ()
@@ -197,6 +199,7 @@ _WHOLE = {
     "num_beams": 1,
     "seed": 0,
     "top_k": 0,
+    "repetition_window": 0,
     "no_repeat_ngram_size": 0,
     "encoder_no_repeat_ngram_size": 0,
     "forced_bos_token_id": 0,

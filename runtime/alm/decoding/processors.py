@@ -102,6 +102,18 @@ class Processors:
                 self.watermark["bias"]
             )
 
+    def _repeated(self, past: History) -> np.ndarray:
+        """The ids that `repetition_penalty` sees.
+
+        With a window those of so many last new tokens, and none before there are more, as in
+        Kimi-Audio's own loop.
+        """
+        window = self.options.repetition_window
+        if not window:
+            return np.union1d(past.prompt.distinct, past.new)
+        seen = past.new[-window:] if len(past.new) > window else ()
+        return np.unique(np.asarray(seen, np.int64))
+
     def _steps(self) -> Iterable[Processor]:
         o = self.options
         if o.sequence_bias:
@@ -110,9 +122,7 @@ class Processors:
             factor = 1 / o.encoder_repetition_penalty
             yield lambda row, past: _penalize(row, past.prompt.distinct, factor)
         if o.repetition_penalty != 1:
-            yield lambda row, past: _penalize(
-                row, np.union1d(past.prompt.distinct, past.new), o.repetition_penalty
-            )
+            yield lambda row, past: _penalize(row, self._repeated(past), o.repetition_penalty)
         if size := o.no_repeat_ngram_size:
             yield lambda row, past: _forbid(row, _after(past.ids, past.ids, size))
         if n := o.encoder_no_repeat_ngram_size:

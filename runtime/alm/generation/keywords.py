@@ -56,6 +56,7 @@ class Decoding(TypedDict, total=False):
     sequence_bias: Any
     encoder_repetition_penalty: float | None
     repetition_penalty: float | None
+    repetition_window: int | None
     no_repeat_ngram_size: int | None
     encoder_no_repeat_ngram_size: int | None
     bad_words_ids: list[list[int]] | None

@@ -118,7 +118,7 @@ class Prompter:
         # Texts since the last clip, and which are encoded apart from the others.
         texts = [(self.start if first else self.end, False)]
         number = 0
-        for text, users in self._slots(turn, words, clips, from_user):
+        for text, users in self._closed(self._slots(turn, words, clips, from_user)):
             if text is None:
                 number += 1
                 clip = self.clip.replace(NUMBER, str(earlier + number))
@@ -191,6 +191,12 @@ class Prompter:
                     before = text
             else:
                 yield piece, False
+
+    def _closed(self, slots: Iterable[tuple[str | None, bool]]) -> list[tuple[str | None, bool]]:
+        """The slots with what stands behind a clip that no words follow; the last is the turn's."""
+        *content, end = slots
+        last = next((text for text, _ in reversed(content) if text != ""), "")
+        return [*content, *([(self.facts.clip_last, False)] if last is None else []), end]
 
     def _encoded(self, texts: Iterable[tuple[str, bool]]) -> list[int]:
         """Ids of texts, those that are encoded apart and the others each joined."""

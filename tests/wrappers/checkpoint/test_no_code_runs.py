@@ -20,6 +20,7 @@ from tests.wrappers.families import (
     tiny_audio_llm,
     tiny_granite_speech,
     tiny_hf,
+    tiny_kimi,
     tiny_moss,
     tiny_phi4_multimodal,
     tiny_qwen2_5_omni,
@@ -129,6 +130,10 @@ def _qwen_audio(folder: Path) -> tuple[Path, Path]:
     return tiny_qwen_audio.make(folder), folder
 
 
+def _kimi_audio(folder: Path) -> tuple[Path, Path]:
+    return (made := tiny_kimi.make(folder)), made
+
+
 def _folder(make: Callable[[Path], Any]) -> Callable[[Path], tuple[Path, Path]]:
     """Of a family whose checkpoint is one folder."""
 
@@ -154,6 +159,7 @@ FAMILIES = {
     "moss_transcribe_diarize": _folder(tiny_moss.make),
     "ultravox": _ultravox,
     "qwen_audio": _qwen_audio,
+    "kimi_audio": _kimi_audio,
 }
 
 
@@ -164,7 +170,7 @@ def test_every_family_is_tried() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_familys_loader_runs_the_tokenizers_code(tmp_path: Path, family: str) -> None:
     model, folder = FAMILIES[family](tmp_path / "model")
-    for name in ("tokenizer.json", "tekken.json", "qwen.tiktoken"):
+    for name in ("tokenizer.json", "tekken.json", "qwen.tiktoken", "tiktoken.model"):
         (folder / name).unlink(missing_ok=True)
     sentencepiece_folder(folder, {})
     _evil(folder)
@@ -184,7 +190,8 @@ def test_no_familys_loader_runs_the_tokenizers_code(tmp_path: Path, family: str)
     wanted = (
         ("the tokenizer beside it has", "lacks <|") if ready_made else ("code of its own, which",)
     )
-    wanted = ("there is no file",) if family == "qwen_audio" else wanted  # reads no other kind
+    if family in ("qwen_audio", "kimi_audio"):  # they read no other kind
+        wanted = ("there is no file", "known is TikTokenTokenizer")
     assert any(words in line for words in wanted), line
 
 

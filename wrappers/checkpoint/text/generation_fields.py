@@ -30,7 +30,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 # Done by `alm.decoding`, under the same name.
-DONE = frozenset(field.name for field in fields(Options)) - {"seed"}
+DONE = frozenset(field.name for field in fields(Options)) - {"seed", "repetition_window"}
 
 # Read by the families, into the manifest's `tokens`.
 TOKENS = {
