@@ -93,7 +93,7 @@ class Files(Folder):
             reason = " ".join(str(error).split())[:REASON] or type(error).__name__
             raise BadCheckpoint(f"{self.file} describes no model: {reason}") from error
 
-    @property
+    @cached_property
     def text_config(self) -> Qwen2Config:
         return self.config
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ class KimiAudio(Files):
         """Windows that are heard as one: as many as the LLM's context holds."""
         return max(1, self.spec.context // (FRAMES // STACK))
 
-    @property
+    @cached_property
     def window_samples(self) -> int:
         """See `Files.window_samples`; of all windows that are heard as one."""
         return self.windows * WINDOW
@@ -221,7 +221,8 @@ class KimiAudio(Files):
 
     def tokens(self, tokenizer: Tokenizer, start: str) -> TokenFacts:
         """The end of an answer's text; penalties see the answer alone."""
-        return TokenFacts(None, (tokenizer.token_to_id(kimi_tokens.TEXT_END),))
+        (end,) = tokenizer.encode(kimi_tokens.TEXT_END, add_special_tokens=False).ids
+        return TokenFacts(None, (end,))
 
     def prompt(self, tokenizer: Tokenizer) -> PromptFacts:
         return kimi_tokens.prompt()
