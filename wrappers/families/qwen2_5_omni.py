@@ -167,8 +167,8 @@ class Qwen25Omni(Folder):
 
     def aliases(self, module: str) -> tuple[str, ...]:
         """See `Files.aliases`: with and without the prefix of the whole model."""
-        plain = module.replace(f"{BRIDGE}proj", f"{TOWER}proj", 1).removeprefix(LLM)
-        inner = (plain, *super().aliases(module.replace(f"{BRIDGE}proj", f"{TOWER}proj", 1)))
+        theirs = module.replace(f"{BRIDGE}proj", f"{TOWER}proj", 1)
+        inner = (*super().aliases(theirs), theirs.removeprefix(LLM))
         return (*inner, *(PREFIX + name for name in inner))
 
     @cached_property
