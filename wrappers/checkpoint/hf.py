@@ -147,8 +147,6 @@ class Folder(Files):
         if not wrong:
             for prefix, adapter in self.adapters.items():
                 wrong += adapter_faults.faults(_below(whole, prefix), adapter)
-        if not wrong and self.adapter:
-            wrong += adapter_faults.faults(whole, self.adapter)
         if wrong:
             raise BadCheckpoint("; ".join(dict.fromkeys(wrong)))
 
