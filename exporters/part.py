@@ -17,7 +17,7 @@ from alm.artifacts.manifest import Part
 from alm.errors import ExportFailed
 from alm.onnxfile import summary
 from alm.ports import Port
-from alm.precision import Codes, Storage
+from alm.precision import PLAIN, Codes, Storage
 from exporters import embedding_table, graph, parity, precisions, simplify
 from exporters.bundle import Bundle
 from wrappers import Checkpoint
@@ -87,9 +87,9 @@ def _table(checkpoint: Checkpoint, settings: Settings, bundle: Bundle) -> Part:
 
 
 def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle, say: Say) -> Part:
-    precision = settings.precision[name]
     say("loading")
     part = checkpoint.part(name, settings.dialect).eval()
+    precision = PLAIN if part.exact else settings.precision[name]
     pulled = precisions.pull(precision)
     pulled.prepare(part, lambda: _embeds(checkpoint))
     inputs = graph.fixed(part.inputs, settings.dynamic_batch)

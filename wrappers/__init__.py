@@ -42,6 +42,7 @@ class Wrapper(nn.Module):
     outputs: dict[str, Port]
     spans: dict[str, Span]
     chunk_rows = 0  # of a decoder, when several tokens meet a past; 0: any number
+    exact = False  # what comes out numbers things, so that no lever may round what goes into it
     pieces = ""  # the axis that may be cut into pieces as long as its span, each computed alone
     opset = 20  # LayerNormalization and Gelu are one node each, and TensorRT 10.3 knows them
 

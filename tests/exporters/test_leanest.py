@@ -18,7 +18,7 @@ from alm import registry
 from alm.errors import ExportFailed
 from alm.facts import Facts
 from alm.ports import Port, Span
-from alm.precision import PLAINEST
+from alm.precision import PLAIN, PLAINEST
 from exporters import graph, levers, parity, part
 from exporters.bundle import Bundle
 from wrappers import Checkpoint, Wrapper
@@ -29,6 +29,7 @@ from wrappers.llms import llama
 
 LEVERS = registry.names(levers)
 PARTS = [name for role in ("frontend", "encoder", "bridge") for name in wrappers.with_role(role)]
+EXACT = ["kmeans"]  # no lever is pulled on them
 
 
 class Small(Wrapper):
@@ -133,7 +134,19 @@ def test_a_part_beyond_its_levers_bound_stops_the_export_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("lever", LEVERS)
-@pytest.mark.parametrize("name", [*PARTS, "llama", "qwen2_moe"])
+def test_no_lever_is_pulled_on_a_part_that_numbers_things(lever: str, tmp_path: Path) -> None:
+    small = wrappers.pick_role("bridge", "kmeans").tiny()
+    assert small.exact
+    settings = part.Settings("standard", {"small": lever}, True, None)
+    with Bundle(tmp_path / "out") as bundle:
+        made = part.export("small", checkpoint(small), settings, bundle, lambda _: None).part
+    assert made.precision == PLAIN
+    assert made.storage == PLAINEST
+    assert made.measured["parity"]["worst_abs"] == 0
+
+
+@pytest.mark.parametrize("lever", LEVERS)
+@pytest.mark.parametrize("name", [*(n for n in PARTS if n not in EXACT), "llama", "qwen2_moe"])
 def test_a_lever_keeps_to_its_bound_and_makes_no_part_larger(
     lever: str, name: str, tmp_path: Path, trace: Trace
 ) -> None:
