@@ -45,6 +45,7 @@ class PromptFacts:
     one_clip: bool = fact(
         "a conversation has any number of turns and one clip, in its turn's own place", False
     )
+    one_turn: bool = fact("a conversation is one turn, about any number of clips or none", False)
     clip_first: bool = fact(
         "a conversation's first turn has a clip: without any, the original answers with other "
         "weights",
@@ -169,6 +170,20 @@ class DimensionFacts:
 
 
 @dataclass(frozen=True)
+class UnitFacts:
+    """Of a model that hears a clip as tokens of its own vocabulary, not as embeddings."""
+
+    count: int = fact(
+        "units that the last part before the decoder tells apart, as `units`; 0: it makes "
+        "embeddings",
+        0,
+        most=MOST_VOCAB,
+    )
+    first: int = fact("token of the first unit, whom the others follow", 0, most=MOST_VOCAB)
+    merged: bool = fact("a unit that repeats the one before it is left out", False)
+
+
+@dataclass(frozen=True)
 class AlignFacts:
     """Of a model that answers with no text, but with the times of words that it is given."""
 
@@ -194,6 +209,7 @@ SECTIONS: dict[str, type[Any]] = {
     "audio": AudioFacts,
     "prompt": PromptFacts,
     "tokens": TokenFacts,
+    "units": UnitFacts,
     "align": AlignFacts,
     "live": LiveFacts,
 }
@@ -211,6 +227,7 @@ class Facts:
     tokens: TokenFacts = TokenFacts()
     audio: AudioFacts = AudioFacts()
     dimensions: DimensionFacts = DimensionFacts()
+    units: UnitFacts = UnitFacts()
     align: AlignFacts = AlignFacts()
     live: LiveFacts = LiveFacts()
     generation: dict[str, Any] = field(default_factory=dict)
@@ -232,6 +249,11 @@ class Facts:
         table, vocab = self.dimensions.table, self.dimensions.vocab
         if table is not None and table < vocab:
             raise Misshapen(f"'table' of 'dimensions' is {table}, and 'vocab' is {vocab}")
+        first, count, rows = self.units.first, self.units.count, table or vocab
+        if first + count > rows:
+            raise Misshapen(
+                f"'units' has {count} tokens from {first} on, and the embedding table {rows} rows"
+            )
 
 
 def from_json(plain: Mapping[str, Any]) -> Facts:

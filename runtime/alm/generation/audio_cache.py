@@ -11,6 +11,8 @@ from threading import Lock
 import numpy as np
 
 from alm.generation.pipeline import Pipeline, Stages
+from alm.text.units import NAME as UNITS
+from alm.text.units import Units
 
 MOST_ROWS = 8  # clips encoded, and prompts answered, at a time
 MOST_BYTES = 64 * 2**20  # of embeddings remembered; 30 s of SALMONN's with 3072 columns are 1 MiB
@@ -57,20 +59,23 @@ class AudioEncoder:
         most_bytes: int = MOST_BYTES,
         window: int = 0,
         hear: Callable[[np.ndarray, Stages], np.ndarray] | None = None,
+        units: Units | None = None,
     ) -> None:
         """With `most_bytes` of 0 nothing is remembered.
 
         `window` is the samples of a window where the model takes all windows of a clip as one.
         `hear` makes a clip's embeddings of its samples, where the parts hear a clip in pieces.
+        `units` makes tokens of what the parts give, where that is no embeddings.
         """
         self.pipeline, self.memory, self.window = pipeline, Memory(most_bytes), window
-        self.hear = hear
+        self.hear, self.units = hear, units
 
     def encode(
         self, clips: Sequence[np.ndarray], stages: Stages
     ) -> tuple[list[np.ndarray], list[bool]]:
         """Embeddings float32 [n, hidden] of each clip [samples], and whether they were known.
 
+        Of a model that hears tokens they are those, int64 [n], in the embeddings' place.
         Only clips that are new are computed, in few batches and each of them once.
         """
         if not self.memory.most_bytes:
@@ -92,6 +97,10 @@ class AudioEncoder:
         by_place: dict[int, np.ndarray] = {}
         for places in self._batches(clips):
             tensors = self.pipeline.forward(batch([clips[i] for i in places]), stages)
+            if self.units:
+                made = map(self.units.ids, tensors[UNITS])
+                by_place |= dict(zip(places, made, strict=True))
+                continue
             embeds = tensors["audio_embeds"]
             lengths = tensors.get("audio_embeds_lengths", [embeds.shape[1]] * len(embeds))
             by_place |= {

@@ -35,6 +35,8 @@ from alm.text import detokenizer
 from alm.text.prompt import Prompter
 from alm.text.segments import Segment
 from alm.text.spoken import shifted
+from alm.text.units import NAME as UNITS
+from alm.text.units import Units
 from alm.timings import Stages
 
 
@@ -90,7 +92,8 @@ class Parts:
         roles = {part.role for part in manifest.parts}
         names = ", ".join(part.name for part in manifest.parts) or "nothing"
         front = [part for part in manifest.parts if part.role not in ("table", "decoder")]
-        lack = Pipeline(front, {}).lack(("pcm", "pcm_lengths"), ("audio_embeds",))
+        heard = UNITS if manifest.facts.units.count else "audio_embeds"
+        lack = Pipeline(front, {}).lack(("pcm", "pcm_lengths"), (heard,))
         if lack or not {"table", "decoder"} <= roles or manifest.tokenizer is None:
             why = f" ({lack})" if lack else ""
             raise BadArtifacts(
@@ -132,7 +135,8 @@ class Parts:
                 raise BadArtifacts(f"the tokenizer of {self.folder} lacks {facts.live.pad!r:.80}")
             self.stepping = Stepping(facts.live, facts.audio, pad, facts.tokens.bos)
         hear = self.hear if self.stepping else None
-        self.audio_encoder = AudioEncoder(self.pipeline, audio_cache, window, hear)
+        units = Units(facts.units) if facts.units.count else None
+        self.audio_encoder = AudioEncoder(self.pipeline, audio_cache, window, hear, units)
         self.decoder_session, self.decoder_part = sessions[decoder.name], decoder
         self.eos = frozenset(manifest.facts.tokens.eos)
         self.aligner: Aligner | None = None  # see `align_with`

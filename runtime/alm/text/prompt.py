@@ -136,13 +136,16 @@ class Prompter:
     def ids(self, prompt: Prompt, clips: Sequence[np.ndarray]) -> list[int]:
         """All ids of a turn with clips [n, hidden], a placeholder for each of their embeddings.
 
+        Clips that are tokens [n] themselves stand as they are.
         Only models that are `by_ids` have a placeholder that is one token, or three of which the
         second is repeated, or name a token for it.
         """
         held = self._ids(self.placeholder) if self.audio is None else [self.audio]
         ids = list(prompt.pieces[0])
         for clip, piece in zip(clips, prompt.pieces[1:], strict=True):
-            if len(held) == 3:
+            if clip.ndim == 1:
+                ids += clip.tolist()
+            elif len(held) == 3:
                 ids += [held[0], *held[1:2] * (len(clip) - 2), held[2]]
             else:
                 ids += self.markers.ids(len(clip), held[:1])
@@ -233,7 +236,7 @@ class Prompter:
 
 def _check_one(facts: PromptFacts, words: str, clips: int, earlier: int, first: bool) -> None:
     """Refuse, with BadPrompt, what a model that takes one turn or one clip does not take."""
-    if facts.single and not first:
+    if (facts.single or facts.one_turn) and not first:
         raise BadPrompt("this model answers one turn; begin a new conversation")
     if clips > 1 and (facts.single or facts.one_clip) or not clips and facts.single:
         raise BadPrompt(f"this model hears one clip at a time, and {clips} are given; ask of each")

@@ -269,6 +269,13 @@ def test_a_model_whose_weights_are_for_sound_wants_a_clip_with_its_first_questio
         built("What?", 0, clip_first=True)
 
 
+def test_a_model_of_one_turn_takes_any_number_of_clips_and_no_second_turn() -> None:
+    assert len(built("What?", 2, one_turn=True).pieces) == 3
+    assert len(built("What?", 0, one_turn=True).pieces) == 1
+    with pytest.raises(BadPrompt, match="answers one turn"):
+        built("And now?", 0, 1, False, one_turn=True)
+
+
 def test_a_model_of_one_clip_answers_turns_about_it_and_takes_no_second() -> None:
     assert len(built("And now?", 0, 1, False, one_clip=True).pieces) == 1
     assert len(built("What?", 1, 0, False, one_clip=True).pieces) == 2
