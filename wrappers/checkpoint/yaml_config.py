@@ -24,6 +24,8 @@ NUMBERS: dict[str, type] = {
     "whisper_lora_rank": int,
     "whisper_lora_alpha": float,
 }
+# Keys of files and folders by which one checkpoint is told from another.
+FILES = ("whisper_path", "beats_path", "llama_path", "ckpt", "lora_path", "hubert_path", "km_path")
 MOST: dict[type, float] = {int: 2**16, float: 1e9}  # of these numbers
 
 
@@ -102,7 +104,7 @@ class Config:
         Hashing all of the weights would take longer than most exports of a part.
         """
         digest = hashlib.sha256(self.file.read_bytes())
-        for key in ("whisper_path", "beats_path", "llama_path", "ckpt"):
+        for key in FILES:
             if not self.settings.get(key):
                 continue
             path = self.path(key)
