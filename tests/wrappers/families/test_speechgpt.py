@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from safetensors.torch import save_file
 
@@ -21,6 +23,7 @@ from alm.text.units import Units
 from tests.conftest import run_export
 from tests.wrappers.families import tiny_speechgpt
 from wrappers import open_checkpoint
+from wrappers.checkpoint.weights.hollow import filled
 from wrappers.families import speechgpt
 
 LARGE: dict[str, Any] = dict(
@@ -129,12 +132,10 @@ def plain(tmp_path_factory: Any) -> Path:
 
 
 def test_centres_may_be_safetensors(plain: Path, tmp_path: Path) -> None:
-    import torch
-
     centres = torch.from_numpy(np.load(plain / "km.npy"))
     save_file({"any": centres}, tmp_path / "km.safetensors")
     made = open_checkpoint(said(plain, tmp_path, km_path=str(tmp_path / "km.safetensors")))
-    assert (made.part("kmeans", "ort").state_dict()["centres"] == centres).all()
+    assert (filled(made.part("kmeans", "ort")).state_dict()["centres"] == centres).all()
 
 
 def said(plain: Path, folder: Path, **changed: Any) -> Path:
@@ -148,12 +149,23 @@ def _json(folder: str, name: str, **changed: Any) -> Callable[[Path, Path], dict
     """A copy of a folder of the checkpoint with a JSON file changed; what the config then says."""
 
     def change(plain: Path, to: Path) -> dict[str, Any]:
-        import shutil
-
         copy = Path(shutil.copytree(plain / folder, to / folder))
         held = json.loads((copy / name).read_text()) | changed
         (copy / name).write_text(json.dumps({k: v for k, v in held.items() if v is not None}))
         return {"llama_path" if folder == "llm" else f"{folder}_path": str(copy)}
+
+    return change
+
+
+def _tokens(renamed: dict[str, str]) -> Callable[[Path, Path], dict[str, Any]]:
+    """added_tokens.json with other names for some ids."""
+
+    def change(plain: Path, to: Path) -> dict[str, Any]:
+        copy = Path(shutil.copytree(plain / "llm", to / "llm"))
+        held = json.loads((copy / "added_tokens.json").read_text())
+        held = {renamed.get(name, name): number for name, number in held.items()}
+        (copy / "added_tokens.json").write_text(json.dumps(held))
+        return {"llama_path": str(copy)}
 
     return change
 
@@ -179,9 +191,10 @@ CASES: dict[str, tuple[Any, str]] = {
     "not yes or no": (_json("hubert", "preprocessor_config.json", do_normalize=2), "do_normalize"),
     "other sizes": (_json("hubert", "config.json", intermediate_size=44), "misshapen"),
     "another tokenizer": (_json("llm", "tokenizer_config.json", legacy=False), "legacy: False"),
-    "units apart": (_json("llm", "added_tokens.json", **{"<3>": 5}), "follow each other"),
-    "a unit that is no token": (_json("llm", "added_tokens.json", **{"<19>": None}), "token <19>"),
-    "no start of units": (_json("llm", "added_tokens.json", **{"<sosp>": None}), "token <sosp>"),
+    "units apart": (_tokens({"<3>": "<4>", "<4>": "<3>"}), "<3> the id .* follow each other"),
+    "a gap": (_json("llm", "added_tokens.json", **{"<19>": None}), "do not follow each other"),
+    "a unit that is no token": (_tokens({"<19>": "<20>"}), "no token <19>"),
+    "no start of units": (_tokens({"<sosp>": "<sop>"}), "no token <sosp>"),
     "no text in front": (_json("llm", "added_tokens.json", **{"<eoh>": "x"}), "'<eoh>' the id 'x'"),
     "a pickle": (_centres("km.bin", None), "joblib is code .* joblib.load"),
     "no array": (_centres("km.npy", None), "is no array"),

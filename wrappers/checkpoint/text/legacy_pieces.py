@@ -46,6 +46,9 @@ def tokenizer(folder: Path, texts: Iterable[str]) -> Tokenizer:
     added = read_json(file)
     if wrong := [token for token, number in added.items() if type(number) is not int or not token]:
         raise BadCheckpoint(f"{file} gives {wrong[0]!r:.60} the id {added[wrong[0]]!r:.60}")
+    numbers = sorted(added.values())
+    if numbers and numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        raise BadCheckpoint(f"{file} gives {len(numbers)} tokens ids that do not follow each other")
     made = _made(tokenizer_files.tokenizer_json(folder, ()), added)
     for text in (*tokenizer_files.PROBES, *texts):
         if made.encode(text, add_special_tokens=False).ids != _truth(pieces, added, text):
