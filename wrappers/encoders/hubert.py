@@ -87,7 +87,7 @@ class Hubert(Wrapper):
                 f"layer {layer} of HuBERT is asked for, which has {config['num_hidden_layers']}"
             )
         self.feature_extractor = Convolutions(config)
-        self.feature_projection = nn.Module()
+        self.feature_projection: Any = nn.Module()
         if config["feat_proj_layer_norm"]:
             self.feature_projection.layer_norm = nn.LayerNorm(dims[-1], config["layer_norm_eps"])
         self.feature_projection.projection = nn.Linear(dims[-1], width)

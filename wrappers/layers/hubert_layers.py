@@ -85,7 +85,7 @@ class Encoder(nn.Module):
             )
         self.stable, self.dialect = known["do_stable_layer_norm"], dialect.current()
         self.act = activation(known["feat_extract_activation"], "HuBERT")
-        self.pos_conv_embed = nn.Module()
+        self.pos_conv_embed: Any = nn.Module()
         self.pos_conv_embed.conv = nn.Conv1d(width, width, taps, padding=taps // 2, groups=groups)
         if not self.stable:
             self.layer_norm = nn.LayerNorm(width, known["layer_norm_eps"])
@@ -116,7 +116,7 @@ class Layer(nn.Module):
         self.act = activation(known["hidden_act"], "HuBERT")
         self.attention = Attention(width, heads, key_bias=True)
         self.layer_norm = nn.LayerNorm(width, known["layer_norm_eps"])
-        self.feed_forward = nn.Module()
+        self.feed_forward: Any = nn.Module()
         self.feed_forward.intermediate_dense = nn.Linear(width, known["intermediate_size"])
         self.feed_forward.output_dense = nn.Linear(known["intermediate_size"], width)
         self.final_layer_norm = nn.LayerNorm(width, known["layer_norm_eps"])

@@ -20,6 +20,7 @@ from alm.errors import AlmError, BadArtifacts, BadPrompt
 from alm.facts import UnitFacts
 from alm.generation.model import Model
 from alm.text.units import Units
+from alm.timings import Stages
 from tests.conftest import run_export
 from tests.wrappers.families import tiny_speechgpt
 from wrappers import open_checkpoint
@@ -106,7 +107,7 @@ def test_a_batch_is_answered_as_each_of_it_alone(asked: Asked) -> None:
 def test_penalties_see_a_clips_units(asked: Asked) -> None:
     parts, pcm = asked.model.parts, sound(1)
     prompt = parts.prompter.build(WORDS, 1)
-    clips, _ = parts.audio_encoder.encode([pcm], alm.timings.Stages())
+    clips, _ = parts.audio_encoder.encode([pcm], Stages())
     assert parts.prompter.ids(prompt, clips) == asked.original.ids(WORDS, pcm)
 
 
