@@ -28,6 +28,7 @@ from tests.wrappers.families import (
     tiny_qwen_audio,
     tiny_speechgpt,
     tiny_ultravox,
+    tiny_voxtral_realtime,
     tiny_windowed,
 )
 from wrappers import with_role
@@ -165,6 +166,7 @@ FAMILIES = {
     "ultravox": _ultravox,
     "qwen_audio": _qwen_audio,
     "kimi_audio": _kimi_audio,
+    "voxtral_realtime": _folder(tiny_voxtral_realtime.make),
     "speechgpt": _speechgpt,
 }
 
@@ -186,20 +188,13 @@ def test_no_familys_loader_runs_the_tokenizers_code(tmp_path: Path, family: str)
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert "unexpected" not in line and "Traceback" not in done.stderr
     # Where transformers has a class for the model it converts tokenizer.model with that.
-    others = {
-        "salmonn",
-        "audio_llm",
-        "granite_speech",
-        "phi4_multimodal",
-        "qwen2_5_omni",
-        "ultravox",
-    }
+    others = {"salmonn", "audio_llm", "granite_speech", "phi4_multimodal"}
+    others |= {"qwen2_5_omni", "speechgpt", "ultravox"}
     ready_made = family not in others
-    ready_made = family not in ("salmonn", "audio_llm", "granite_speech", "speechgpt")
     wanted = (
         ("the tokenizer beside it has", "lacks <|") if ready_made else ("code of its own, which",)
     )
-    if family in ("qwen_audio", "kimi_audio"):  # they read no other kind
+    if family in ("qwen_audio", "kimi_audio", "voxtral_realtime"):  # they read no other kind
         wanted = ("there is no file", "known is TikTokenTokenizer")
     assert any(words in line for words in wanted), line
 
