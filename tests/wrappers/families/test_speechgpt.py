@@ -210,6 +210,6 @@ CASES: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_what_does_not_fit_is_refused(case: str, plain: Path, tmp_path: Path) -> None:
     change, words = CASES[case]
-    changed = change(plain, tmp_path) if callable(change) else change
+    changed: Any = change(plain, tmp_path) if callable(change) else change
     with pytest.raises(AlmError, match=words):
         open_checkpoint(said(plain, tmp_path, **changed))

@@ -61,8 +61,10 @@ def make(
         states = speech.eval()(noise, output_hidden_states=True).hidden_states[layer][0]
     np.save(folder / "km.npy", states[torch.randperm(len(states))[:UNITS]].numpy())
     vocab = _tokenizer(folder / "llm")
-    settings = LLM | dict(vocab_size=vocab, bos_token_id=1, eos_token_id=2, pad_token_id=0)
-    model = LlamaForCausalLM(LlamaConfig(**settings | (llm or {})))
+    settings: dict[str, Any] = LLM | dict(
+        vocab_size=vocab, bos_token_id=1, eos_token_id=2, pad_token_id=0
+    )
+    model: Any = LlamaForCausalLM(LlamaConfig(**settings | (llm or {})))
     with torch.no_grad():
         model.get_input_embeddings().weight.normal_(0, 0.5)
     model.save_pretrained(folder / "llm")
