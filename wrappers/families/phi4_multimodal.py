@@ -24,7 +24,7 @@ from wrappers.checkpoint.adapters.contract import Adapter
 from wrappers.checkpoint.hf import Folder
 from wrappers.checkpoint.hf_files import BRIDGE, LLM, TOWER
 from wrappers.checkpoint.model_type import model_type
-from wrappers.checkpoint.plain_files import extractor, read_json
+from wrappers.checkpoint.plain_files import extractor
 from wrappers.checkpoint.text import chat_template
 from wrappers.checkpoint.text.conversations import ANSWER, Conversation
 from wrappers.encoders import phi4_conformer
@@ -81,11 +81,6 @@ class Phi4Multimodal(Folder):
     tower, front = "phi4_conformer", "phi4_mel"
     bridge = {"layers.0": "up_proj_for_speech", "layers.2": "down_proj_for_speech"}
     unused = (*llm_files.UNUSED, rf"^{IMAGES}", r"_proj_for_vision_speech\.", phi4_authors.LORA)
-
-    @cached_property
-    def plain(self) -> dict[str, Any]:
-        """The config.json as it is."""
-        return read_json(self.file)
 
     @cached_property
     def config(self) -> Any:
