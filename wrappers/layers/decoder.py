@@ -78,7 +78,8 @@ class Decoder(Wrapper):
     @property
     def facts(self) -> dict[str, Any]:
         """How far merging an adapter moved logits; weights that a step reads, if not all."""
-        idle = sum(getattr(layer.mlp, "idle", 0) for layer in self.model.layers)
+        mlps = (getattr(layer, "mlp", None) for layer in self.model.layers)  # pruned ones lack it
+        idle = sum(getattr(mlp, "idle", 0) for mlp in mlps)
         reads = {"active_weights": sum(w.numel() for w in self.parameters()) - idle}
         merged = {} if self.merge_error is None else {"merge_error": self.merge_error}
         return merged | (reads if idle else {})
