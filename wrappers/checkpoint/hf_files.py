@@ -21,7 +21,7 @@ from wrappers.checkpoint import limits, pruned
 from wrappers.checkpoint.adapters import peft_folder
 from wrappers.checkpoint.adapters.contract import Adapter
 from wrappers.checkpoint.llm_files import HEAD, TABLE
-from wrappers.checkpoint.plain_files import REASON, extractor, read_json
+from wrappers.checkpoint.plain_files import extractor, no_model, read_json
 from wrappers.checkpoint.text import generation_fields, tokenizer_files
 from wrappers.checkpoint.weights import experts, nf4
 from wrappers.checkpoint.weights.tensors import Weights, open_folder
@@ -86,8 +86,7 @@ class Files:
                 self.path, local_files_only=True, trust_remote_code=False
             )
         except Exception as error:  # transformers raises what its dataclasses raise
-            reason = " ".join(str(error).split())[:REASON] or type(error).__name__
-            raise BadCheckpoint(f"{self.file} describes no model: {reason}") from error
+            raise no_model(str(self.file), error) from error
 
     @cached_property
     def whisper_config(self) -> dict[str, Any]:
@@ -122,7 +121,7 @@ class Files:
     def spec(self) -> Spec:
         """The LLM that the config describes, of the sizes that its weights have."""
         text = self.text_config
-        said = read_json(self.file).get("text_config")
+        said = self.plain.get("text_config")
         unsaid = not isinstance(said, dict) or said.get("head_dim") is None
         try:
             spec = pick_role("llm", text.model_type).spec(text)

@@ -21,7 +21,7 @@ from wrappers.checkpoint.adapters import peft_folder
 from wrappers.checkpoint.hf import Folder
 from wrappers.checkpoint.hf_files import BRIDGE, FFT, LLM, TOWER
 from wrappers.checkpoint.llm_files import HEAD
-from wrappers.checkpoint.plain_files import REASON, extractor, read_json
+from wrappers.checkpoint.plain_files import extractor, no_model, read_json
 from wrappers.checkpoint.weights.tensors import Weights, open_folder
 from wrappers.encoders import glm4_voice, whisper
 from wrappers.frontends.mel import HOP, RATE
@@ -90,8 +90,7 @@ class Files(Folder):
                 rope_parameters={"rope_type": "default", "rope_theta": theta},
             )
         except Exception as error:  # transformers raises what its dataclasses raise
-            reason = " ".join(str(error).split())[:REASON] or type(error).__name__
-            raise BadCheckpoint(f"{self.file} describes no model: {reason}") from error
+            raise no_model(str(self.file), error) from error
 
     @cached_property
     def text_config(self) -> Qwen2Config:

@@ -16,7 +16,7 @@ from wrappers import pick_role
 from wrappers.checkpoint import limits, pruned
 from wrappers.checkpoint.adapters import merging
 from wrappers.checkpoint.adapters.contract import Adapter
-from wrappers.checkpoint.plain_files import REASON, read_json
+from wrappers.checkpoint.plain_files import no_model, read_json
 from wrappers.checkpoint.weights import experts, fit, nf4
 from wrappers.checkpoint.weights.hollow import attach, hollow
 from wrappers.checkpoint.weights.tensors import Weights
@@ -57,8 +57,7 @@ def read_spec(folder: Path, weights: Callable[[], Weights] | None = None) -> Spe
     except (BadCheckpoint, MissingFile) as error:
         raise type(error)(f"{file}: {error}") from error
     except Exception as error:  # transformers raises what its dataclasses raise
-        reason = " ".join(str(error).split())[:REASON] or type(error).__name__
-        raise BadCheckpoint(f"{file} describes no model: {reason}") from error
+        raise no_model(str(file), error) from error
     if not weights:
         return spec
     try:

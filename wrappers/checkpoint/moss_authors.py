@@ -14,7 +14,7 @@ from transformers import MossTranscribeDiarizeConfig
 
 from alm.errors import BadCheckpoint
 from wrappers.checkpoint import limits
-from wrappers.checkpoint.plain_files import REASON
+from wrappers.checkpoint.plain_files import no_model
 
 WIDTH = "adaptor_input_dim"  # of a row, which transformers works out
 TOWER = "moss_transcribe_diarize_audio"
@@ -59,8 +59,7 @@ def config(plain: Mapping[str, Any], file: Path) -> MossTranscribeDiarizeConfig:
             **{name: plain[name] for name in WHOLE if name in plain},
         )
     except Exception as error:  # transformers raises what its dataclasses raise
-        reason = " ".join(str(error).split())[:REASON] or type(error).__name__
-        raise BadCheckpoint(f"{file} describes no model: {reason}") from error
+        raise no_model(str(file), error) from error
     if plain[WIDTH] != made.adaptor_input_dim:
         raise BadCheckpoint(
             f"{file} says {WIDTH}: {limits.shown(plain[WIDTH])}, and {made.audio_merge_size} "

@@ -15,7 +15,7 @@ from transformers import Phi4MultimodalConfig
 
 from alm.errors import BadCheckpoint
 from wrappers.checkpoint import limits
-from wrappers.checkpoint.plain_files import REASON
+from wrappers.checkpoint.plain_files import no_model
 
 MODEL_TYPE = "phi4mm"
 LORA = r"\.lora_[AB]\.(speech|vision)\."
@@ -105,8 +105,7 @@ def config(plain: Mapping[str, Any], file: Path) -> Phi4MultimodalConfig:
     try:
         return Phi4MultimodalConfig(**words, audio_config=sizes)
     except Exception as error:  # transformers raises what its dataclasses raise
-        reason = " ".join(str(error).split())[:REASON] or type(error).__name__
-        raise BadCheckpoint(f"{file} describes no model: {reason}") from error
+        raise no_model(str(file), error) from error
 
 
 def _sections(plain: Mapping[str, Any], file: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -43,6 +43,12 @@ def unreadable(path: Path, error: OSError) -> BadCheckpoint:
     return BadCheckpoint(f"{_short(path)} cannot be read: {error.strerror or error}")
 
 
+def no_model(what: str, error: Exception) -> BadCheckpoint:
+    """The sentence about a config that transformers does not take, for any reason it may raise."""
+    reason = " ".join(str(error).split())[:REASON] or type(error).__name__
+    return BadCheckpoint(f"{what} describes no model: {reason}")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 

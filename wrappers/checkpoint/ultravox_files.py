@@ -25,7 +25,7 @@ from wrappers.checkpoint.adapters.contract import Adapter
 from wrappers.checkpoint.hf import Folder
 from wrappers.checkpoint.hf_files import LLM, TOWER
 from wrappers.checkpoint.llm_files import HEAD, TABLE
-from wrappers.checkpoint.plain_files import REASON, exists, extractor, read_json
+from wrappers.checkpoint.plain_files import exists, extractor, no_model, read_json
 from wrappers.checkpoint.weights import nf4
 from wrappers.checkpoint.weights.tensors import Weights, open_folder
 from wrappers.encoders import whisper
@@ -144,8 +144,7 @@ class UltravoxFolder(Folder):
         except BadCheckpoint as error:
             raise BadCheckpoint(f"{self.file}: {error}") from error
         except Exception as error:  # transformers raises what its dataclasses raise
-            reason = " ".join(str(error).split())[:REASON] or type(error).__name__
-            raise BadCheckpoint(f"{where}, which describes no model: {reason}") from error
+            raise no_model(f"{where}, which", error) from error
 
     @property
     def tied(self) -> bool:

@@ -24,7 +24,7 @@ from wrappers.checkpoint import limits, llm_files
 from wrappers.checkpoint.hf import Folder
 from wrappers.checkpoint.hf_files import BRIDGE, FFT, LLM, TOWER
 from wrappers.checkpoint.model_type import model_type
-from wrappers.checkpoint.plain_files import REASON, read_json
+from wrappers.checkpoint.plain_files import no_model, read_json
 from wrappers.checkpoint.text import chat_template
 from wrappers.encoders import qwen2_5_omni
 from wrappers.frontends.masked_mel import MaskedMel
@@ -107,8 +107,7 @@ class Qwen25Omni(Folder):
         try:
             return Qwen2_5OmniThinkerConfig.from_dict(theirs)
         except Exception as error:  # transformers raises what its dataclasses raise
-            reason = " ".join(str(error).split())[:REASON] or type(error).__name__
-            raise BadCheckpoint(f"{self.file}: {SECTION} describes no model: {reason}") from error
+            raise no_model(f"{self.file}: {SECTION}", error) from error
 
     @cached_property
     def text_config(self) -> Any:
