@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from alm.ports import CACHE_IN, Port, Span
+from alm.ports import Port, Span, is_carried
 
 Feeds = dict[str, np.ndarray]
 Sizes = dict[str, int]
@@ -80,7 +80,7 @@ def make(
             feeds[name] = noise.integers(0, port.below, shape).astype(dtype)
         elif dtype.kind == "f":
             feeds[name] = (0.5 * noise.standard_normal(shape)).astype(dtype)
-        elif name.startswith(CACHE_IN):  # of integers
+        elif is_carried(name):  # of integers
             feeds[name] = noise.integers(-127, 127, shape, endpoint=True).astype(dtype)
         else:
             raise ValueError(f"port {name} of {port.dtype} does not say what it counts")

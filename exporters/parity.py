@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from alm.errors import ExportFailed
-from alm.ports import CACHE_IN, CACHE_OUT, Port
+from alm.ports import Port, taken_as
 from alm.session import BackendOptions
 from exporters import feeds
 from exporters.graph import opened
@@ -166,7 +166,7 @@ def measure(graph: Path, truth: Truth, inputs: Mapping[str, Port]) -> Parity:
     for example, wanted in truth.cases():
         got = session.run({name: truth.fed(name, example, port) for name, port in inputs.items()})
         for (name, port), want in zip(truth.outputs.items(), wanted, strict=True):
-            scale = truth.scales.get(name.replace(CACHE_OUT, CACHE_IN), np.float32(1))
+            scale = truth.scales.get(taken_as(name), np.float32(1))
             worst.take(name, filled(got[name] * scale, port, example), filled(want, port, example))
         worst.cases += 1
     return worst

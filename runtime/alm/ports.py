@@ -17,6 +17,21 @@ DELAY = "delay"  # of a decoder: the steps by which its words follow their sound
 PROMPT = "prompt_lengths"  # of a decoder whose rotary frequencies are those of the row's prompt
 
 
+def is_carried(name: str) -> bool:
+    """Whether a port takes what the run before gave: of a KV cache, or of a state."""
+    return name.startswith(CACHE_IN)
+
+
+def given_as(name: str) -> str:
+    """The output that a carried input is fed from at the next run."""
+    return CACHE_OUT + name[len(CACHE_IN) :]
+
+
+def taken_as(name: str) -> str:
+    """The input that takes at the next run what this output gives; "" for one that none takes."""
+    return CACHE_IN + name[len(CACHE_OUT) :] if name.startswith(CACHE_OUT) else ""
+
+
 @dataclass(frozen=True)
 class Port:
     """A tensor at the edge of a graph.

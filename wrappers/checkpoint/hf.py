@@ -5,7 +5,7 @@ What differs from family to family stands in the family's file.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 
 import torch
@@ -226,6 +226,20 @@ class Folder(Files):
                 "they are read, and exported in the precision asked for"
             )
         return tuple(notes)
+
+    def tokens_there(self, tokenizer: Tokenizer, texts: Iterable[str]) -> None:
+        """That the tokenizer has each of a prompt's tokens as one.
+
+        Raises:
+            BadCheckpoint: it lacks some.
+        """
+        missing = [
+            text
+            for text in texts
+            if tokenizer.encode(text, add_special_tokens=False).ids != [tokenizer.token_to_id(text)]
+        ]
+        if missing:
+            raise BadCheckpoint(f"the tokenizer in {self.path} lacks {', '.join(missing)}")
 
     def placeholder(self, tokenizer: Tokenizer, number: int | None, means: str = "audio") -> str:
         """The token of the config that stands for a clip's embeddings, or for this, as text.

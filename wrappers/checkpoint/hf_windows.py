@@ -116,13 +116,7 @@ class WindowedFolder(Folder):
         Raises:
             BadCheckpoint: it lacks some.
         """
-        missing = [
-            text
-            for text in self.tokens_of_prompt
-            if tokenizer.encode(text, add_special_tokens=False).ids != [tokenizer.token_to_id(text)]
-        ]
-        if missing:
-            raise BadCheckpoint(f"the tokenizer in {self.path} lacks {', '.join(missing)}")
+        self.tokens_there(tokenizer, self.tokens_of_prompt)
 
     def known_prompt(self, tokenizer: Tokenizer, prompt: PromptFacts) -> PromptFacts:
         """The prompt with the token for audio in the place of its placeholder, proved.

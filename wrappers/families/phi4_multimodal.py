@@ -236,13 +236,7 @@ class Phi4Multimodal(Folder):
 
     def prompt(self, tokenizer: Tokenizer) -> PromptFacts:
         placeholder = self.placeholder(tokenizer, self.audio_config.audio_token_id)
-        missing = [
-            text
-            for text in (USER, END, REPLY)
-            if tokenizer.encode(text, add_special_tokens=False).ids != [tokenizer.token_to_id(text)]
-        ]
-        if missing:
-            raise BadCheckpoint(f"the tokenizer in {self.path} lacks {', '.join(missing)}")
+        self.tokens_there(tokenizer, (USER, END, REPLY))
         prompt = PromptFacts(
             turn=f"{USER}{{clips}}{{}}{END}{REPLY}",
             clip=placeholder,

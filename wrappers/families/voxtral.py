@@ -101,14 +101,7 @@ class Voxtral(Folder):
 
     def prompt(self, tokenizer: Tokenizer) -> PromptFacts:
         placeholder = self.placeholder(tokenizer, self.config.audio_token_id)
-        needed = (BOS, EOS, BEGIN, END, BEGIN_AUDIO, TRANSCRIBE)
-        missing = [
-            text
-            for text in needed
-            if tokenizer.encode(text, add_special_tokens=False).ids != [tokenizer.token_to_id(text)]
-        ]
-        if missing:
-            raise BadCheckpoint(f"the tokenizer in {self.path} lacks {', '.join(missing)}")
+        self.tokens_there(tokenizer, (BOS, EOS, BEGIN, END, BEGIN_AUDIO, TRANSCRIBE))
         modes = {"transcribe": TRANSCRIBE}
         modes |= {f"transcribe_{code}": f"lang:{code}{TRANSCRIBE}" for code in LANGUAGES}
         return PromptFacts(

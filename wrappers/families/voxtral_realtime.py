@@ -154,13 +154,7 @@ class VoxtralRealtime(Folder):
         return TokenFacts(tokenizer.token_to_id(BOS), found.eos, found.stop_strings, True)
 
     def prompt(self, tokenizer: Tokenizer) -> PromptFacts:
-        lacking = [
-            text
-            for text in (BOS, PAD, WORD)
-            if tokenizer.encode(text, add_special_tokens=False).ids != [tokenizer.token_to_id(text)]
-        ]
-        if lacking:
-            raise BadCheckpoint(f"the tokenizer in {self.path} lacks {', '.join(lacking)}")
+        self.tokens_there(tokenizer, (BOS, PAD, WORD))
         return PromptFacts(
             turn="{clips}{}",
             clip=PAD,

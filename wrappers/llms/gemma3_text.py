@@ -4,27 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
 from transformers import Gemma3TextConfig
 
 from alm.errors import BadCheckpoint
-from wrappers.layers import decoder_layers
 from wrappers.layers.spec import Spec
+from wrappers.llms import qwen3
 
 SLIDING = "sliding_attention"
-
-
-class Attention(decoder_layers.Attention):
-    """Attention with a root-mean-square norm over each head of queries and keys."""
-
-    def __init__(self, spec: Spec, window: int) -> None:
-        super().__init__(spec, window)
-        self.q_norm = decoder_layers.Norm(spec.head_dim, spec.eps, spec.norm_offset)
-        self.k_norm = decoder_layers.Norm(spec.head_dim, spec.eps, spec.norm_offset)
-
-    def before_rope(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        q, k = (y.unflatten(-1, (-1, self.spec.head_dim)) for y in (q, k))
-        return self.q_norm(q).flatten(2), self.k_norm(k).flatten(2)
 
 
 def spec(config: Any) -> Spec:
@@ -48,7 +34,7 @@ def spec(config: Any) -> Spec:
         logit_softcap=config.final_logit_softcapping or 0.0,
         windows=tuple(config.sliding_window if kind == SLIDING else 0 for kind in kinds),
         ropes=kinds,
-        attention=Attention,
+        attention=qwen3.Attention,
     )
 
 

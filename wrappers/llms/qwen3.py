@@ -16,8 +16,8 @@ class Attention(decoder_layers.Attention):
 
     def __init__(self, spec: Spec, window: int) -> None:
         super().__init__(spec, window)
-        self.q_norm = decoder_layers.Norm(spec.head_dim, spec.eps, 0.0)
-        self.k_norm = decoder_layers.Norm(spec.head_dim, spec.eps, 0.0)
+        self.q_norm = decoder_layers.Norm(spec.head_dim, spec.eps, spec.norm_offset)
+        self.k_norm = decoder_layers.Norm(spec.head_dim, spec.eps, spec.norm_offset)
 
     def before_rope(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         q, k = (y.unflatten(-1, (-1, self.spec.head_dim)) for y in (q, k))

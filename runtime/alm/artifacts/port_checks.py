@@ -7,7 +7,7 @@ from typing import Any
 
 from alm.onnxfile.summary import BITS, DTYPES, TYPES
 from alm.parsing import Misshapen, is_a
-from alm.ports import CACHE_IN, CACHE_OUT, DELAY, FIRST, PROMPT, Port
+from alm.ports import CACHE_IN, DELAY, FIRST, PROMPT, Port, given_as, is_carried
 
 # Sizes are bounded before anything of that size is allocated.
 MOST_AXIS = 2**40  # of a port, or of a span
@@ -25,10 +25,10 @@ def check_decoder(inputs: Mapping[str, Port], outputs: Mapping[str, Port], where
         if name not in sides:
             raise Misshapen(f"{where} lacks {name!r}")
     fed = ("inputs_embeds", "past_lengths", "seq_lengths", FIRST, DELAY, PROMPT)
-    if odd := [n for n in inputs if n not in fed and not n.startswith(CACHE_IN)]:
+    if odd := [n for n in inputs if n not in fed and not is_carried(n)]:
         raise Misshapen(f"{where} takes {odd[0]!r:.80}, which nothing gives")
     for name, port in inputs.items():
-        if not name.startswith(CACHE_IN):
+        if not is_carried(name):
             continue
         stated = f"'axes' of {name:.80} of {where} are {list(port.axes)!r:.80}"
         named = set(port.axes)
@@ -36,10 +36,8 @@ def check_decoder(inputs: Mapping[str, Port], outputs: Mapping[str, Port], where
             raise Misshapen(f"{stated}, and the first must be 'batch' or 1")
         if named - {"batch"} - {a for a in named if isinstance(a, int)} not in CACHE_AXES:
             raise Misshapen(f"{stated}, and besides there must be one of 'past' and 'capacity'")
-        if CACHE_OUT + name[len(CACHE_IN) :] not in outputs:
-            raise Misshapen(
-                f"{where} gives no {CACHE_OUT + name[len(CACHE_IN) :]:.80} for {name:.80}"
-            )
+        if given_as(name) not in outputs:
+            raise Misshapen(f"{where} gives no {given_as(name):.80} for {name:.80}")
         kinds = ("int64",) if name == f"{CACHE_IN}positions" else CACHE_KINDS
         if port.dtype not in kinds:
             raise Misshapen(f"'dtype' of {name:.80} of {where} is {port.dtype!r}, no cache's")
@@ -48,14 +46,14 @@ def check_decoder(inputs: Mapping[str, Port], outputs: Mapping[str, Port], where
 def check_state(inputs: Mapping[str, Port], outputs: Mapping[str, Port], where: str) -> None:
     """Refuse, with Misshapen, a part before the decoder whose state has no size, or no way on."""
     for name, port in inputs.items():
-        if not name.startswith(CACHE_IN):
+        if not is_carried(name):
             continue
         stated = f"'axes' of {name:.80} of {where} are {list(port.axes)!r:.80}"
         if port.axes[:1] not in (("batch",), (1,)):
             raise Misshapen(f"{stated}, and the first must be 'batch' or 1")
         if any(isinstance(axis, str) for axis in port.axes[1:]):
             raise Misshapen(f"{stated}, and a state is of one size from the second on")
-        twin = CACHE_OUT + name[len(CACHE_IN) :]
+        twin = given_as(name)
         if twin not in outputs:
             raise Misshapen(f"{where} gives no {twin:.80} for {name:.80}")
         if outputs[twin] != port:

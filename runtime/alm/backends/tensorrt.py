@@ -21,7 +21,7 @@ from alm.artifacts.engine_files import Engine
 from alm.artifacts.part import Part
 from alm.errors import BadArtifacts, MissingPackage
 from alm.host import containment
-from alm.ports import CACHE_IN, CACHE_OUT, Port
+from alm.ports import Port, is_carried, taken_as
 from alm.session import BackendOptions, Feed, Kept, Session
 from alm.tensorrt import api, build
 from alm.tensorrt.cuda import Buffer, Cuda, Device
@@ -117,7 +117,7 @@ class TensorrtSession(Session):
         # The room of a cache is fixed here; a cache that is shorter is made as long.
         self._rooms = {}
         if ROOM in entry.fixed:
-            for name in [n for n in self.inputs if n.startswith(CACHE_IN)]:
+            for name in filter(is_carried, [*self.inputs]):
                 self._rooms[name] = entry.fixed[ROOM]
                 self.inputs[name] = _roomy(self.inputs[name], entry.fixed[ROOM])
         most = [r[2][0] for p in entry.profiles for r in p.values() if r[2]]
@@ -224,7 +224,7 @@ class TensorrtSession(Session):
         place = keep.get(name)
         if isinstance(place, Buffer) and place.shape == shape:
             return place
-        twin = bound.get(name.replace(CACHE_OUT, CACHE_IN)) if name.startswith(CACHE_OUT) else None
+        twin = bound.get(taken_as(name))
         if twin is not None and twin.shape == shape:
             return twin
         if name in keep:

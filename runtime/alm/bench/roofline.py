@@ -13,7 +13,7 @@ from alm.generation.audio_cache import batch
 from alm.generation.parts import Parts
 from alm.live.state import taken
 from alm.onnxfile import flops
-from alm.ports import CACHE_IN
+from alm.ports import is_carried
 
 LOUD = 0.1  # of full scale: the noise from which the encoders' shapes are taken
 
@@ -129,5 +129,5 @@ def cache_bytes(decoder: Part, positions: int) -> int:
     return sum(
         math.prod(port.shape(sizes)) * np.dtype(port.dtype).itemsize
         for name, port in decoder.inputs.items()
-        if name.startswith(CACHE_IN)
+        if is_carried(name)
     )

@@ -13,7 +13,7 @@ from alm.errors import BadArtifacts
 from alm.generation.embedding_table import Table
 from alm.generation.kv_cache import Cache
 from alm.live.state import carried, fresh, taken
-from alm.ports import CACHE_IN, CACHE_OUT, FIRST, PROMPT
+from alm.ports import FIRST, PROMPT, given_as
 from alm.session import Session
 from alm.text.markers import Markers
 from alm.timings import Stages as Stages
@@ -205,7 +205,7 @@ class Decoder:
 
     def _run(self, embeds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         cache = self.cache
-        outputs = {CACHE_OUT + name[len(CACHE_IN) :]: name for name in cache.kept}
+        outputs = {given_as(name): name for name in cache.kept}
         feeds = {
             "inputs_embeds": np.ascontiguousarray(embeds, np.float32),
             "past_lengths": self.lengths,

@@ -8,24 +8,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from alm.artifacts.part import Part
-from alm.ports import CACHE_IN, CACHE_OUT, Port
+from alm.ports import Port, is_carried, taken_as
 from alm.session import Feed, Kept, Session
 from alm.timings import Stages
 
 
 def carried(ports: Mapping[str, Port]) -> dict[str, Port]:
     """The ports of a part that take what it gave at the piece before."""
-    return {name: port for name, port in ports.items() if name.startswith(CACHE_IN)}
+    return {name: port for name, port in ports.items() if is_carried(name)}
 
 
 def taken(ports: Mapping[str, Port]) -> list[str]:
     """The inputs that other parts, or the caller, give."""
-    return [name for name in ports if not name.startswith(CACHE_IN)]
-
-
-def given(output: str) -> str:
-    """The input that takes, at the next piece, what this output of the state gives."""
-    return CACHE_IN + output[len(CACHE_OUT) :]
+    return [name for name in ports if not is_carried(name)]
 
 
 def fresh(ports: Mapping[str, Port], rows: int) -> dict[str, np.ndarray]:
@@ -43,7 +38,7 @@ class State:
             for _ in range(2)
         )
         self._outputs = {
-            name: given(name) for name in part.outputs if given(name) in self._now
+            name: taken_as(name) for name in part.outputs if taken_as(name) in self._now
         }  # fmt: skip
 
     @property

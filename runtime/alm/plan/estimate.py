@@ -13,7 +13,7 @@ from alm.bench.roofline import cache_bytes
 from alm.errors import BadArtifacts
 from alm.facts import DimensionFacts
 from alm.onnxfile import flops
-from alm.ports import CACHE_IN, Port
+from alm.ports import Port, is_carried
 from alm.precision import Storage
 
 TASK = "transcribe"
@@ -111,14 +111,14 @@ def cache(decoder: Part, positions: int, dtype: str = "") -> int:
     ports = {
         name: Port(dtype or port.dtype, port.axes)
         for name, port in decoder.inputs.items()
-        if name.startswith(CACHE_IN)
+        if is_carried(name)
     }
     return cache_bytes(replace(decoder, inputs=ports), positions)
 
 
 def cache_dtype(decoder: Part) -> str:
     """How the cache is stored."""
-    dtypes = (p.dtype for name, p in decoder.inputs.items() if name.startswith(CACHE_IN))
+    dtypes = (p.dtype for name, p in decoder.inputs.items() if is_carried(name))
     return next(dtypes, np.dtype("float16").name)
 
 
