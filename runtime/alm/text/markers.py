@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -42,17 +42,24 @@ class Markers:
     def woven(self, embeds: np.ndarray) -> list[np.ndarray]:
         """Embeddings [n, hidden] -> them and the numbers' ids int64 [n], in their order."""
         row: list[np.ndarray] = []
-        done = 0
-        for before, ids in self.places(len(embeds)):
-            row += [embeds[done:before], np.array(ids, np.int64)]
-            done = before
-        return [*row, embeds[done:]] if done < len(embeds) else row
+        for begin, end, number in self._stretches(len(embeds)):
+            row.append(embeds[begin:end])
+            if number:
+                row.append(np.array(number, np.int64))
+        return row
 
     def ids(self, rows: int, held: Sequence[int]) -> list[int]:
         """The ids of a clip of so many embeddings, of which each is `held`."""
         ids: list[int] = []
+        for begin, end, number in self._stretches(rows):
+            ids += [*held] * (end - begin) + number
+        return ids
+
+    def _stretches(self, rows: int) -> Iterator[tuple[int, int, list[int]]]:
+        """Where embeddings stand together, and the ids behind them; none behind the last."""
         done = 0
         for before, number in self.places(rows):
-            ids += [*held] * (before - done) + number
+            yield done, before, number
             done = before
-        return ids + [*held] * (rows - done)
+        if done < rows:
+            yield done, rows, []
