@@ -33,6 +33,7 @@ collect_ignore = [
     if not (REFERENCES / name).is_dir()
 ]
 
+gc.set_threshold(20_000, 20, 20)  # torch's tracer makes millions of objects and hardly a circle
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 

@@ -1,4 +1,4 @@
-"""Small models of each family as transformers answers: what whole runs are compared with."""
+"""Small models of families as transformers answers: what whole runs are compared with."""
 
 from __future__ import annotations
 
@@ -14,18 +14,7 @@ import transformers
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from tests.wrappers.families import (
-    tiny_audio_llm,
-    tiny_granite_speech,
-    tiny_hf,
-    tiny_moss,
-    tiny_phi4_multimodal,
-    tiny_qwen2_5_omni,
-    tiny_qwen3_asr,
-    tiny_ultravox,
-    tiny_voxtral_realtime,
-    tiny_windowed,
-)
+from tests.wrappers.families import tiny_audio_llm, tiny_hf
 from tests.wrappers.families.tiny_audio_llm import Original as AudioLlm
 from tests.wrappers.families.tiny_hf import RATE
 
@@ -161,96 +150,6 @@ class AudioLlama(Original):
         return made[0].tolist()
 
 
-class Qwen3Asr(Original):
-    """As its processor writes a request: the words are context, and there is one turn."""
-
-    def __init__(self, folder: Path) -> None:
-        self.tiny = tiny_qwen3_asr.make(folder)
-        self.path = folder
-
-    def answer(self, turns: Sequence[Turn]) -> list[int]:
-        """See `Original`."""
-        [turn] = turns
-        asked = self.tiny.asked(turn.clips, turn.words)
-        ids = asked.pop("input_ids")[0].tolist()
-        asked.pop("attention_mask")
-        return _generated(self.tiny.truth, ids, **asked)
-
-
-class GlmAsr(Original):
-    """As its processor writes a conversation about one clip."""
-
-    make = staticmethod(tiny_windowed.glmasr)
-
-    def __init__(self, folder: Path) -> None:
-        self.tiny = self.make(folder)
-        self.path = folder
-
-    def answer(self, turns: Sequence[Turn]) -> list[int]:
-        """See `Original`."""
-        return self.tiny.answer(*((turn.words, turn.clips, turn.answer) for turn in turns))
-
-
-class AudioFlamingo3(GlmAsr):
-    """The same, by a processor that is alike."""
-
-    make = staticmethod(tiny_windowed.audioflamingo3)
-
-
-class GraniteSpeech(GlmAsr):
-    """With its adapter; clips anywhere in a conversation, each heard alone."""
-
-    @staticmethod
-    def make(folder: Path) -> tiny_granite_speech.Tiny:
-        """The one of 3.x."""
-        return tiny_granite_speech.make(folder, lora=True, template=tiny_granite_speech.TEMPLATE_3)
-
-
-class MossTranscribeDiarize(GlmAsr):
-    """The same, with the seconds among a clip's embeddings, and clips wherever they stand."""
-
-    make = staticmethod(tiny_moss.make)
-
-
-class Ultravox(Original):
-    """As its pipeline writes a conversation and asks its LLM; see `tiny_ultravox.Original`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = tiny_ultravox.make(folder / "model", projector_ln_mid=True)
-        self.original = tiny_ultravox.Original(self.path)
-
-    def answer(self, turns: Sequence[Turn]) -> list[int]:
-        """See `Original`."""
-        return self.original.answer(*((turn.words, turn.clips, turn.answer) for turn in turns))
-
-
-class Phi4Multimodal(GlmAsr):
-    """The same about any number of clips, each heard as it is alone."""
-
-    make = staticmethod(tiny_phi4_multimodal.make)
-
-
-class Qwen25Omni(GlmAsr):
-    """The same about any number of clips; the thinker alone."""
-
-    make = staticmethod(tiny_qwen2_5_omni.make)
-
-
-class VoxtralRealtime(Original):
-    """A whole clip between its silences; nobody says a word to it."""
-
-    words = "transcribe"
-
-    def __init__(self, folder: Path) -> None:
-        self.tiny = tiny_voxtral_realtime.make(folder)
-        self.path = folder
-
-    def answer(self, turns: Sequence[Turn]) -> list[int]:
-        """See `Original`."""
-        [turn] = turns
-        return self.tiny.answer(turn.clips[0], max_new_tokens=STEPS)
-
-
 def _generated(model: Any, ids: list[int], **heard: Tensor) -> list[int]:
     given = torch.tensor([ids])
     made = model.generate(
@@ -268,16 +167,7 @@ def _settings(eos: Any) -> dict[str, Any]:
 
 ORIGINALS: dict[str, type[Any]] = {
     "audio_llm": AudioLlama,
-    "audioflamingo3": AudioFlamingo3,
-    "glmasr": GlmAsr,
-    "granite_speech": GraniteSpeech,
-    "moss_transcribe_diarize": MossTranscribeDiarize,
-    "phi4_multimodal": Phi4Multimodal,
-    "qwen2_5_omni": Qwen25Omni,
     "qwen2_audio": Qwen2Audio,
-    "qwen3_asr": Qwen3Asr,
-    "ultravox": Ultravox,
     "voxtral": Voxtral,
-    "voxtral_realtime": VoxtralRealtime,
 }
 transformers.logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""Whole runs of every family: the tokens that transformers' own `generate` gives."""
+"""Whole runs of families that have none of their own: the tokens of transformers' `generate`."""
 
 from __future__ import annotations
 
@@ -9,37 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import alm
 import wrappers
-from alm import lint
-from alm.artifacts import manifest
 from alm.audio import reader
 from alm.errors import BadPrompt
 from alm.generation.model import Model
-from alm.tensorrt import build
-from tests.conftest import run_export
 from tests.reference import DIGITS, LIBRISPEECH
 from tests.whole.originals import GREEDY, ORIGINALS, AudioLlama, Original, Turn
+from tests.whole.targets import TARGETS, check_fit, export_for
 
 RECORDINGS = [*LIBRISPEECH, DIGITS[0]]
 RATE = 16_000
-# target -> those whose lint its graphs must pass
-TARGETS = {"cpu": (), "trt-jetpack6": ("trt-jetpack6",), "trt-rtx": ("trt-rtx", "trt-jetpack7")}
-
-
-# Those whose own tests have whole runs in every dialect, of clips of all lengths and later turns:
-# what is left of them here is what each target adds.
-OWN = {"audioflamingo3", "glmasr", "granite_speech", "moss_transcribe_diarize", "phi4_multimodal"}
-OWN |= {"qwen2_5_omni", "qwen3_asr", "ultravox", "voxtral_realtime"}
 # audio-llm's parts are Voxtral's, and test_audio_llm.py has them in all dialects.
 CASES = [
     (family, target)
     for family, original in ORIGINALS.items()
     for target in TARGETS
-    if (original is not AudioLlama or target == "cpu") and (family not in OWN or target != "cpu")
+    if original is not AudioLlama or target == "cpu"
 ]
-WHOLE = [case for case in CASES if case[0] not in OWN]
-of_whole_runs = pytest.mark.parametrize("case", WHOLE, ids="-".join, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
@@ -61,27 +47,20 @@ def original(case: tuple[str, str], originals: Callable[[str], Original]) -> Ori
 
 
 @pytest.fixture(scope="module")
-def exported(
+def loaded(
     case: tuple[str, str], original: Original, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+) -> Model:
     """All parts in float32 as the target wants them: each target has a dialect of its own."""
-    target = case[1]
-    out = tmp_path_factory.mktemp("exported") / target
-    words = ("--precision", "fp32", "--dynamic-batch", "--no-simplify", "--out", out)
-    run_export("--model", original.path, "--target", target, *words)
-    return out
-
-
-@pytest.fixture(scope="module")
-def loaded(exported: Path) -> Model:
-    return alm.load(exported, "cpu")
+    return export_for(case[1], original.path, tmp_path_factory.mktemp("exported"))
 
 
 def test_every_family_is_compared_with_its_original() -> None:
-    apart = {"salmonn", "qwen3_aligner"}  # test_oracle.py; test_qwen3_aligner.py: no answers
-    apart |= {"qwen_audio", "kimi_audio"}  # their test_*.py: transformers has no such models
-    apart |= {"speechgpt"}  # test_speechgpt.py: the same, and its conversations are one turn
-    assert {*wrappers.with_role("family")} == apart | {*ORIGINALS}
+    # Their own tests have whole runs for every target, of clips of all lengths and later turns.
+    own = {"audioflamingo3", "glmasr", "granite_speech", "moss_transcribe_diarize", "ultravox"}
+    own |= {"phi4_multimodal", "qwen2_5_omni", "qwen3_asr", "voxtral_realtime"}
+    own |= {"qwen_audio", "kimi_audio", "speechgpt"}  # transformers has no such models
+    own |= {"salmonn", "qwen3_aligner"}  # test_oracle.py; test_qwen3_aligner.py: no answers
+    assert {*wrappers.with_role("family")} == own | {*ORIGINALS}
 
 
 def heard(model: Model, path: Path) -> np.ndarray:
@@ -100,7 +79,6 @@ def test_one_clip_is_answered_as_the_original_does(original: Original, loaded: M
     assert alone.token_ids == wanted[0]
 
 
-@of_whole_runs
 def test_two_clips_and_later_turns_are_answered_as_the_original_does(
     original: Original, loaded: Model
 ) -> None:
@@ -121,7 +99,6 @@ def test_two_clips_and_later_turns_are_answered_as_the_original_does(
         turn.answer = said.token_ids
 
 
-@of_whole_runs
 @pytest.mark.parametrize("seconds", [29, 30, 31, 61])
 def test_long_clips_are_heard_by_the_familys_own_rule(
     original: Original, loaded: Model, seconds: int
@@ -140,20 +117,11 @@ def test_long_clips_are_heard_by_the_familys_own_rule(
     assert first.token_ids == original.answer([Turn(original.words, [cut])])
 
 
-@of_whole_runs
 @pytest.mark.parametrize("samples", [1, 321])
 def test_the_shortest_clips_are_heard(original: Original, loaded: Model, samples: int) -> None:
     said = loaded.generate(np.full(samples, 0.1, np.float32), original.words, **GREEDY)
     assert said.audio_tokens and said.token_ids
 
 
-def test_graphs_pass_the_lint_and_tensorrt_rtx_builds_its_own(exported: Path) -> None:
-    goals = TARGETS[exported.name]
-    for target in goals:
-        verdict = lint.lint(exported, target)
-        assert not verdict.refused, verdict.findings
-    if "trt-rtx" in goals:
-        pytest.importorskip("tensorrt_rtx")
-        build.build(exported, build.Settings("tensorrt-rtx"), print, print)
-        said = manifest.load(exported)
-        assert {engine.part for engine in said.engines} == {p.name for p in said.parts} - {"embed"}
+def test_graphs_are_fit_for_their_target(loaded: Model) -> None:
+    check_fit(loaded.folder)

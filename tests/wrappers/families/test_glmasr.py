@@ -19,6 +19,7 @@ from alm.facts import AudioFacts, TokenFacts
 from alm.generation.model import Model
 from tests.conftest import run_export
 from tests.reference import DIGITS, LIBRISPEECH
+from tests.whole.targets import TARGETS, check_fit, export_for
 from tests.wrappers.checkpoint.checkpoints import Copy, refused, without
 from tests.wrappers.families import tiny_windowed
 from tests.wrappers.families.tiny_hf import batch, noise
@@ -108,17 +109,15 @@ def test_a_window_is_as_loud_as_itself(tiny: Tiny, hear: Hear) -> None:
 # --- whole runs
 
 
-@pytest.fixture(scope="module", params=zip(SIZES, ("decomposed", "standard", "ort"), strict=True))
+@pytest.fixture(scope="module", params=zip(SIZES, TARGETS, strict=True))
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Tiny, Model]:
-    """A checkpoint of each kind in a dialect of its own, as transformers and as we run it."""
-    sizes, dialect = request.param
-    folder = tmp_path_factory.mktemp(dialect)
+    """A checkpoint of each kind, each for another target and so in another dialect."""
+    sizes, target = request.param
+    folder = tmp_path_factory.mktemp(target)
     made = tiny_windowed.glmasr(folder / "model", **SIZES[sizes])
-    words = ("--precision", "fp32", "--dynamic-batch", "--dialect", dialect, "--no-simplify")
-    run_export("--model", folder / "model", *words, "--out", folder / "artifacts")
-    return made, alm.load(folder / "artifacts", "cpu")
+    return made, export_for(target, folder / "model", folder)
 
 
 @pytest.mark.parametrize("seconds", [1, 5, 29.99, 31, 75])
@@ -167,6 +166,10 @@ def test_more_clips_than_the_processor_takes_are_refused(pair: tuple[Tiny, Model
         chat.ask("And now?", noise(RATE))
     with pytest.raises(BadPrompt, match="leave out the <audio>"):
         model.generate(noise(RATE), "Say <audio> again")
+
+
+def test_graphs_are_fit_for_their_target(pair: tuple[Tiny, Model]) -> None:
+    check_fit(pair[1].folder)
 
 
 def test_a_clip_of_more_windows_is_cut_where_the_processor_cuts_it(tmp_path: Path) -> None:

@@ -10,11 +10,10 @@ import soundfile
 import torch
 from torch import Tensor
 
-import alm
 from alm.errors import BadPrompt
 from alm.generation.model import Model
-from tests.conftest import run_export
 from tests.reference import DATA, DIGITS, LIBRISPEECH
+from tests.whole.targets import TARGETS, check_fit, export_for
 from tests.wrappers.families import tiny_granite_speech
 from tests.wrappers.families.tiny_granite_speech import ASK, GREEDY, RATE, SIZES, Tiny, features
 from tests.wrappers.families.tiny_hf import batch, noise
@@ -94,17 +93,15 @@ def test_the_spectrogram_is_torchaudios() -> None:
 # --- whole runs
 
 
-@pytest.fixture(scope="module", params=zip(SIZES, ("decomposed", "standard", "ort"), strict=True))
+@pytest.fixture(scope="module", params=zip(SIZES, TARGETS, strict=True))
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Tiny, Model]:
-    """A checkpoint of each kind in a dialect of its own, as transformers and as we run it."""
-    sizes, dialect = request.param
-    folder = tmp_path_factory.mktemp(dialect)
+    """A checkpoint of each kind, each for another target and so in another dialect."""
+    sizes, target = request.param
+    folder = tmp_path_factory.mktemp(target)
     made = tiny_granite_speech.make(folder / "model", **SIZES[sizes])
-    words = ("--precision", "fp32", "--dynamic-batch", "--dialect", dialect, "--no-simplify")
-    run_export("--model", folder / "model", *words, "--out", folder / "artifacts")
-    return made, alm.load(folder / "artifacts", "cpu")
+    return made, export_for(target, folder / "model", folder)
 
 
 @pytest.mark.parametrize("seconds", [1, 5, 29.99, 31, 75])
@@ -167,6 +164,10 @@ def test_without_sound_the_base_llm_answers_or_none_does(pair: tuple[Tiny, Model
     chat = model.chat(**GREEDY)
     chat.ask("What is said?", noise(RATE))
     assert chat.ask("And what is that?").token_ids
+
+
+def test_graphs_are_fit_for_their_target(pair: tuple[Tiny, Model]) -> None:
+    check_fit(pair[1].folder)
 
 
 def test_logits_are_those_of_transformers(each: Tiny) -> None:

@@ -12,12 +12,11 @@ import soundfile
 import torch
 from torch import Tensor
 
-import alm
 from alm.errors import BadPrompt
 from alm.facts import AudioFacts, TokenFacts
 from alm.generation.model import Model
-from tests.conftest import run_export
 from tests.reference import DIGITS, LIBRISPEECH
+from tests.whole.targets import TARGETS, check_fit, export_for
 from tests.wrappers.checkpoint.checkpoints import Copy
 from tests.wrappers.families import tiny_moss
 from tests.wrappers.families.tiny_hf import batch, noise
@@ -110,17 +109,15 @@ def test_speech_and_silence_are_heard_as_transformers_hears_them(tiny: Tiny, hea
 # --- whole runs
 
 
-@pytest.fixture(scope="module", params=zip(SIZES, ("decomposed", "standard", "ort"), strict=True))
+@pytest.fixture(scope="module", params=zip(SIZES, TARGETS, strict=True))
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Tiny, Model]:
-    """A checkpoint of each kind in a dialect of its own, as transformers and as we run it."""
-    sizes, dialect = request.param
-    folder = tmp_path_factory.mktemp(dialect)
+    """A checkpoint of each kind, each for another target and so in another dialect."""
+    sizes, target = request.param
+    folder = tmp_path_factory.mktemp(target)
     made = tiny_moss.make(folder / "model", **SIZES[sizes])
-    words = ("--precision", "fp32", "--dynamic-batch", "--dialect", dialect, "--no-simplify")
-    run_export("--model", folder / "model", *words, "--out", folder / "artifacts")
-    return made, alm.load(folder / "artifacts", "cpu")
+    return made, export_for(target, folder / "model", folder)
 
 
 def ids_of(model: Model, words: str, rows: list[int]) -> list[int]:
@@ -197,6 +194,10 @@ def test_a_penalty_sees_the_times_in_the_prompt(pair: tuple[Tiny, Model]) -> Non
     made = tiny.truth.generate(**asked, **GREEDY, repetition_penalty=1.4, attention_mask=mask)
     answer = model.generate(clip, "Digits?", repetition_penalty=1.4, **GREEDY)
     assert answer.token_ids == made[0, ids.shape[1] :].tolist()
+
+
+def test_graphs_are_fit_for_their_target(pair: tuple[Tiny, Model]) -> None:
+    check_fit(pair[1].folder)
 
 
 # --- folders

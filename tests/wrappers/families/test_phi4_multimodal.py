@@ -13,11 +13,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-import alm
 from alm.facts import AudioFacts, TokenFacts
 from alm.generation.model import Model
-from tests.conftest import run_export
 from tests.reference import DIGITS, LIBRISPEECH
+from tests.whole.targets import TARGETS, check_fit, export_for
 from tests.wrappers.families import tiny_phi4_multimodal
 from tests.wrappers.families.tiny_hf import batch, noise
 from tests.wrappers.families.tiny_phi4_multimodal import GREEDY, RATE, ROPE, Tiny
@@ -110,17 +109,15 @@ def test_speech_tones_and_silence_are_heard_as_transformers_hears_them(
 # --- whole runs
 
 
-@pytest.fixture(scope="module", params=zip(SIZES, ("decomposed", "standard", "ort"), strict=True))
+@pytest.fixture(scope="module", params=zip(SIZES, TARGETS, strict=True))
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Tiny, Model]:
-    """A checkpoint of each kind in a dialect of its own, as transformers and as we run it."""
-    sizes, dialect = request.param
-    folder = tmp_path_factory.mktemp(dialect)
+    """A checkpoint of each kind, each for another target and so in another dialect."""
+    sizes, target = request.param
+    folder = tmp_path_factory.mktemp(target)
     made = tiny_phi4_multimodal.make(folder / "model", **SIZES[sizes])
-    words = ("--precision", "fp32", "--dynamic-batch", "--dialect", dialect, "--no-simplify")
-    run_export("--model", folder / "model", *words, "--out", folder / "artifacts")
-    return made, alm.load(folder / "artifacts", "cpu")
+    return made, export_for(target, folder / "model", folder)
 
 
 @pytest.mark.parametrize("seconds", [1, 5, 29.99, 31, 75])
@@ -177,6 +174,10 @@ def test_a_later_turn_is_answered_as_transformers_does(pair: tuple[Tiny, Model])
         answer = chat.ask(words, *clips)
         assert answer.token_ids == tiny.answer(*turns)
         turns[-1] = (words, clips, answer.token_ids)
+
+
+def test_graphs_are_fit_for_their_target(pair: tuple[Tiny, Model]) -> None:
+    check_fit(pair[1].folder)
 
 
 # --- the folder

@@ -15,6 +15,7 @@ import alm
 from alm.generation.model import Model
 from tests.conftest import run_export
 from tests.reference import DIGITS, LIBRISPEECH
+from tests.whole.targets import TARGETS, check_fit, export_for
 from tests.wrappers.families import tiny_qwen2_5_omni
 from tests.wrappers.families.tiny_hf import batch, noise
 from tests.wrappers.families.tiny_qwen2_5_omni import GREEDY, RATE, Said, Tiny
@@ -100,17 +101,15 @@ def test_the_loudest_frame_may_be_behind_a_clip(tiny: Tiny, hear: Hear) -> None:
 # --- whole runs
 
 
-@pytest.fixture(scope="module", params=zip(SIZES, ("decomposed", "standard", "ort"), strict=True))
+@pytest.fixture(scope="module", params=zip(SIZES, TARGETS, strict=True))
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Tiny, Model]:
-    """A checkpoint of each kind in a dialect of its own, as transformers and as we run it."""
-    sizes, dialect = request.param
-    folder = tmp_path_factory.mktemp(dialect)
+    """A checkpoint of each kind, each for another target and so in another dialect."""
+    sizes, target = request.param
+    folder = tmp_path_factory.mktemp(target)
     made = tiny_qwen2_5_omni.make(folder / "model", **SIZES[sizes])
-    words = ("--precision", "fp32", "--dynamic-batch", "--dialect", dialect, "--no-simplify")
-    run_export("--model", folder / "model", *words, "--out", folder / "artifacts")
-    return made, alm.load(folder / "artifacts", "cpu")
+    return made, export_for(target, folder / "model", folder)
 
 
 @pytest.mark.parametrize("seconds", [1, 5, 29.99, 31, 75])
@@ -171,6 +170,10 @@ def test_a_clip_that_is_no_embedding_is_padded_until_it_is_one(pair: tuple[Tiny,
     assert len(tiny.heard(noise(320))) == 0 and len(tiny.heard(noise(321))) == 1
     answer = model.generate(clip, "transcribe", **GREEDY)
     assert answer.token_ids == tiny.answer((ASK, [np.pad(clip, (0, 399))], []))
+
+
+def test_graphs_are_fit_for_their_target(pair: tuple[Tiny, Model]) -> None:
+    check_fit(pair[1].folder)
 
 
 def test_a_longer_clip_is_cut_where_the_extractor_cuts_it(tmp_path: Path) -> None:

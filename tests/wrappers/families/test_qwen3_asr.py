@@ -14,12 +14,11 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-import alm
 from alm.errors import BadCheckpoint, BadPrompt, UnknownName
 from alm.facts import AudioFacts, TokenFacts
 from alm.generation.model import Model
-from tests.conftest import run_export
 from tests.reference import DIGITS, LIBRISPEECH
+from tests.whole.targets import TARGETS, check_fit, export_for
 from tests.wrappers.checkpoint.checkpoints import Copy, refused, without
 from tests.wrappers.families import tiny_qwen3_asr
 from tests.wrappers.families.tiny_hf import batch, noise
@@ -110,17 +109,15 @@ def wanted(tiny: Tiny, clip: np.ndarray, context: str | None = None, language: s
     return made[0, asked["input_ids"].shape[1] :].tolist()
 
 
-@pytest.fixture(scope="module", params=zip(SIZES, ("decomposed", "standard", "ort"), strict=True))
+@pytest.fixture(scope="module", params=zip(SIZES, TARGETS, strict=True))
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Tiny, Model]:
-    """A checkpoint of each kind in a dialect of its own, as transformers and as we run it."""
-    sizes, dialect = request.param
-    folder = tmp_path_factory.mktemp(dialect)
+    """A checkpoint of each kind, each for another target and so in another dialect."""
+    sizes, target = request.param
+    folder = tmp_path_factory.mktemp(target)
     made = tiny_qwen3_asr.make(folder / "model", **SIZES[sizes])
-    words = ("--precision", "fp32", "--dynamic-batch", "--dialect", dialect, "--no-simplify")
-    run_export("--model", folder / "model", *words, "--out", folder / "artifacts")
-    return made, alm.load(folder / "artifacts", "cpu")
+    return made, export_for(target, folder / "model", folder)
 
 
 @pytest.mark.parametrize("seconds", [1, 5, 29.99, 31, 75])
@@ -177,6 +174,10 @@ def test_what_the_original_does_not_take_is_refused(pair: tuple[Tiny, Model]) ->
         model.generate([[noise(RATE), noise(RATE)]], "Both.")
     with pytest.raises(BadPrompt, match="leave out the <audio>"):
         model.generate(noise(RATE), "Names in <audio>")
+
+
+def test_graphs_are_fit_for_their_target(pair: tuple[Tiny, Model]) -> None:
+    check_fit(pair[1].folder)
 
 
 # --- folders

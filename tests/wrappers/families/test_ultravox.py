@@ -14,13 +14,12 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-import alm
 from alm.errors import BadPrompt
 from alm.facts import AudioFacts, TokenFacts
 from alm.generation.model import Model
 from alm.text.prompt import Prompter
-from tests.conftest import run_export
 from tests.reference import DIGITS, LIBRISPEECH
+from tests.whole.targets import TARGETS, check_fit, export_for
 from tests.wrappers.families import tiny_ultravox
 from tests.wrappers.families.tiny_hf import batch, noise
 from tests.wrappers.families.tiny_qwen3_asr import alike
@@ -140,17 +139,15 @@ def test_every_form_is_heard_as_the_original_hears_it(
 # --- whole runs
 
 
-@pytest.fixture(scope="module", params=zip(SIZES, ("decomposed", "standard", "ort"), strict=True))
+@pytest.fixture(scope="module", params=zip(SIZES, TARGETS, strict=True))
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Original, Model]:
-    """A checkpoint of each kind in a dialect of its own, as the original and as we run it."""
-    sizes, dialect = request.param
-    folder = tmp_path_factory.mktemp(dialect)
+    """A checkpoint of each kind, each for another target and so in another dialect."""
+    sizes, target = request.param
+    folder = tmp_path_factory.mktemp(target)
     made = make(folder / "model", **SIZES[sizes])
-    words = ("--precision", "fp32", "--dynamic-batch", "--dialect", dialect, "--no-simplify")
-    run_export("--model", folder / "model", *words, "--out", folder / "artifacts")
-    return Original(made), alm.load(folder / "artifacts", "cpu")
+    return Original(made), export_for(target, folder / "model", folder)
 
 
 def rows(original: Original, clip: np.ndarray) -> int:
@@ -235,6 +232,10 @@ def test_a_clip_stands_where_the_pipeline_puts_it(folder: Path, original: Origin
 def test_the_mark_of_the_original_is_no_word_of_a_user(pair: tuple[Original, Model]) -> None:
     with pytest.raises(BadPrompt, match=r"may not hold <\|audio\|>"):
         pair[1].generate(noise(RATE), "Say <|audio|> again")
+
+
+def test_graphs_are_fit_for_their_target(pair: tuple[Original, Model]) -> None:
+    check_fit(pair[1].folder)
 
 
 # --- folders

@@ -13,15 +13,14 @@ import soundfile
 import torch
 from torch import Tensor
 
-import alm
 from alm.errors import BadOption, BadPrompt
 from alm.facts import AudioFacts, LiveFacts, TokenFacts
 from alm.generation.model import Model
 from alm.live.state import carried
 from alm.ports import SPARE
-from tests.conftest import run_export
 from tests.reference import LIBRISPEECH
 from tests.runtime.cli.commands import ALM_RUN, process
+from tests.whole.targets import TARGETS, check_fit, export_for
 from tests.wrappers.families import tiny_voxtral_realtime as tiny_family
 from tests.wrappers.families.tiny_hf import noise
 from tests.wrappers.families.tiny_qwen3_asr import alike
@@ -47,17 +46,15 @@ SIZES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=zip(SIZES, ("decomposed", "standard", "ort"), strict=True))
+@pytest.fixture(scope="module", params=zip(SIZES, TARGETS, strict=True))
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Tiny, Model]:
-    """A checkpoint of each kind in a dialect of its own, as transformers and as we run it."""
-    sizes, dialect = request.param
-    folder = tmp_path_factory.mktemp(dialect)
+    """A checkpoint of each kind, each for another target and so in another dialect."""
+    sizes, target = request.param
+    folder = tmp_path_factory.mktemp(target)
     made = tiny_family.make(folder / "model", **SIZES[sizes])
-    words = ("--precision", "fp32", "--dynamic-batch", "--dialect", dialect, "--no-simplify")
-    run_export("--model", folder / "model", *words, "--out", folder / "artifacts")
-    return made, alm.load(folder / "artifacts", "cpu")
+    return made, export_for(target, folder / "model", folder)
 
 
 @cache
@@ -296,3 +293,7 @@ def test_the_manifest_states_the_stream(pair: tuple[Tiny, Model]) -> None:
         **{"mel": "frontend", "voxtral_realtime": "encoder"},
         **{"projector": "bridge", "decoder": "decoder"},
     }
+
+
+def test_graphs_are_fit_for_their_target(pair: tuple[Tiny, Model]) -> None:
+    check_fit(pair[1].folder)

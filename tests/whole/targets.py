@@ -1,0 +1,37 @@
+"""Exports for targets: each has a dialect of its own, a lint, and one of them a builder here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import alm
+from alm import lint
+from alm.artifacts import manifest
+from alm.generation.model import Model
+from alm.tensorrt import build
+from tests.conftest import run_export
+
+# target -> those whose lint its graphs must pass; dialects decomposed, standard, ort
+TARGETS = {"trt-jetpack6": ("trt-jetpack6",), "trt-rtx": ("trt-rtx", "trt-jetpack7"), "cpu": ()}
+
+
+def export_for(target: str, model: Path, folder: Path) -> Model:
+    """All parts in float32 as the target wants them, in FOLDER/TARGET, as the CPU runs them."""
+    words = ("--precision", "fp32", "--dynamic-batch", "--no-simplify", "--out", folder / target)
+    run_export("--model", model, "--target", target, *words)
+    return alm.load(folder / target, "cpu")
+
+
+def check_fit(exported: Path) -> None:
+    """That graphs pass the lint of the target they are for, and TensorRT-RTX builds its engines."""
+    goals = TARGETS[exported.name]
+    for target in goals:
+        verdict = lint.lint(exported, target)
+        assert not verdict.refused, verdict.findings
+    if "trt-rtx" in goals:
+        pytest.importorskip("tensorrt_rtx")
+        build.build(exported, build.Settings("tensorrt-rtx"), print, print)
+        said = manifest.load(exported)
+        assert {engine.part for engine in said.engines} == {p.name for p in said.parts} - {"embed"}
