@@ -80,6 +80,20 @@ class PromptFacts:
     languages: dict[str, str] = fact(
         "code of a language -> its name in `heading`, with which an answer in it is begun"
     )
+    thought: str = fact(
+        "what stands around what the model thinks before it answers, such as `<think>{}</think>`",
+        "",
+    )
+    fleeting: str = fact(
+        "the end of `turn` that no turn has once another follows it, such as `<think>\\n`", ""
+    )
+    left_out: str = fact(
+        "later turns have of an answer with a thought what is behind it: as it is (`rest`), "
+        "without line ends before it (`lines`), white space before it (`spaces`) or on both sides "
+        "(`words`)",
+        "",
+        words=("rest", "lines", "spaces", "words"),
+    )
     time_mark: str = fact(
         "what is before and behind each segment of an answer: `[{}]`; `{}` is a time in seconds", ""
     )

@@ -19,7 +19,7 @@ from wrappers.checkpoint import llm_files
 from wrappers.checkpoint.adapters import adapter_faults, merging
 from wrappers.checkpoint.hf_files import LLM, Files
 from wrappers.checkpoint.llm_files import TABLE
-from wrappers.checkpoint.text import tokenizer_files
+from wrappers.checkpoint.text import thoughts, tokenizer_files
 from wrappers.checkpoint.weights.fit import faults, unknown
 from wrappers.checkpoint.weights.hollow import attach, hollow
 from wrappers.checkpoint.weights.tensors import Weights
@@ -189,7 +189,7 @@ class Folder(Files):
                 "decoder": self.decoder,
             },
             embedding=self.embedding,
-            tokenizer_json=text,
+            tokenizer_json=thoughts.spelled(text, prompt.thought),
             facts=Facts(
                 prompt=prompt,
                 tokens=self.tokens(tokenizer, prompt.start),

@@ -36,7 +36,7 @@ from wrappers.checkpoint.audio_llm_files import (
 )
 from wrappers.checkpoint.llm_files import TABLE
 from wrappers.checkpoint.salmonn_keys import strange
-from wrappers.checkpoint.text import generation_fields
+from wrappers.checkpoint.text import generation_fields, thoughts
 from wrappers.checkpoint.weights.fit import faults, unknown
 from wrappers.checkpoint.weights.hollow import attach, hollow
 from wrappers.checkpoint.yaml_config import config_file, recognised
@@ -110,6 +110,7 @@ class AudioLlm(AudioFiles):
             end=self.tokenizer.id_to_token(self.tokens.eos[0]) or "",
             tasks=TASKS,
             joined=(TASKS["transcribe"],),
+            thought=thoughts.in_tokenizer(self.tokenizer.to_str()),
         )
 
     def _generation(self) -> dict[str, Any]:
@@ -193,7 +194,7 @@ class AudioLlm(AudioFiles):
             family=SECTION,
             parts=parts,
             embedding=self.embedding,
-            tokenizer_json=self.tokenizer.to_str(),
+            tokenizer_json=thoughts.spelled(self.tokenizer.to_str(), self._prompt().thought),
             facts=Facts(
                 prompt=self._prompt(),
                 tokens=self.tokens,

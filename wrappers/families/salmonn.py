@@ -24,7 +24,7 @@ from wrappers.checkpoint.adapters import adapter_faults, contract
 from wrappers.checkpoint.llm_files import TABLE
 from wrappers.checkpoint.plain_files import read_json
 from wrappers.checkpoint.salmonn_files import BERT_HEAD_DIM, UNUSED, Files, base_name
-from wrappers.checkpoint.text import generation_fields, prompts, tokenizer_files
+from wrappers.checkpoint.text import generation_fields, prompts, thoughts, tokenizer_files
 from wrappers.checkpoint.weights import nf4
 from wrappers.checkpoint.weights.fit import faults, fill, unknown
 from wrappers.checkpoint.weights.hollow import hollow
@@ -204,6 +204,7 @@ class Salmonn(Files):
         ]
         tokenizer = tokenizer_files.tokenizer_json(self.path("llama_path"), halves)
         known = Tokenizer.from_str(tokenizer)
+        prompt = replace(prompt, thought=thoughts.in_tokenizer(tokenizer))
         tokens = self._tokens(known)
         end = prompt.end or known.id_to_token(tokens.eos[0]) or ""
         spec, shape = self.spec, self.qformer_shape
@@ -211,7 +212,7 @@ class Salmonn(Files):
             family="salmonn",
             parts=parts,
             embedding=self.embedding,
-            tokenizer_json=tokenizer,
+            tokenizer_json=thoughts.spelled(tokenizer, prompt.thought),
             facts=Facts(
                 prompt=replace(prompt, end=end),
                 tokens=tokens,

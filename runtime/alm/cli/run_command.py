@@ -97,6 +97,9 @@ def answer(
     verbatim: Annotated[
         bool, typer.Option("--verbatim", help="Ask PROMPT as it is, though it be a task's name.")
     ] = False,
+    show_thinking: Annotated[
+        bool, typer.Option("--show-thinking", help="Print what a model thinks before it answers.")
+    ] = False,
     list_tasks: Annotated[
         bool, typer.Option("--list-tasks", help="Print the tasks' names and prompts.")
     ] = False,
@@ -214,6 +217,7 @@ def answer(
         "verbatim": verbatim,
         "language": language,
         "delay": delay,
+        "show_thinking": show_thinking,
     }
     model = alm.load(engine, provider, threads, align=align)
     if live:

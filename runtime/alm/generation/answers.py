@@ -50,10 +50,14 @@ class Answer:
     # Of one clip alone: with an aligner sentences and their words, else those that the model names
     # with their speakers, else a window each.
     segments: tuple[Segment, ...] = ()
+    thinking: str | None = None  # before the answer; None of models that mark no thoughts
 
     def to_json(self) -> dict[str, Any]:
         """The answer as plain data."""
-        return dataclasses.asdict(self)
+        plain = dataclasses.asdict(self)
+        return (
+            plain if self.thinking is not None else {k: plain[k] for k in plain if k != "thinking"}
+        )
 
 
 @dataclass
@@ -82,6 +86,7 @@ class WindowAnswer:
     cached_tokens: int = 0
     language: str = ""
     segments: tuple[Segment, ...] = ()
+    thinking: str | None = None
 
 
 def join(
@@ -94,6 +99,7 @@ def join(
 ) -> Answer:
     """The answer to a prompt about clips from the answers to its windows, in their order."""
     parts = [window.text.strip() for window in windows]
+    thoughts = [window.thinking.strip() for window in windows if window.thinking is not None]
     reasons = [window.stop_reason for window in windows]
     return Answer(
         text=separator.join(part for part in parts if part),
@@ -111,6 +117,7 @@ def join(
         stop_reasons=tuple(reasons),
         segments=tuple(segment for window in windows for segment in window.segments),
         language=next((window.language for window in windows if window.language), ""),
+        thinking=separator.join(filter(None, thoughts)) if thoughts else None,
     )
 
 
@@ -126,7 +133,9 @@ def _cut_notes(windows: Sequence[WindowAnswer]) -> Iterator[str]:
             else ""
         )
         tokens = max(len(windows[i - 1].sequence.token_ids) for i in places)
-        yield f"the answer{many} was cut after {tokens} tokens, {why}"
+        thought = all(windows[i - 1].thinking and not windows[i - 1].text.strip() for i in places)
+        thinking = " while the model was thinking" if thought else ""
+        yield f"the answer{many} was cut after {tokens} tokens{thinking}, {why}"
 
 
 def reason(sequence: steps.Sequence, cut: str) -> str:

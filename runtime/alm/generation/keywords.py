@@ -23,7 +23,8 @@ class InputOptions:
     longer audio is refused before it is decoded; at most a day. `verbatim`: a prompt is text, even
     where it is a task's name or nearly one. `language`: the code of the one to answer in, of models
     and tasks that know several. `delay`: milliseconds by which words follow their sound, of models
-    that hear a stream; None is as the checkpoint says.
+    that hear a stream; None is as the checkpoint says. `show_thinking`: what a model thinks before
+    its answer is streamed too, between its marks.
     """
 
     truncate: bool = False
@@ -31,6 +32,7 @@ class InputOptions:
     verbatim: bool = False
     language: str = ""
     delay: float | None = None
+    show_thinking: bool = False
 
 
 class Decoding(TypedDict, total=False):
@@ -78,6 +80,7 @@ class Generating(Decoding, total=False):
     verbatim: bool
     language: str
     delay: float | None
+    show_thinking: bool
 
 
 def split(given: Mapping[str, Any]) -> tuple[InputOptions, dict[str, Any]]:

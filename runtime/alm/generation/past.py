@@ -12,6 +12,7 @@ from alm.decoding import steps
 from alm.facts import DimensionFacts
 from alm.generation.parts import Parts
 from alm.generation.pipeline import Decoder, assemble
+from alm.text.prompt import Prompt
 
 
 @dataclass(frozen=True)
@@ -71,31 +72,45 @@ class Past:
             self._decoder.cut(self._held)
 
     def remember(
-        self, feed: Feed, answer: steps.Sequence, prompt: Sequence[int], beams: int, clips: int
+        self,
+        feed: Feed,
+        answer: steps.Sequence,
+        asked: Prompt,
+        prompt: Sequence[int],
+        beams: int,
     ) -> None:
         """Leave the cache of the one row as the next turn wants it, and note what must go in.
 
         Args:
             feed: what the turn began with.
             answer: the answer to it.
+            asked: the turn itself.
             prompt: all ids before the answer, or none for models that are not given ids.
             beams: with more than one, the cache's first row is of another hypothesis.
-            clips: how many were new in this turn.
         """
         ids = self._parts.stops.before(list(map(int, answer.token_ids)))
         # All beams share the prompt, if nothing else.
         fed = 0 if beams > 1 else min(len(ids), len(answer.token_ids) - 1)
-        if self._parts.manifest.facts.prompt.retold:
-            anew = self._retold(ids[: len(answer.token_ids) - 1])
-            pairs = zip(anew, ids[:fed], strict=False)
-            fed, ids = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)), anew
-        whole = feed.whole[0]
-        self._held, self._ids = whole + fed, [*prompt, *ids[:fed]] if prompt else []
+        end = asked.pieces[-1]
+        later = [*(end if asked.later is None else asked.later), *self._told(ids, answer)]
+        pairs = zip([*end, *ids[:fed]], later, strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        whole, gone = feed.whole[0], max(0, len(end) - same)  # gone: of the turn's own end
+        self._held = whole - len(end) + same
+        self._ids = [*prompt[: len(prompt) - gone], *ids[: max(0, same - len(end))]]
+        self._ids = self._ids if prompt else []
         self._decoder.cut(self._held)
-        unfed = ids[fed:]
+        unfed = later[same:]
         self._unfed = unfed[:-1] if unfed and unfed[-1] in self._parts.eos else unfed
-        self._history.add(feed.held, whole, feed.rows[0], ids[:fed])
-        self.turns, self.clips = self.turns + 1, self.clips + clips
+        self._history.add(feed, gone, ids[: max(0, same - len(end))])
+        self.turns, self.clips = self.turns + 1, self.clips + len(asked.pieces) - 1
+
+    def _told(self, ids: list[int], answer: steps.Sequence) -> list[int]:
+        """An answer's ids as later turns have them."""
+        if self._parts.manifest.facts.prompt.retold:
+            return self._retold(ids[: len(answer.token_ids) - 1])
+        later = self._parts.prompter.thoughts.later(self._parts.stops.cut(ids))
+        return ids if later is None else self._parts.prompter.said(later)
 
     def _retold(self, ids: list[int]) -> list[int]:
         """An answer's ids as its text has them when it is tokenized anew."""
@@ -131,9 +146,10 @@ class History:
         """How many times the trained length must be doubled to hold so many positions."""
         return ((length - 1) // self.doubles).bit_length() if self.doubles else 0
 
-    def add(self, held: int, whole: int, new: Sequence[np.ndarray], answer: Sequence[int]) -> None:
-        """Remember a turn: it began with `held` of its `whole` positions in the cache."""
+    def add(self, feed: Feed, gone: int, answer: Sequence[int]) -> None:
+        """Remember a turn, of which the last `gone` ids were left out again, and what it cached."""
         if (self.grows, self.switches, self.doubles) == (None, None, None):
             return
-        self._first = self._first if held else whole
-        self.row += [*new, np.asarray(answer, np.int64)]
+        self._first = self._first if feed.held else feed.whole[0]
+        *rows, end = feed.rows[0]
+        self.row += [*rows, end[: len(end) - gone], np.asarray(answer, np.int64)]

@@ -22,9 +22,9 @@ from alm.generation.past import Feed, Past
 from alm.generation.pipeline import MOST_TOGETHER, Decoder, woven
 from alm.live.stepping import Beside
 from alm.ports import DELAY
-from alm.text.detokenizer import Joiner, TextStream
-from alm.text.heading import WordsStream
+from alm.text.detokenizer import Joiner
 from alm.text.prompt import Prompt
+from alm.text.reading import ReadingStream, read
 from alm.timings import Times
 
 
@@ -181,25 +181,28 @@ class Turn:
             says, prompts = Beside(decoder, rows[0].embeds[0]), [stepping.prompt(self.delay)]
             decoder.told(**{DELAY: self.delay})
         try:
-            sequences, texts = yield from self._decoded(says, feed, options, prompts)
+            stream = self._stream(rows[0].prompt)
+            sequences, texts = yield from self._decoded(says, feed, options, prompts, stream)
         except BaseException:  # whoever stopped it may ask again
             begun.forget()
             raise
         if past:
-            clips, before = len(rows[0].pcms), prompts[0] if prompts else []
-            past.remember(feed, sequences[0], before, options.num_beams, clips)
-        headed = [parts.prompter.heading.split(text) for text in texts]
+            before = prompts[0] if prompts else []
+            past.remember(feed, sequences[0], rows[0].prompt, before, options.num_beams)
+        of_rows = zip(texts, rows, strict=True)
+        readings = [read(text, parts.prompter, row.prompt) for text, row in of_rows]
         return [
             WindowAnswer(
                 question=row.question,
                 sequence=sequence,
-                text=headed[i][1],
+                text=readings[i].words,
+                thinking=readings[i].thinking,
                 prompt_tokens=feed.whole[i],
                 audio_tokens=sum(map(len, row.embeds)),
                 audio_cached=row.cached,
                 stop_reason=answers.reason(sequence, cut),
                 cached_tokens=feed.held,
-                language=headed[i][0] or row.prompt.language,
+                language=readings[i].language or row.prompt.language,
             )
             for i, (row, sequence) in enumerate(zip(rows, sequences, strict=True))
         ]
@@ -233,12 +236,17 @@ class Turn:
             return options, ""
         return options.within(room, prompt), cuts
 
+    def _stream(self, prompt: Prompt) -> ReadingStream:
+        """What makes text of the one row's tokens, if it is yielded."""
+        return ReadingStream(self.parts, prompt, self.inputs.show_thinking)
+
     def _decoded(
         self,
         decoder: Decoder | Beside,
         feed: Feed,
         options: Options,
         prompts: Sequence[Sequence[int]],
+        stream: ReadingStream,
     ) -> Generator[str, None, tuple[list[steps.Sequence], list[str]]]:
         """Prefill and decode; yields text as it comes, gives each row's answer and its text."""
         times, stops = self.times, self.parts.stops
@@ -257,8 +265,6 @@ class Turn:
             return reached
 
         ended: dict[int, steps.Sequence] = {}
-        stream = TextStream(self.parts.tokenizer, stops.strings)  # of the one row, if it is yielded
-        words = WordsStream(self.parts.prompter.heading)
         start = time.perf_counter()
         for step in search.decode(
             logits,
@@ -273,7 +279,7 @@ class Turn:
             ended.update(step.ended)
             if self.listening and step.tokens:
                 start = time.perf_counter()
-                piece = self._joiner.push(words.push(stream.push(step.tokens[0])))
+                piece = self._joiner.push(stream.push(step.tokens[0]))
                 times.add("detokenise", start)
                 if piece:
                     yield piece
@@ -282,8 +288,8 @@ class Turn:
         texts = [stops.cut(sequence.token_ids) for sequence in sequences]
         times.add("detokenise", start)
         if self.listening:
-            rest = texts[0] if options.num_beams > 1 else stream.finish()
-            if piece := self._joiner.push(words.push(rest) + words.finish()):
+            rest = stream.finish(texts[0] if options.num_beams > 1 else None)
+            if piece := self._joiner.push(rest):
                 yield piece
             self._joiner.end()
         return sequences, texts

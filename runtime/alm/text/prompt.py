@@ -18,6 +18,7 @@ from alm.text.heading import Heading
 from alm.text.markers import Markers
 from alm.text.spoken import Spoken
 from alm.text.tasks import checked, in_language, task
+from alm.text.thoughts import Thoughts
 
 MARK = "<audio>"  # in a user's words: here stands the next clip
 # In the manifest's templates; a clip has a number in the conversation and one in its turn.
@@ -34,6 +35,8 @@ class Prompt:
     pieces: list[list[int]]
     joined: bool  # answers to consecutive windows of one recording read on
     language: str = ""  # in which the answer is begun
+    begun: bool = False  # it begins what the model thinks
+    later: list[int] | None = None  # its last piece once a turn follows; None: as it is
 
 
 class Prompter:
@@ -64,6 +67,7 @@ class Prompter:
                 f"the manifest's prompt heading {prompt.heading!r:.80} wants one {WORDS}"
             )
         self.heading = Heading(prompt.heading)
+        self.thoughts = Thoughts(prompt.thought, prompt.left_out)
         self.spoken, self.markers = Spoken(prompt), Markers(prompt, self._ids)
         self.bos, self.audio = tokens.bos, tokens.audio
         # transformers' `generate` was given ids, so that penalties and n-grams see the prompt.
@@ -129,9 +133,11 @@ class Prompter:
             else:
                 texts.append((text, users))
         pieces.append(self._encoded(texts))
+        later = self._later(texts)
         if first and self.bos is not None:
             pieces[0].insert(0, int(self.bos))
-        return Prompt(pieces, not self.joined.isdisjoint((words.strip(), WORDS)), named)
+        joined = not self.joined.isdisjoint((words.strip(), WORDS))
+        return Prompt(pieces, joined, named, self.thoughts.begun_by(turn), later)
 
     def ids(self, prompt: Prompt, clips: Sequence[np.ndarray]) -> list[int]:
         """All ids of a turn with clips [n, hidden], a placeholder for each of their embeddings.
@@ -155,6 +161,13 @@ class Prompter:
     def said(self, text: str) -> list[int]:
         """Ids of an answer's text as it stands in later turns."""
         return self._encoded([(text, self.literal)])
+
+    def _later(self, texts: Sequence[tuple[str, bool]]) -> list[int] | None:
+        """The last piece of a turn, of these texts, as it stands once another turn follows."""
+        fleeting, (end, apart) = self.facts.fleeting, texts[-1]
+        if not fleeting or not end.endswith(fleeting):
+            return None
+        return self._encoded([*texts[:-1], (end.removesuffix(fleeting), apart)])
 
     def _check(self, words: str, clips: int, from_user: bool) -> None:
         marks = words.count(MARK)

@@ -6,9 +6,6 @@ set of conversations is written both ways, and a template that writes anything e
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +14,8 @@ from typing import Any
 from alm.errors import BadCheckpoint
 from alm.facts import PromptFacts
 from alm.text.prompt import TRIMS
-from wrappers.checkpoint.text import jinja
+from alm.text.thoughts import LEFT_OUT
+from wrappers.checkpoint.text import rendering, thoughts
 from wrappers.checkpoint.text.conversations import (
     ANSWER,
     CLIP_FORMS,
@@ -38,7 +36,6 @@ from wrappers.checkpoint.text.conversations import (
 from wrappers.checkpoint.text.template_files import source_in, variables_of
 
 MOST_SOURCE = 2**18  # characters of a template; the longest that are published have a tenth
-MOST_WAIT = 60.0  # seconds for all conversations; the usual is a fifth of a second
 
 
 @dataclass(frozen=True)
@@ -84,11 +81,28 @@ class Template:
             got = [written(tried, conversation) for conversation in conversations]
             odd = [i for i, pair in enumerate(zip(got, wanted, strict=True)) if pair[0] != pair[1]]
             if not odd:
-                return tried
+                return self._thinking(tried, form)
             at = odd[0]
             reason = f"for {_shown(conversations[at])} {_difference(wanted[at], got[at])}"
             wrong.append((len(conversations) - len(odd), reason))
         raise self._refusal(max(wrong, key=lambda entry: entry[0])[1])
+
+    def _thinking(self, facts: PromptFacts, form: Form) -> PromptFacts:
+        """The facts with what the template does with thoughts, where it knows any, proved."""
+        if not (marks := thoughts.in_template(self.source)):
+            return facts
+        asked = thoughts.examples(replace(facts, thought=marks))
+        wanted = self._rendered([turns for turns, _ in asked], form, [said for _, said in asked])
+        reasons: list[str] = []
+        for left_out in (*LEFT_OUT, ""):
+            tried = replace(facts, thought=marks, left_out=left_out)
+            got = [written(tried, *each) for each in asked]
+            odd = [i for i, pair in enumerate(zip(got, wanted, strict=True)) if pair[0] != pair[1]]
+            if not odd:
+                return tried
+            difference = _difference(wanted[odd[0]], got[odd[0]])
+            reasons.append(f"after the answer {asked[odd[0]][1][0]!r} {difference}")
+        raise self._refusal(reasons[0])
 
     def request(self, prompt: PromptFacts) -> str:
         """The words that the template writes where a user gives a clip and says nothing.
@@ -154,7 +168,8 @@ class Template:
         before, rest = self._around(talk, FIRST)
         closed, between = self._around(rest, ANSWER)
         between, last = self._around(between, SECOND)
-        if (before, closed, last) != (opening, tail, tail):
+        fleeting = tail.removeprefix(closed) if thoughts.BEGIN in tail else ""
+        if (before, closed + fleeting, last) != (opening, tail, tail):
             raise self._refusal("a turn is not written alike first and last")
         end = self._closing(form)
         if not between.startswith(end) or not opening.endswith(between[len(end) :]):
@@ -168,6 +183,7 @@ class Template:
             clip=numbered(first, second),
             placeholder=placeholder,
             end=end,
+            fleeting=fleeting,
         )
         texts = (facts.start, head, tail, first, end)
         if odd := [text for text in texts if any(p in text for p in (CLIPS, WORDS, NUMBER))]:
@@ -189,14 +205,20 @@ class Template:
         before, _, after = text.partition(words)
         return before, after
 
-    def _rendered(self, conversations: Sequence[Conversation], form: Form) -> list[str]:
-        """The conversations as the template writes them, up to where an answer begins."""
-        results = self._run(
-            [
-                {"messages": messages_of(c, form), "add_generation_prompt": True}
-                for c in conversations
-            ]
-        )
+    def _rendered(
+        self,
+        conversations: Sequence[Conversation],
+        form: Form,
+        said: Sequence[Sequence[str]] | None = None,
+    ) -> list[str]:
+        """The conversations as the template writes them, up to where an answer begins.
+
+        `said` are the answers of each, if they are not all ANSWER.
+        """
+        pairs = zip(conversations, said or [()] * len(conversations), strict=True)
+        dialogues = [messages_of(turns, form, answers) for turns, answers in pairs]
+        asked = [{"messages": messages, "add_generation_prompt": True} for messages in dialogues]
+        results = self._run(asked)
         for conversation, result in zip(conversations, results, strict=True):
             if "text" not in result:
                 raise BadCheckpoint(
@@ -206,26 +228,8 @@ class Template:
         return [result["text"] for result in results]
 
     def _run(self, conversations: list[dict[str, Any]]) -> list[dict[str, str]]:
-        request = {
-            "template": self.source,
-            "variables": dict(self.variables),
-            "conversations": [{"tools": None, "documents": None} | c for c in conversations],
-        }
-        command = [sys.executable, "-I", str(jinja.__file__)]
-        try:
-            done = subprocess.run(
-                command,
-                input=json.dumps(request).encode(),
-                capture_output=True,
-                timeout=MOST_WAIT,
-                check=True,
-            )
-            return json.loads(done.stdout)
-        except (subprocess.SubprocessError, ValueError) as error:
-            raise BadCheckpoint(
-                f"{self.where}: its chat template takes more than {jinja.MOST_SECONDS} s or "
-                f"{jinja.MOST_BYTES >> 20} MB"
-            ) from error
+        given = [{"tools": None, "documents": None} | c for c in conversations]
+        return rendering.run(self.source, self.variables, given, self.where)
 
     def _refusal(self, reason: str) -> BadCheckpoint:
         return BadCheckpoint(

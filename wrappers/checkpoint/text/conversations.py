@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from alm.facts import PromptFacts
 from alm.text.prompt import trimmed
+from alm.text.thoughts import Thoughts
 
 CLIPS, WORDS, NUMBER = "{clips}", "{}", "{n}"  # places in the manifest's texts
 FIRST, ANSWER, SECOND = "a first question", "some answer", "the second question"
@@ -41,15 +42,24 @@ SPACED: tuple[Turn, ...] = (
 )
 
 
-def written(prompt: PromptFacts, conversation: Conversation) -> str:
-    """The conversation as the manifest's prompt writes it, every answer being ANSWER."""
+def written(prompt: PromptFacts, conversation: Conversation, answers: Sequence[str] = ()) -> str:
+    """The conversation as the manifest's prompt writes it, every answer being ANSWER.
+
+    Args:
+        answers: what a model wrote, turn by turn, in the place of ANSWER.
+    """
     text, number = prompt.start, 0
+    thoughts = Thoughts(prompt.thought, prompt.left_out)
     for i, turn in enumerate(conversation):
         words = ""
         for piece in trimmed(turn, prompt.trim):
             number += piece is None
             words += prompt.clip.replace(NUMBER, str(number)) if piece is None else piece
-        text += ANSWER + prompt.end if i else ""
+        if i:
+            answer = answers[i - 1] if answers else ANSWER
+            later = thoughts.later(answer)
+            text = text.removesuffix(prompt.fleeting) + (answer if later is None else later)
+            text += prompt.end
         text += prompt.turn.replace(CLIPS, "").replace(WORDS, words)
     return text
 
@@ -65,11 +75,21 @@ def proof() -> Iterator[Conversation]:
     yield from ((TURNS[1], turn) for turn in SPACED)
 
 
-def messages_of(conversation: Conversation, form: Form) -> list[dict[str, Any]]:
-    """The conversation as transformers' templates take it, an answer after every turn but one."""
-    answer = {"role": "assistant", "content": ANSWER}
-    messages = [message for turn in conversation for message in (user(turn, form), answer)]
-    return messages[:-1]
+def messages_of(
+    conversation: Conversation, form: Form, answers: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """The conversation as transformers' templates take it, an answer after every turn but one.
+
+    Args:
+        answers: in the place of ANSWER.
+    """
+    messages: list[dict[str, Any]] = []
+    for i, turn in enumerate(conversation):
+        if i:
+            text = answers[i - 1] if answers else ANSWER
+            messages.append({"role": "assistant", "content": text})
+        messages.append(user(turn, form))
+    return messages
 
 
 def user(turn: Turn, form: Form) -> dict[str, Any]:
