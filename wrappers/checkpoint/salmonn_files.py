@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from wrappers.checkpoint.weights.hollow import hollow
 from wrappers.checkpoint.weights.tensors import Weights, load_pickled, state_dict
 from wrappers.encoders import beats, whisper
 
+WHOLE = ".modules_to_save."  # in the names of modules that peft trained whole
 FRAME_RATE = 50  # encoder frames a second; the original hard-codes 1500 per 30 s
 BERT_HEAD_DIM = 64  # of bert-base-uncased, which the original's Q-Former always is
 SMALL_BERT_HEADS = 4  # of the reduced Q-Formers that are made for tests
@@ -121,12 +123,15 @@ class Files(Folders):
         changed = Weights(self.trained.where)
         for name, tensor in self._llm_trained().items():
             plain = base_name(name)
-            if plain in (TABLE, HEAD) and tensor.ndim:
-                tensor = tensor[: self.spec.vocab]  # a [PAD] row follows what the LLM knows
             # The head of a tied model is its table, here saved a second time.
-            if not contract.is_adapter(name) and not (plain == HEAD and self.spec.tied):
-                changed.add_tensors({plain: tensor})
+            again = plain == HEAD and self.spec.tied
+            if not (contract.is_adapter(name) or WHOLE in name or again):
+                changed.add_tensors({plain: self._known_rows(plain, tensor)})
         return base.over(changed)
+
+    def _known_rows(self, name: str, tensor: Tensor) -> Tensor:
+        """A weight without the [PAD] row that follows what the LLM knows."""
+        return tensor[: self.spec.vocab] if name in (TABLE, HEAD) and tensor.ndim else tensor
 
     def _llm_trained(self) -> dict[str, Tensor]:
         """What the .pth holds of the LLM: adapters, aliases and leftovers, all accounted for."""
@@ -163,6 +168,16 @@ class Files(Folders):
                 "set lora: False to export the LLM as it is"
             )
         adapter = salmonn.read(tensors, self.settings, "", pth, self.file)
+        # Applied with the adapter: the head of a tied model may be trained whole, or its table.
+        saved = {base_name(n): t for n, t in trained.items() if WHOLE in n}
+        if saved and not adapter:
+            raise BadCheckpoint(
+                f"{pth} holds what peft trained beside an adapter ({contract.few(sorted(saved))}), "
+                "but no adapter"
+            )
+        if adapter and saved:
+            whole = {n: self._known_rows(n, tensor) for n, tensor in saved.items()}
+            adapter = replace(adapter, replaced=whole)
         return self.one_adapter(adapter)
 
     @cached_property

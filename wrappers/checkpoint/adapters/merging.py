@@ -17,7 +17,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
-from wrappers.checkpoint.adapters import patterns
+from wrappers.checkpoint.adapters import patterns, qalora
 from wrappers.checkpoint.adapters.contract import LEAF, Adapter, few, key_of
 from wrappers.checkpoint.weights.hollow import attach
 from wrappers.checkpoint.weights.tensors import Weights
@@ -53,8 +53,9 @@ def wrap(skeleton: nn.Module, adapter: Adapter) -> dict[str, Tensor]:
     Raises:
         BadCheckpoint: tensors that peft does not expect, or lacks, or of other shapes.
     """
-    kind, sites = adapter.kind, adapter.sites
     check_places(skeleton, adapter)
+    adapter = qalora.spread(skeleton, adapter)
+    kind, sites = adapter.kind, adapter.sites
     scales = {n: v for n, v in adapter.settings.items() if n in ("rank_pattern", "alpha_pattern")}
     patterns.check(scales, (alias for site in sites for alias in site.aliases), adapter.where)
     try:

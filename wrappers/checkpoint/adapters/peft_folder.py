@@ -55,7 +55,6 @@ HARMLESS = {
     ),
     "fan_in_fan_out": "for layers of GPT-2 that no model here has; peft ignores it on others",
     "use_effective_conv2d": "for convolutions of two dimensions, which no part has",
-    "qalora_group_size": "counts with use_qalora alone",
 }
 # Starts of training that leave the base model as it is. The others (PiSSA, OLoRA, CorDA, LoftQ)
 # take something out of its weights, which is not saved.

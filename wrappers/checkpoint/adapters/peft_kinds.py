@@ -240,7 +240,8 @@ KINDS = (
         "LoRA",
         "LORA",
         ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector"),
-        _PATTERNS | {"lora_alpha", "use_rslora", "use_dora", "lora_bias"},
+        _PATTERNS
+        | {"lora_alpha", "use_rslora", "use_dora", "lora_bias", "use_qalora", "qalora_group_size"},
         _lora,
     ),
     Kind(
