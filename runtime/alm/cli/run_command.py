@@ -202,6 +202,7 @@ def answer(
 
         others = {"--chat": chat, "--json": as_json, "--align": align, "--language": language}
         others |= {"--format": form != "text", "--each": each is not None, "--truncate": truncate}
+        others |= {"--show-thinking": show_thinking}
         check_live(manifest.facts, clips, others)
     elif not chat:
         groups = request.meant(clips, prompt, manifest.facts.prompt, each, language, verbatim)

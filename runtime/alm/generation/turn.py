@@ -22,7 +22,7 @@ from alm.generation.past import Feed, Past
 from alm.generation.pipeline import MOST_TOGETHER, Decoder, woven
 from alm.live.stepping import Beside
 from alm.ports import DELAY
-from alm.text.detokenizer import Joiner
+from alm.text.detokenizer import Joiner, TextStream
 from alm.text.prompt import Prompt
 from alm.text.reading import ReadingStream, read
 from alm.timings import Times
@@ -238,7 +238,8 @@ class Turn:
 
     def _stream(self, prompt: Prompt) -> ReadingStream:
         """What makes text of the one row's tokens, if it is yielded."""
-        return ReadingStream(self.parts, prompt, self.inputs.show_thinking)
+        text = TextStream(self.parts.tokenizer, self.parts.stops.strings)
+        return ReadingStream(text, self.parts.prompter, prompt, self.inputs.show_thinking)
 
     def _decoded(
         self,

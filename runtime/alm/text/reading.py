@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from tokenizers import Tokenizer
-
-from alm.text.detokenizer import Stops, TextStream
+from alm.text.detokenizer import TextStream
 from alm.text.heading import WordsStream
 from alm.text.prompt import Prompt, Prompter
 from alm.text.thoughts import ThoughtStream
@@ -26,28 +24,18 @@ def read(text: str, prompter: Prompter, prompt: Prompt) -> Reading:
     return Reading(thinking, *prompter.heading.split(answer))
 
 
-class Model(Protocol):
-    """What reads a model's tokens; `alm.generation.parts.Parts` has it."""
-
-    @property
-    def tokenizer(self) -> Tokenizer: ...
-    @property
-    def stops(self) -> Stops: ...
-    @property
-    def prompter(self) -> Prompter: ...
-
-
 class ReadingStream:
     """The tokens of one row as text that a reader wants: the answer's words, as they are certain.
 
     With `thinking` the thought comes before them, between its marks.
     """
 
-    def __init__(self, of: Model, prompt: Prompt, thinking: bool) -> None:
-        self.thinking = thinking
-        self._text = TextStream(of.tokenizer, of.stops.strings)
-        self._thoughts = ThoughtStream(of.prompter.thoughts, prompt.begun)
-        self._words = WordsStream(of.prompter.heading)
+    def __init__(
+        self, text: TextStream, prompter: Prompter, prompt: Prompt, thinking: bool
+    ) -> None:
+        self.thinking, self._text = thinking, text
+        self._thoughts = ThoughtStream(prompter.thoughts, prompt.begun)
+        self._words = WordsStream(prompter.heading)
 
     def push(self, token: int) -> str:
         """The text that this token makes certain."""

@@ -63,7 +63,7 @@ class Thoughts:
 
     def later(self, text: str) -> str | None:
         """A model's text as later turns have it; None: as it is."""
-        if not self.left_out or self.after not in text:
+        if not self.left_out or not self.after or self.after not in text:
             return None
         rest = text.rpartition(self.after)[2]
         left = {LINES: rest.lstrip("\n"), SPACES: rest.lstrip(), WORDS: rest.strip()}

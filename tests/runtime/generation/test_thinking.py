@@ -21,6 +21,7 @@ from alm.generation.pipeline import assemble
 from alm.generation.turn import Question
 from alm.text.thoughts import LEFT_OUT
 from alm.timings import Stages
+from tests.runtime.cli.commands import Capture, alm_run
 
 GREEDY: dict[str, Any] = dict(num_beams=1, max_new_tokens=20, min_new_tokens=20)
 BEGUN = "<t>"  # of the marks, which the turn ends with
@@ -81,6 +82,26 @@ def test_the_thought_is_beside_the_answer(folder: Path, raw: str, end: str) -> N
     assert "".join(model.stream(noise(), PROMPT, **beams)) == searched.text
     both = model.generate([noise(), noise()[:9000]], PROMPT, **GREEDY)
     assert (both[0].thinking, both[0].text) == (got.thinking, got.text)
+
+
+def test_the_command_prints_the_answer_and_the_thought_where_it_is_asked_for(
+    folder: Path, end: str, clip: Path, capfd: Capture
+) -> None:
+    model = told(folder, thought=f"{BEGUN}{{}}{end}")
+    said = model.generate(clip, PROMPT, **GREEDY)
+    length = ("--num-beams", "1", "--max-new-tokens", "20", "--min-new-tokens", "20")
+    words = ("--engine", folder, clip, PROMPT, *length)
+    assert said.thinking
+    for more, text in (((), said.text), (("--show-thinking",), None)):
+        assert alm_run(*words, *more) == 0
+        out = capfd.readouterr().out
+        if text is None:
+            assert out.startswith(BEGUN) and said.thinking in out and out.endswith(said.text + "\n")
+        else:
+            assert out == text + "\n"
+    assert alm_run(*words, "--json") == 0
+    plain = json.loads(capfd.readouterr().out)
+    assert (plain["text"], plain["thinking"]) == (said.text, said.thinking)
 
 
 def test_windows_of_a_recording_have_a_thought_each(folder: Path, end: str) -> None:

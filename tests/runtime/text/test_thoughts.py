@@ -91,6 +91,7 @@ def test_an_answer_comes_as_soon_as_it_is_one() -> None:
 def test_without_marks_everything_is_the_answer() -> None:
     none = Thoughts()
     assert none.split("<think>a</think>b", True) == (None, "<think>a</think>b")
+    assert Thoughts("", "rest").later("a") is None
     assert not none.begun_by("<think>\n") and none.later("<think>a</think>b") is None
     stream = ThoughtStream(none, begun=False)
     assert stream.push("<thi") == ("", "<thi") and stream.finish() == ("", "")

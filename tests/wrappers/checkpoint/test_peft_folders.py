@@ -128,6 +128,28 @@ def test_what_peft_trains_besides_is_merged_too(
 
 
 @pytest.mark.parametrize(
+    "config",
+    [
+        peft.HRAConfig(r=2, target_modules=TEXT),
+        peft.HRAConfig(r=4, apply_GS=True, target_modules=TEXT, modules_to_save=["lm_head"]),
+        peft.VBLoRAConfig(
+            r=2, num_vectors=8, vector_length=4, topk=3, target_modules=TEXT,
+            modules_to_save=["embed_tokens", "lm_head"],
+        ),
+        peft.LoraConfig(
+            r=2, use_rslora=True, use_dora=True, target_modules=TEXT, modules_to_save=["norm"]
+        ),
+    ],
+    ids=["HRA", "HRA made orthogonal", "VB-LoRA", "rsDoRA"],
+)  # fmt: skip
+def test_other_adapters_and_what_was_trained_whole_beside_them_are_merged(
+    qwen: Tiny, tmp_path: Path, config: Any
+) -> None:
+    alone, tuned = adapted(qwen, tmp_path / "adapter", config)
+    same(open_checkpoint(alone), tuned)
+
+
+@pytest.mark.parametrize(
     "more, sentence",
     [
         (dict(peft_type="OFT"), "peft_type: 'OFT', an adapter that cannot be merged here"),

@@ -38,7 +38,7 @@ def spelled(tokenizer_json: str, thought: str) -> str:
         return tokenizer_json
     for token in marks:
         token["special"] = False
-    return json.dumps(plain, ensure_ascii=False)
+    return json.dumps(plain)
 
 
 def examples(prompt: PromptFacts) -> list[tuple[Conversation, tuple[str, ...]]]:
