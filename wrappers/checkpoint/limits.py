@@ -33,7 +33,7 @@ SIZES: dict[str, tuple[int, int]] = {
     "num_local_experts": (0, EXPERTS),
     "num_experts_per_tok": (1, EXPERTS),
     "moe_intermediate_size": (1, 2**20),
-    "shared_expert_intermediate_size": (1, 2**20),
+    "shared_expert_intermediate_size": (0, 2**20),
     "decoder_sparse_step": (1, LAYERS),
     # a Whisper
     "num_mel_bins": (1, 1024),

@@ -19,7 +19,7 @@ USUAL = 10 * RATE  # samples that backends tune for
 
 
 class ClipMel(Wrapper):
-    """pcm, pcm_lengths -> log_mel, frames_lengths.
+    """pcm, pcm_lengths -> log_mel, frames_lengths (, short).
 
     A row of n samples is n // hop frames; zeros are behind them. Each row is what it would be
     alone: its end is mirrored where it is, and its loudest value is its own.
@@ -31,6 +31,8 @@ class ClipMel(Wrapper):
         taps: samples of a frame, in the middle of the transform's; by default as many.
         htk: HTK's filters, of height one, in the place of Slaney's, of area one.
         closed: a frame more, n // hop + 1: the last is centred at most a hop before the end.
+        brief: frames; `short` is 1 where a clip has fewer, also for an encoder that is given it in
+            pieces. 0: there is no such output.
     """
 
     role = "frontend"
@@ -50,12 +52,14 @@ class ClipMel(Wrapper):
         taps: int = 0,
         htk: bool = False,
         closed: bool = False,
+        brief: int = 0,
     ) -> None:
         super().__init__()
         taps = taps or n_fft
         if least <= max(n_fft // 2, taps // 2, hop):
             raise BadOption(f"clips of {least} samples have no frame of {n_fft} mirrored at an end")
         self.hop, self.reach, self.closed = hop, taps // 2, int(closed)
+        self.brief = brief
         self.tails = 2 if closed else 1  # frames that may see behind a row's end
         filters = mel_filters(mels, n_fft, htk=htk).repeat(1, 2)  # for cosines, then sines
         constants = {
@@ -74,10 +78,15 @@ class ClipMel(Wrapper):
             "log_mel": Port("float32", ("batch", mels, "frames")),
             "frames_lengths": Port("int64", ("batch",), counts="frames"),
         }
+        if brief:
+            self.outputs["short"] = Port("int64", ("batch",), below=2)
         self.spans = {"samples": Span(least, min(USUAL, most), most)}
 
-    def forward(self, pcm: Tensor, pcm_lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """[batch, samples], [batch] -> [batch, mels, samples // hop (+ 1 if closed)], [batch]."""
+    def forward(self, pcm: Tensor, pcm_lengths: Tensor) -> tuple[Tensor, ...]:
+        """[batch, samples], [batch] -> [batch, mels, samples // hop (+ 1 if closed)], [batch].
+
+        And [batch], if `brief`.
+        """
         frames = pcm_lengths // self.hop + self.closed
         count = pcm.shape[1] // self.hop + self.closed
         x = torch.cat([pcm.index_select(1, self.before), pcm], dim=1)
@@ -96,7 +105,8 @@ class ClipMel(Wrapper):
         quietest = torch.full_like(log[:, :1, :1], -100.0)
         loudest = torch.where(real, log, quietest).amax(dim=(1, 2), keepdim=True)
         log = (torch.maximum(log, loudest - RANGE) + 4.0) / 4.0
-        return log * real.float(), frames
+        log = log * real.float()
+        return (log, frames, (frames < self.brief).long()) if self.brief else (log, frames)
 
     def _power(self, x: Tensor) -> Tensor:
         return mel_power(x, self.kernel, self.filters, self.hop)
