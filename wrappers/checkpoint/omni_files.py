@@ -20,7 +20,6 @@ from wrappers.checkpoint.hf import Folder
 from wrappers.checkpoint.hf_files import BRIDGE, LLM, TOWER
 from wrappers.checkpoint.plain_files import no_model, read_json
 from wrappers.checkpoint.text import chat_template
-from wrappers.checkpoint.text.chat_template import Template
 
 SECTION = "thinker_config"  # of the whole model's config
 PREFIX = "thinker."  # of the names of its weights
@@ -172,11 +171,7 @@ class OmniFolder(Folder):
         if template is None:
             raise BadCheckpoint(f"{self.path} holds no chat template that knows {placeholder}")
         joined = tuple(sorted(TASKS[name] for name in JOINED))
-        return replace(self.told(template, placeholder), tasks=TASKS, joined=joined)
-
-    def told(self, template: Template, placeholder: str) -> PromptFacts:
-        """What the folder's template makes of a conversation."""
-        return template.prompt(placeholder)
+        return replace(template.prompt(placeholder), tasks=TASKS, joined=joined)
 
     def notes(self) -> tuple[str, ...]:
         """See `Folder.notes`."""

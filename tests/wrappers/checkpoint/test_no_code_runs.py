@@ -25,6 +25,7 @@ from tests.wrappers.families import (
     tiny_phi4_multimodal,
     tiny_qwen2_5_omni,
     tiny_qwen3_asr,
+    tiny_qwen3_omni,
     tiny_qwen_audio,
     tiny_speechgpt,
     tiny_ultravox,
@@ -158,6 +159,7 @@ FAMILIES = {
     "voxtral": _voxtral,
     "qwen3_asr": _folder(tiny_qwen3_asr.make),
     "qwen3_aligner": _folder(tiny_qwen3_asr.aligner),
+    "qwen3_omni_moe": _folder(tiny_qwen3_omni.make),
     "glmasr": _folder(tiny_windowed.glmasr),
     "phi4_multimodal": _folder(tiny_phi4_multimodal.make),
     "audioflamingo3": _folder(tiny_windowed.audioflamingo3),
@@ -189,7 +191,7 @@ def test_no_familys_loader_runs_the_tokenizers_code(tmp_path: Path, family: str)
     assert "unexpected" not in line and "Traceback" not in done.stderr
     # Where transformers has a class for the model it converts tokenizer.model with that.
     others = {"salmonn", "audio_llm", "granite_speech", "phi4_multimodal"}
-    others |= {"qwen2_5_omni", "speechgpt", "ultravox"}
+    others |= {"qwen2_5_omni", "qwen3_omni_moe", "speechgpt", "ultravox"}
     ready_made = family not in others
     wanted = (
         ("the tokenizer beside it has", "lacks <|") if ready_made else ("code of its own, which",)

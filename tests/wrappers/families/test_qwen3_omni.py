@@ -16,6 +16,7 @@ import alm
 from alm.generation.model import Model
 from tests.conftest import run_export
 from tests.reference import DIGITS, LIBRISPEECH
+from tests.whole.targets import TARGETS, check_fit, export_for
 from tests.wrappers.families import tiny_qwen3_omni
 from tests.wrappers.families.tiny_hf import batch, noise
 from tests.wrappers.families.tiny_qwen3_asr import alike
@@ -102,7 +103,7 @@ def test_clips_are_heard_together_as_each_alone(tiny: Tiny) -> None:
 
 def test_the_end_of_a_short_clip_matters(tiny: Tiny) -> None:
     """As Qwen3-ASR's convolutions see it, it would be another."""
-    loaded, clip = open_checkpoint(tiny.folder), noise(9000)
+    loaded, clip = open_checkpoint(tiny.folder), noise(57 * 160)
     mel, tower, projector = (
         filled(loaded.part(name, "ort")) for name in ("mel", "qwen3_asr", "projector")
     )
@@ -134,17 +135,15 @@ def test_positions_of_sound_and_text_are_one_stream(tiny: Tiny) -> None:
 # --- whole runs
 
 
-@pytest.fixture(scope="module", params=zip(SIZES, ("decomposed", "standard", "ort"), strict=True))
+@pytest.fixture(scope="module", params=zip(SIZES, TARGETS, strict=True))
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Tiny, Model]:
-    """A checkpoint of each kind in a dialect of its own, as transformers and as we run it."""
-    sizes, dialect = request.param
-    folder = tmp_path_factory.mktemp(dialect)
+    """A checkpoint of each kind, each for another target and so in another dialect."""
+    sizes, target = request.param
+    folder = tmp_path_factory.mktemp(target)
     made = tiny_qwen3_omni.make(folder / "model", **SIZES[sizes])
-    words = ("--precision", "fp32", "--dynamic-batch", "--dialect", dialect, "--no-simplify")
-    run_export("--model", folder / "model", *words, "--out", folder / "artifacts")
-    return made, alm.load(folder / "artifacts", "cpu")
+    return made, export_for(target, folder / "model", folder)
 
 
 @pytest.mark.parametrize("seconds", [0.7, 1, 5, 29.99, 31, 75])
@@ -219,6 +218,10 @@ def test_a_clip_that_is_no_spectrogram_is_padded_until_it_is_one(pair: tuple[Tin
         tiny.features([noise(200)])
     answer = model.generate(clip, "transcribe", **GREEDY)
     assert answer.token_ids == tiny.answer((ASK, [np.pad(clip, (0, 200))], []))
+
+
+def test_graphs_are_fit_for_their_target(pair: tuple[Tiny, Model]) -> None:
+    check_fit(pair[1].folder)
 
 
 def test_the_whole_models_thinker_is_taken(tmp_path: Path) -> None:

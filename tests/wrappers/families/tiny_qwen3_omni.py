@@ -220,9 +220,7 @@ class Tiny:
         return self.generated(self.asked(turns))
 
 
-def make(
-    folder: Path, tower: dict[str, Any] | None = None, tied: bool = False, **llm: Any
-) -> Tiny:
+def make(folder: Path, tower: dict[str, Any] | None = None, tied: bool = False, **llm: Any) -> Tiny:
     """A thinker; `tower` and `llm` change its sizes."""
     config = Qwen3OmniMoeThinkerConfig(**_thinker(tower, tied, llm))
     torch.manual_seed(0)
