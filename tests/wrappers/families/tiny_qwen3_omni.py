@@ -256,6 +256,7 @@ def _thinker(tower: dict[str, Any] | None, tied: bool, llm: dict[str, Any]) -> d
         image_token_id=SPECIALS.index("<|image_pad|>"),
         video_token_id=SPECIALS.index("<|video_pad|>"),
         audio_start_token_id=SPECIALS.index("<|audio_start|>"),
+        vision_start_token_id=SPECIALS.index("<|vision_start|>"),
         tie_word_embeddings=tied,
     )
 
