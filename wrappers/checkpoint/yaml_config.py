@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -134,6 +134,18 @@ def recognised(path: Path, ours: Callable[[Any], bool], marks: Sequence[str]) ->
         with file.open("rb") as stream:
             text = stream.read(MOST_YAML).decode("utf-8", "replace")
         return all(mark in text for mark in marks)
+
+
+def refuse_all(attempts: Iterable[Callable[[], Any]]) -> None:
+    """Raise what these complain of, all at once and as the first of them does."""
+    errors: list[BadCheckpoint | MissingFile] = []
+    for attempt in attempts:
+        try:
+            attempt()
+        except (BadCheckpoint, MissingFile) as error:
+            errors.append(error)
+    if errors:
+        raise type(errors[0])("; ".join(dict.fromkeys(map(str, errors))))
 
 
 def _ends(file: Path) -> bytes:

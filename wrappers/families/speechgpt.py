@@ -13,19 +13,13 @@ A clip becomes numbers of k-means centres, repeats merged, and stands in the pro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from alm.errors import BadCheckpoint, MissingFile
+from alm.errors import BadCheckpoint
 from alm.facts import AudioFacts, Facts, PromptFacts
-from wrappers import Checkpoint, Wrapper
-from wrappers.bridges.kmeans import KMeans
+from wrappers import Checkpoint
 from wrappers.checkpoint import llm_files
-from wrappers.checkpoint.adapters import adapter_faults
-from wrappers.checkpoint.llm_files import TABLE
 from wrappers.checkpoint.salmonn_keys import strange
 from wrappers.checkpoint.speechgpt_files import (
     CLOSE,
@@ -38,11 +32,9 @@ from wrappers.checkpoint.speechgpt_files import (
     SpeechGptFiles,
 )
 from wrappers.checkpoint.text import generation_fields
-from wrappers.checkpoint.weights.fit import faults, unknown
-from wrappers.checkpoint.weights.hollow import attach, hollow
-from wrappers.checkpoint.yaml_config import config_file, recognised
+from wrappers.checkpoint.yaml_config import config_file, recognised, refuse_all
 from wrappers.encoders import hubert
-from wrappers.encoders.hubert import RATE, Hubert
+from wrappers.encoders.hubert import RATE
 
 LOOKS_LIKE = f"a config.yaml with a section `{SECTION}` ({', '.join(PATHS)})"
 
@@ -57,13 +49,6 @@ TASKS = {
     "transcribe": "please transcribe the speech. This is input:",
     "repeat": "Try to repeat this speech, This is input:",
 }
-# Of HuBERT's training, and its layers behind the one that is asked for.
-UNUSED = (
-    r"^masked_spec_embed$",
-    r"^(final_proj|label_embs_concat|lm_head|quantizer|project_hid|project_q|projector|classifier)",
-    r"^encoder\.(layer_norm|layers\.\d+)\.",
-    r"^encoder\.pos_conv_embed\.conv\.(weight_[gv]|parametrizations\.weight\.original[01])$",
-)
 
 
 def recognises(path: Path) -> bool:
@@ -85,23 +70,10 @@ def load(path: Path) -> Checkpoint:
 class SpeechGpt(SpeechGptFiles):
     """The checkpoint taken apart."""
 
-    def hubert(self) -> Wrapper:
-        return attach(self._hubert(), self.hubert_weights)
-
-    def _hubert(self) -> Hubert:
-        config, layer, eps = self.hubert_config, self.layer, self.normalize
-        return hollow(lambda: Hubert(config, layer, MOST_SAMPLES, normalize=eps))
-
-    def kmeans(self) -> Wrapper:
-        return attach(hollow(lambda: KMeans(*self.centres.shapes["centres"])), self.centres)
-
-    def decoder(self) -> Wrapper:
-        return llm_files.decoder(self.spec, self.llm_weights, self.adapter)
-
-    def embedding(self) -> Tensor:
-        """The table [vocab, hidden], in which units have rows like all tokens."""
-        table = llm_files.adapted(self.spec, self.llm_weights, self.adapter)[TABLE]
-        return llm_files.scaled(table, self.spec)
+    @property
+    def most_samples(self) -> int:
+        """See `UnitFiles.most_samples`."""
+        return MOST_SAMPLES
 
     def _generation(self) -> dict[str, Any]:
         """What the original gives to `generate`; the rest comes from its LLM's folder."""
@@ -120,10 +92,10 @@ class SpeechGpt(SpeechGptFiles):
     def check(self) -> None:
         """Name everything that is missing, misshapen or does not fit, at once."""
         optional = ("lora_path",) if self.settings.get("lora_path") else ()
-        _refuse(lambda key=key: self.path(key) for key in (*PATHS, *optional))
-        _refuse(
+        refuse_all(lambda key=key: self.path(key) for key in (*PATHS, *optional))
+        refuse_all(
             (
-                self._hubert,
+                self.build_hubert,
                 lambda: self.hubert_weights,
                 lambda: self.centres,
                 lambda: self.llm_weights,
@@ -133,20 +105,8 @@ class SpeechGpt(SpeechGptFiles):
                 self._generation,
             )
         )
-        if wrong := self._faults():
+        if wrong := self.hubert_faults() + self.llm_faults():
             raise BadCheckpoint("; ".join(wrong))
-
-    def _faults(self) -> list[str]:
-        speech, weights, where = self._hubert(), self.hubert_weights, self.path("hubert_path")
-        wrong = faults(speech, weights.shapes, weights.where)
-        wrong += unknown(weights, speech.state_dict(), UNUSED, "HuBERT")
-        width, wanted = self.centres.shapes["centres"][1], self.hubert_config["hidden_size"]
-        if width != wanted:
-            wrong.append(f"{where} is {wanted} wide, but {self.centres.where} was made of {width}")
-        wrong += llm_files.faults(self.spec, self.llm_weights)
-        if self.adapter:
-            wrong += adapter_faults.faults(llm_files.with_table(self.spec), self.adapter)
-        return wrong
 
     def checkpoint(self) -> Checkpoint:
         wrong = strange(self.config, (SECTION, "generate", "licence"), "section")
@@ -187,15 +147,3 @@ class SpeechGpt(SpeechGptFiles):
             ),
             notes=tuple(self.spec.found),
         )
-
-
-def _refuse(attempts: Iterable[Callable[[], Any]]) -> None:
-    """Raise what these complain of, all at once and as the first of them does."""
-    errors: list[BadCheckpoint | MissingFile] = []
-    for attempt in attempts:
-        try:
-            attempt()
-        except (BadCheckpoint, MissingFile) as error:
-            errors.append(error)
-    if errors:
-        raise type(errors[0])("; ".join(dict.fromkeys(map(str, errors))))
