@@ -195,6 +195,7 @@ class UnitFacts:
     )
     first: int = fact("token of the first unit, whom the others follow", 0, most=MOST_VOCAB)
     merged: bool = fact("a unit that repeats the one before it is left out", False)
+    unsaid: bool = fact("an answer holds no unit: none of their tokens is ever chosen", False)
 
 
 @dataclass(frozen=True)

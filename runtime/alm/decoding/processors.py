@@ -143,7 +143,8 @@ class Processors:
         if o.exponential_decay_length_penalty is not None:
             yield self._decay
         if o.suppress_tokens:
-            yield lambda row, _: _forbid(row, np.array(o.suppress_tokens))
+            suppressed = np.array(o.suppress_tokens)  # may be thousands: made once
+            yield lambda row, _: _forbid(row, suppressed)
         if o.begin_suppress_tokens:
             yield self._begin
 

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -201,10 +202,17 @@ class Parts:
     def options(self, given: Mapping[str, Any]) -> Options:
         """Decoding options: the manifest's defaults with what is given in their place.
 
+        Units that an answer may not hold are suppressed beside the tokens that are asked for.
+
         Raises:
             BadOption: see `keywords.choose`.
         """
-        return keywords.choose(self.manifest.facts.generation, given)
+        facts = self.manifest.facts
+        chosen = keywords.choose(facts.generation, given)
+        if not facts.units.unsaid:
+            return chosen
+        units = range(facts.units.first, facts.units.first + facts.units.count)
+        return replace(chosen, suppress_tokens=(*chosen.suppress_tokens, *units))
 
     def align_with(self, aligner: Aligner) -> None:
         """Time the words of answers; longer clips are heard in pieces that can be aligned.
