@@ -20,6 +20,7 @@ from tests.wrappers.families import (
     tiny_audio_llm,
     tiny_granite_speech,
     tiny_hf,
+    tiny_joint_vocab,
     tiny_kimi,
     tiny_moss,
     tiny_phi4_multimodal,
@@ -141,6 +142,10 @@ def _speechgpt(folder: Path) -> tuple[Path, Path]:
     return (made := tiny_speechgpt.make(folder)), made / "llm"
 
 
+def _joint_vocab(folder: Path) -> tuple[Path, Path]:
+    return (made := tiny_joint_vocab.make(folder)), made / "llm"
+
+
 def _folder(make: Callable[[Path], Any]) -> Callable[[Path], tuple[Path, Path]]:
     """Of a family whose checkpoint is one folder."""
 
@@ -170,6 +175,7 @@ FAMILIES = {
     "kimi_audio": _kimi_audio,
     "voxtral_realtime": _folder(tiny_voxtral_realtime.make),
     "speechgpt": _speechgpt,
+    "joint_vocab": _joint_vocab,
 }
 
 
@@ -191,7 +197,7 @@ def test_no_familys_loader_runs_the_tokenizers_code(tmp_path: Path, family: str)
     assert "unexpected" not in line and "Traceback" not in done.stderr
     # Where transformers has a class for the model it converts tokenizer.model with that.
     others = {"salmonn", "audio_llm", "granite_speech", "phi4_multimodal"}
-    others |= {"qwen2_5_omni", "qwen3_omni_moe", "speechgpt", "ultravox"}
+    others |= {"joint_vocab", "qwen2_5_omni", "qwen3_omni_moe", "speechgpt", "ultravox"}
     ready_made = family not in others
     wanted = (
         ("the tokenizer beside it has", "lacks <|") if ready_made else ("code of its own, which",)
