@@ -43,7 +43,8 @@ class JointFiles(UnitFiles):
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        return self.section(SECTION)
+        """What the section says; a null says nothing."""
+        return {key: value for key, value in self.section(SECTION).items() if value is not None}
 
     def path(self, key: str) -> Path:
         """A path of the config, which lies in the config's folder.
@@ -79,7 +80,7 @@ class JointFiles(UnitFiles):
             f"{key}: {shown(said[key])}; {what} is wanted"
             for what, (kinds, keys) in _TYPES.items()
             for key in keys
-            if said.get(key) is not None and type(said[key]) not in kinds
+            if key in said and type(said[key]) not in kinds
         ]
         if said.get("bos") is True:
             wrong.append("bos: True; a token, or false, is wanted")
@@ -102,7 +103,7 @@ class JointFiles(UnitFiles):
     def kind(self) -> str:
         """How a clip becomes units."""
         kind = self.settings.get("kind", HUBERT)
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             known = ", ".join(KINDS)
             raise BadCheckpoint(f"{self.file} says kind: {shown(kind)}; known are {known}")
         return kind

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ def _centres(values: np.ndarray) -> Change:
 CASES: dict[str, tuple[str, Any, str]] = {
     "a key nobody knows": ("audiopalm", dict(ofset=3), "`ofset` .meant is perhaps `offset`"),
     "another kind": ("audiopalm", dict(kind="wavlm"), "kind: 'wavlm'; known are hubert_kmeans"),
+    "a kind that is no name": ("audiopalm", dict(kind=["mel_kmeans"]), "kind: .'mel_kmeans'.; kn"),
     "a key of another kind": ("audiopalm", dict(stack=2), "`stack`, which is of kind: mel_kmeans"),
     "a layer of no encoder": ("mel", dict(layer=2), "`layer`, which is of kind: hubert_kmeans"),
     "a path out of the folder": ("audiopalm", dict(km_path="../km.npy"), "in the config's folder"),
@@ -201,9 +203,19 @@ def test_settings_of_generate_that_are_not_followed_are_refused(
 
 def test_all_faults_are_said_at_once(plain: dict[str, Path], tmp_path: Path) -> None:
     copy = Path(shutil.copytree(plain["mel"], tmp_path / "copy"))
-    written(copy, said_in(copy) | dict(offset=400, bos="<x>", tasks={"a": 3}))
-    with pytest.raises(AlmError, match=r"offset: 400.*bos: '<x>'.*tasks: 'a': 3"):
+    written(copy, said_in(copy) | dict(offset=400, tasks={"a": 3}, turn="x"))
+    with pytest.raises(AlmError, match=r"offset: 400.*tasks: 'a': 3.*turn: 'x'"):
         open_checkpoint(copy)
+
+
+def test_a_null_says_nothing(plain: dict[str, Path], tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(plain["audiopalm"], tmp_path / "copy"))
+    before = open_checkpoint(copy).facts
+    nothing = "".join(f"  {key}: null\n" for key in ("turn", "dedup", "audio_answers", "eos"))
+    with (copy / "config.yaml").open("a") as file:
+        file.write(nothing)
+    after = open_checkpoint(copy).facts
+    assert replace(after, source=before.source) == before
 
 
 def test_a_damaged_config_is_this_familys(tmp_path: Path) -> None:
