@@ -24,7 +24,7 @@ from torch import Tensor
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from bench.real_hf import SMALL_TOWER  # noqa: E402
+from bench.published import SMALL_TOWER  # noqa: E402
 
 RATE, CHUNK, ROWS = 16_000, 100, 13
 SECONDS = (5, 12, 30, 60)

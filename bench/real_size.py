@@ -56,10 +56,11 @@ class Slot:
     name: str
     shape: tuple[int, ...]
     fill: str = "normal"  # or "one", "zero"
+    dtype: torch.dtype | None = None  # where it is not the others'
 
     def make(self, dtype: torch.dtype) -> Tensor:
         """It is filled in its own dtype: the table in float32 would be twice a shard."""
-        made = torch.empty(self.shape, dtype=dtype)
+        made = torch.empty(self.shape, dtype=self.dtype or dtype)
         return {"normal": lambda: made.normal_(0, STD), "one": lambda: made.normal_(1, STD)}.get(
             self.fill, made.zero_
         )()
