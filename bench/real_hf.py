@@ -168,8 +168,8 @@ def ultravox(site: Path, layers: int, llm_layers: int, shard_bytes: int) -> None
     )  # fmt: skip
     text = LlamaConfig(
         vocab_size=128256, hidden_size=2048, intermediate_size=8192,
-        num_hidden_layers=llm_layers or 16, num_attention_heads=32, num_key_value_heads=8, head_dim=64,
-        max_position_embeddings=131072, rms_norm_eps=1e-5, tie_word_embeddings=True,
+        num_hidden_layers=llm_layers or 16, num_attention_heads=32, num_key_value_heads=8,
+        head_dim=64, max_position_embeddings=131072, rms_norm_eps=1e-5, tie_word_embeddings=True,
         rope_parameters=dict(
             rope_type="llama3", rope_theta=500000.0, factor=32.0, low_freq_factor=1.0,
             high_freq_factor=4.0, original_max_position_embeddings=8192,
