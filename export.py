@@ -21,6 +21,7 @@ from alm.precision import PLAIN, PLAINEST, Levers, closest_first
 ROOT = Path(__file__).parent
 LEVERS = sorted(p.stem for p in (ROOT / "exporters" / "levers").glob("[!_]*.py"))  # for the help
 
+PRECISION = re.compile(r"(?:([^=:]*)=)?(.*)", re.DOTALL)  # of a part, or of all: part=A:setting=B
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # Qwen/Qwen2-Audio-7B-Instruct
 
 # `python export.py` is no command of a shell's.
@@ -47,13 +48,17 @@ def export(
         str,
         typer.Option(
             help=f"{PLAIN}, auto or levers, for all or by part: A or decoder=A+B,mel={PLAIN}. "
-            f"Levers: {', '.join(LEVERS)}."
+            f"Levers: {', '.join(LEVERS)}; LEVER:SETTING=VALUE where one has settings."
         ),
     ] = "",
     target: Annotated[str, typer.Option(help="Where it will run.")] = "cpu",
     dialect: Annotated[
         str, typer.Option(help="The form of the decoder's attention; the target's if not said.")
     ] = "",
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="A folder of clips, for levers that are fitted to what is heard."),
+    ] = None,
     simplify: Annotated[bool, typer.Option(help="Simplify graphs where parity allows.")] = True,
     inspect: Annotated[
         bool, typer.Option("--inspect", help="Show what is in --out and export nothing.")
@@ -84,9 +89,11 @@ def export(
     checkpoint = open_checkpoint(_demo(report) if model == "demo" else _path(model))
     known = [*checkpoint.parts, parts.TABLE]
     chosen = _chosen(part, known)
+    precise = _precisions(precision, checkpoint, goal)
     settings = parts.Settings(
         dialect=dialect or goal.DIALECT,
-        precision=_precisions(precision, checkpoint, goal),
+        precision=precise,
+        clips=_clips(calibrate, {name: precise[name] for name in chosen}, checkpoint, report),
         dynamic_batch=dynamic_batch,
         **({} if simplify else {"simplify": None}),
     )
@@ -180,7 +187,7 @@ def _precisions(given: str, checkpoint: Any, goal: Any) -> dict[str, str]:
     levers = precisions.declared()
     usual = targets.find_lever(goal, "decoder", levers, goal.PRECISION) or precisions.PLAIN
     for word in (given or usual).split(","):
-        name, _, value = word.strip().rpartition("=")
+        name, value = PRECISION.fullmatch(word.strip()).groups()  # pyright: ignore
         if name and name not in roles:
             raise UnknownName(f"unknown part {name!r}; there is: {', '.join(roles)}")
         for part_name in [name] if name else roles:
@@ -197,7 +204,8 @@ def _refuse_foreign(part: str, precision: str, role: str, levers: Levers, goal: 
 
     def runs(name: str) -> bool:
         alone = precisions.pull(name).backends <= set(goal.BACKENDS)
-        return alone and targets.reads(goal, levers.get(name, {}).get(role, PLAINEST))
+        storage = levers.get(precisions.lever_of(name), {}).get(role, PLAINEST)
+        return alone and targets.reads(goal, storage)
 
     if all(map(runs, precision.split("+"))):
         return
@@ -209,6 +217,38 @@ def _refuse_foreign(part: str, precision: str, role: str, levers: Levers, goal: 
     raise BadOption(
         f"precision {precision} of part {part} {why}; take {known}, or another --target"
     )
+
+
+def _clips(
+    folder: Path | None, precision: dict[str, str], checkpoint: Any, report: Any
+) -> Any | None:
+    """The clips to calibrate with, where a lever of a part wants them.
+
+    Raises:
+        MissingFile, BadOption: they are not there, or are wanted and not given, or the reverse.
+    """
+    from exporters import calibration, precisions
+
+    def listens(name: str, value: str) -> bool:
+        return precisions.pull(value).listens(checkpoint.roles.get(name, ""))
+
+    wanted = [name for name, value in precision.items() if listens(name, value)]
+    if folder is None and wanted:
+        raise BadOption(
+            f"precision {precision[wanted[0]]} of part {wanted[0]} is fitted to what is heard; "
+            "give a folder of clips: --calibrate DIR"
+        )
+    if folder is None:
+        return None
+    if not wanted:
+        raise BadOption(
+            f"--calibrate {folder} is for no part: no precision given is fitted to clips"
+        )
+    clips = calibration.find(folder, checkpoint.facts)
+    for note in clips.notes:
+        report.note(note)
+    report.note(f"calibrating with {len(clips.paths)} clips, {clips.seconds:.0f} s")
+    return clips
 
 
 def _joined(old: Manifest | None, new: Manifest, known: list[str], report: Any) -> Manifest:

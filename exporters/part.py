@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from alm.artifacts.manifest import Part
-from alm.errors import ExportFailed
+from alm.errors import BadOption, ExportFailed
 from alm.onnxfile import summary
 from alm.ports import Port
 from alm.precision import PLAIN, Codes, Storage
-from exporters import embedding_table, graph, parity, precisions, simplify
+from exporters import calibration, embedding_table, graph, parity, precisions, simplify
 from exporters.bundle import Bundle
-from wrappers import Checkpoint
+from wrappers import Checkpoint, Wrapper
 from wrappers.checkpoint.weights.memory import give_back
 
 SOME_WORDS = 128  # to calibrate with
@@ -37,6 +37,7 @@ class Settings:
     precision: dict[str, str]  # part name -> fp32, or levers joined by +
     dynamic_batch: bool
     simplify: Callable[[ir.Model], ir.Model] | None = simplify.simplify  # None: not asked for
+    clips: calibration.Clips | None = None  # for levers that must know what is heard
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,10 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
     precision = PLAIN if part.exact else settings.precision[name]
     pulled = precisions.pull(precision)
     pulled.prepare(part, lambda: _embeds(checkpoint))
+    heard = _Heard()
+    if pulled.listens(part.role):
+        say("listening")
+        heard = _listen(name, part, checkpoint, settings, pulled)
     inputs = graph.fixed(part.inputs, settings.dynamic_batch)
     outputs = graph.fixed(part.outputs, settings.dynamic_batch)
     say("tracing")
@@ -101,7 +106,7 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
     scales = part.state_scales
     part.keep_state_in("float32")
     say("asking the original")
-    truth = parity.Truth(part, settings.dynamic_batch, scales, bundle.folder)
+    truth = parity.Truth(part, settings.dynamic_batch, scales, bundle.folder, heard.feeds)
     give_back()
     work = _Work(truth, part.role, inputs, bundle.folder / f"{name}.onnx", pulled, say)
     kept = _leanest(traced, work, settings)
@@ -121,8 +126,36 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
         pieces=part.pieces,
         nodes=sum(summary.read(kept.files[0]).nodes.values()),
         simplified=kept.verdict,
-        measured={"parity": judged, "weights": weights} | part.facts,
+        measured={"parity": judged, "weights": weights} | heard.findings | part.facts,
     )
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """What came of the clips: what levers found out, and feeds to compare on."""
+
+    findings: dict[str, Any] = field(default_factory=dict)
+    feeds: list[dict[str, Any]] = field(default_factory=list)
+
+
+def _listen(
+    name: str, part: Wrapper, checkpoint: Checkpoint, settings: Settings, pulled: precisions.Pulled
+) -> _Heard:
+    """Calibrate levers with clips.
+
+    Raises:
+        BadOption: there are none.
+    """
+    if settings.clips is None:
+        raise BadOption(
+            f"precision {settings.precision[name]} of part {name} is fitted to what is heard; give "
+            "a folder of clips: --calibrate DIR"
+        )
+    audience = calibration.Audience(checkpoint, settings.dialect, name, part, settings.clips)
+    findings = pulled.calibrate(part, audience.hear)
+    clips = {"clips": len(settings.clips.paths), "seconds": round(settings.clips.seconds, 1)}
+    feeds = list(calibration.widened(audience.feeds(), settings.dynamic_batch))
+    return _Heard({"calibrated": clips} | findings, feeds)
 
 
 def _judged(name: str, precision: str, measured: parity.Parity, bound: float) -> dict[str, Any]:

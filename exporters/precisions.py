@@ -1,17 +1,21 @@
-"""Precisions as they are given on the command line: a lever's name, or several joined by +."""
+"""Precisions as they are given on the command line: a lever's name, or several joined by +.
+
+A lever's own settings stand behind it, `NAME:setting=value:other=value`: they are the fields of its
+dataclass, with their defaults where they are not given.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import onnx_ir as ir
 
 from alm import registry
-from alm.errors import UnknownName
+from alm.errors import BadOption, UnknownName
 from alm.precision import PLAIN, PLAINEST, Codes, Levers, Storage, joined
 from exporters import levers
-from exporters.levers import Embeds
+from exporters.levers import Embeds, Hear
 from wrappers import Wrapper
 
 AUTO = "auto"
@@ -51,6 +55,22 @@ class Pulled:
         for lever in self.levers:
             lever.prepare(part, embeds)
 
+    def listens(self, role: str) -> bool:
+        """Whether a lever must hear clips to change parts of this role."""
+        return any(role in lever.STORAGE for lever in self._listeners)
+
+    def calibrate(self, part: Wrapper, hear: Hear) -> dict[str, Any]:
+        """After `prepare`, where a lever listens: run the part on clips; what was found out."""
+        findings: dict[str, Any] = {}
+        for lever in self._listeners:
+            lever.calibrate(part, hear)
+            findings |= lever.findings
+        return findings
+
+    @property
+    def _listeners(self) -> list[Any]:
+        return [lever for lever in self.levers if hasattr(lever, "calibrate")]
+
     def rewrite(self, model: ir.Model, role: str) -> ir.Model:
         """The graph after every lever."""
         for lever in self.levers:
@@ -74,9 +94,34 @@ def pull(precision: str) -> Pulled:
 
     Raises:
         UnknownName: one of them is none.
+        BadOption: a setting that the lever has not, or that is out of its range.
     """
-    names = [] if precision == PLAIN else precision.split("+")
-    for name in names:
-        if name not in registry.names(levers):
-            raise UnknownName(f"unknown precision {name!r}; there is: {', '.join(known())}")
-    return Pulled(tuple(registry.pick(levers, name, "precision").Lever() for name in names))
+    made = [_made(word) for word in ([] if precision == PLAIN else precision.split("+"))]
+    return Pulled(tuple(sorted(made, key=lambda lever: not getattr(lever, "FIRST", False))))
+
+
+def lever_of(word: str) -> str:
+    """The lever's name, without its settings."""
+    return word.partition(":")[0]
+
+
+def _made(word: str) -> Any:
+    """The lever of a word such as NAME or NAME:setting=value."""
+    name, *settings = word.split(":")
+    if name not in registry.names(levers):
+        raise UnknownName(f"unknown precision {name!r}; there is: {', '.join(known())}")
+    kind = registry.pick(levers, name, "precision").Lever
+    usual = {f.name: f.default for f in fields(kind) if f.init}
+    given: dict[str, Any] = {}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key not in usual:
+            there = f"there is: {', '.join(usual)}" if usual else f"{name} has none"
+            raise BadOption(f"unknown setting {key[:80]!r} of {name}; {there}")
+        if key in given:
+            raise BadOption(f"{name} has its setting {key} twice")
+        try:
+            given[key] = type(usual[key])(value)
+        except ValueError:
+            raise BadOption(f"{key} of {name} is a number, not {value[:80]!r}") from None
+    return kind(**given)

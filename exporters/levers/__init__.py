@@ -8,6 +8,12 @@
 - `LEAVES_ALONE`: what is not touched, and why,
 - `prepare(part, embeds)` before the part is traced (`embeds()` gives embeddings of tokens
   [n, hidden] to calibrate with), `rewrite(model, role)` on the graph, whose weights are lazy.
+
+A lever may have settings, which are the fields of its dataclass; `FIRST`, where others joined to it
+must come after it; and `calibrate(part, hear)`, where it must know what a part hears: it is called
+after `prepare`, `hear(n)` runs the part on so many clips of `--calibrate`, on all of them with 0,
+and what the lever then has in `findings` goes into the manifest. Such a part is compared with its
+module on clips, since noise is not what the lever was fitted to.
 """
 
 from __future__ import annotations
@@ -17,3 +23,4 @@ from collections.abc import Callable
 from torch import Tensor
 
 Embeds = Callable[[], Tensor]
+Hear = Callable[[int], None]
