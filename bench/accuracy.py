@@ -16,7 +16,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import cache
@@ -102,11 +102,22 @@ def torch_row(checkpoint: Path, kinds: dict[str, list[Clip]]) -> Row:
     return Row("torch", sum(file.stat().st_size for file in files), errors, seconds)
 
 
-def exported_row(checkpoint: Path, precision: str, kinds: dict[str, list[Clip]]) -> Row:
-    """The graphs at this precision."""
+def exported_row(
+    checkpoint: Path,
+    precision: str,
+    kinds: dict[str, list[Clip]],
+    parts: Sequence[str] = (),
+    calibrate: Path | None = None,
+) -> Row:
+    """The graphs at this precision: all, or those of `parts`, with the others in float32."""
+    from exporters import precisions
+
     with tempfile.TemporaryDirectory() as site:
         command = [sys.executable, str(ROOT / "export.py"), "--model", str(checkpoint)]
-        command += ["--out", f"{site}/artifacts", "--precision", precision]
+        command += ["--out", f"{site}/artifacts", "--precision"]
+        command += [",".join(f"{part}={precision}" for part in parts) or precision]
+        if calibrate and precisions.pull(precision).listens("encoder"):
+            command += ["--calibrate", str(calibrate)]
         subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
         model = alm.load(f"{site}/artifacts")
 
@@ -171,6 +182,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=ROOT / "demo/checkpoint/config.yaml")
     parser.add_argument("--recordings", type=Path, help="fsdd's recordings")
     parser.add_argument("--precision", action="append", help="of export.py; fp32 if not said")
+    parser.add_argument("--part", action="append", help="that has them; all if not said")
+    parser.add_argument("--calibrate", type=Path, help="clips for levers that are fitted to some")
     parser.add_argument("--clips", type=int, default=100, help="of each kind")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / "bench/results")
@@ -189,11 +202,16 @@ def main() -> None:
     }
     rows = [torch_row(said.model, kinds)]
     for precision in said.precision or ["fp32"]:
-        rows.append(exported_row(said.model, precision, kinds))
+        parts = said.part or ()
+        rows.append(exported_row(said.model, precision, kinds, parts, said.calibrate))
         print(rows[-1], flush=True)
     said.out.mkdir(parents=True, exist_ok=True)
     command = "python bench/accuracy.py --recordings DIR " + " ".join(
-        f"--precision {row.precision}" for row in rows[1:]
+        [
+            *(f"--precision {row.precision}" for row in rows[1:]),
+            *(f"--part {part}" for part in said.part or ()),
+            *(["--calibrate CLIPS"] if said.calibrate else []),
+        ]
     )
     text = table(rows, said.clips, command)
     (said.out / "accuracy.md").write_text(text, "utf-8")

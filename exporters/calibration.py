@@ -64,7 +64,7 @@ def find(folder: Path, facts: Facts) -> Clips:
         try:
             seconds += rules.read(path, HOUR, Stages()).seconds
             found.append(path)
-        except BadAudio as error:
+        except (BadAudio, MissingFile) as error:
             left_out.append(f"{name} is not calibrated with: {error}")
     if not found:
         why = f" ({left_out[0]})" if left_out else ""
@@ -125,27 +125,24 @@ class Audience:
 
     def hear(self, count: int = 0) -> None:
         """Run the part on so many of the clips; on all with 0. Nothing is returned or kept."""
-        self._through(TorchSession(self.part), count)
+        self._through(TorchSession(self.part), self.clips.some(count).paths)
 
     def feeds(self, count: int = COMPARED) -> list[dict[str, np.ndarray]]:
         """What the part is fed first of each of so many clips, one row."""
         found: list[dict[str, np.ndarray]] = []
         for path in self.clips.some(count).paths:
             seen: list[dict[str, np.ndarray]] = []
-            one = replace(self, clips=replace(self.clips, paths=(path,)))
-            one._through(TorchSession(self.part, seen), 0)
+            self._through(TorchSession(self.part, seen), (path,))
             found += seen[:1]
         return found
 
-    def _through(self, session: TorchSession, count: int) -> None:
+    def _through(self, session: TorchSession, paths: Sequence[Path]) -> None:
         facts = self.checkpoint.facts
         rules, parts = Rules(facts.audio), self._front
         sessions = {n: TorchSession(module) for n, module in parts.items()} | {self.name: session}
         stated = [_stated(name, each.part) for name, each in sessions.items()]
-        opened = {
-            part.name: backends.any_size(sessions[part.name], part) for part in stated
-        }  # fmt: skip
-        for path in self.clips.some(count).paths:
+        opened = {part.name: backends.any_size(sessions[part.name], part) for part in stated}
+        for path in paths:
             clip = rules.read(path, HOUR, Stages())
             for piece in rules.windows(clip, truncate=False)[0]:
                 if facts.live.step_samples:

@@ -121,13 +121,8 @@ class Basis:
         )
 
 
-def root_of_input(weight: Tensor, covariance: Tensor) -> Tensor:
-    """The root [out, in] of the outputs' covariance, from the inputs' and W' [out, in]."""
-    return weight.double() @ root_of_output(covariance)
-
-
-def root_of_output(covariance: Tensor) -> Tensor:
-    """The root [n, n] of a covariance."""
+def root_of(covariance: Tensor) -> Tensor:
+    """The root [n, n] of a covariance; W' times that of the inputs' is one of the outputs'."""
     values, vectors = torch.linalg.eigh(covariance)
     return vectors * values.clamp(min=0).sqrt()
 

@@ -34,14 +34,14 @@ def factors(bases: Iterable[Basis]) -> dict[str, Factors]:
     for basis in bases:
         names = [linear.place.name for linear in basis.linears]
         # The components of joined outputs are those of each divided by the root of its energy.
-        norms = [x.energy**0.5 if basis.how == INPUTS else 1.0 for x in basis.linears]
+        alone = basis.how != INPUTS
+        norms = [1.0 if alone else x.energy**0.5 for x in basis.linears]
         parts = list(zip(basis.linears, basis.components, norms, strict=True))
-        whole = tuple((x.place.name, (v / norm).contiguous()) for x, v, norm in parts)
+        whole = tuple((x.place.name, v if alone else v / norm) for x, v, norm in parts)
         middle = sum((x.mean / norm) @ v.double() for x, v, norm in parts)
         for (linear, v, norm), own in zip(parts, whole, strict=True):
-            alone = basis.how != INPUTS
             name, code = linear.place.name, linear.mean @ v.double() if alone else middle
-            up = (v * norm).contiguous()
+            up = v if alone else v * norm
             made[name] = Factors(
                 down=f"{name if alone else names[0]}.down",
                 up=f"{names[0] if basis.how == LAYERS else name}.up",

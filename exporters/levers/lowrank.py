@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
+from torch import Tensor
 
 from alm.errors import BadOption
 from alm.precision import Storage
@@ -29,8 +30,7 @@ from exporters.levers._principal import (
     Place,
     Rooted,
     places,
-    root_of_input,
-    root_of_output,
+    root_of,
 )
 from exporters.levers._two_factors import Factors, factors, put
 from exporters.matmuls import products
@@ -107,7 +107,8 @@ class Lever:
         self._factors.clear()
         for one in chosen:
             self._factors.update(factors(one.bases))
-        self._say(chosen, energy, sum(len(group.members) for group in few))
+        weights = sum(parameter.numel() for parameter in part.parameters())
+        self._say(chosen, energy, weights, sum(len(group.members) for group in few))
 
     def rewrite(self, model: ir.Model, role: str) -> ir.Model:
         """Change the graph in place."""
@@ -132,8 +133,9 @@ class Lever:
             covariance = moments.covariance()
             if not torch.isfinite(covariance).all():
                 continue
+            root = root_of(covariance)
             made = [
-                _linear(part, group, moments, covariance, where[f"{name}.weight"])
+                _linear(part, group, moments.mean, root, where[f"{name}.weight"])
                 for name in group.members
             ]
             if sounding := [(linear, root) for linear, root in made if linear.energy > 0]:
@@ -149,8 +151,11 @@ class Lever:
 
         return share
 
-    def _say(self, chosen: Sequence[Chosen], energy: float, few: int) -> None:
+    def _say(self, chosen: Sequence[Chosen], energy: float, weights: int, few: int) -> None:
+        """What was found, for the manifest; `weights` are those of the part as it is."""
         bases = [basis for one in chosen for basis in one.bases]
+        spared = sum(basis.dense - basis.stored(len(basis.kept[0])) for basis in bases)
+        self.findings["weights"] = weights - spared
         dense = sum(one.dense for one in chosen)
         self.findings["lowrank"] = {
             "energy": round(energy, 6),
@@ -165,18 +170,16 @@ _RANGES = dict(energy=1.0, attention=1.0, mlp=1.0, rise=1.0, size=1.0, below=2.0
 
 
 def _linear(
-    part: Wrapper, group: _moments.Group, moments: _moments.Moments, covariance: Any, place: Place
+    part: Wrapper, group: _moments.Group, mean: Tensor, root: Tensor, place: Place
 ) -> Rooted:
-    """The mean and the root of what a Linear gives, without its bias."""
-    path = place.name.removesuffix(".weight")
+    """A Linear with the mean and the root of what it gives without its bias, from its group's."""
     matrix = weight(part, place.name)
-    if group.of_input:
-        mean, root = matrix.double() @ moments.mean, root_of_input(matrix, covariance)
-    else:
-        mean, root = moments.mean, root_of_output(covariance)
-        if part.get_submodule(path).bias is not None:
-            mean = mean - weight(part, f"{path}.bias").double()
     outputs, inputs = matrix.shape
+    if group.of_input:
+        exact = matrix.double()
+        mean, root = exact @ mean, exact @ root
+    elif part.get_submodule(place.name.removesuffix(".weight")).bias is not None:
+        mean = mean - weight(part, place.name.removesuffix("weight") + "bias").double()
     return Linear(place, inputs, outputs, mean, float(root.square().sum())), root
 
 

@@ -100,13 +100,13 @@ def joined(storages: Iterable[Storage]) -> Storage:
 
 
 def closest_first(levers: Levers, role: str) -> list[str]:
-    """The precisions for parts of a role, fp32 first and the most bits before fewer."""
+    """The precisions that change parts of a role, fp32 first and the most bits before fewer."""
 
     def rank(name: str) -> tuple[float, float, str]:
-        storage = levers[name].get(role, PLAINEST)
+        storage = levers[name][role]
         return -storage.layers.bits, storage.bound, name
 
-    return [PLAIN, *sorted(levers, key=rank)]
+    return [PLAIN, *sorted((name for name in levers if role in levers[name]), key=rank)]
 
 
 def choose(levers: Levers, role: str, wanted: Wanted, takes: Takes) -> str:
