@@ -38,6 +38,7 @@ from wrappers import Wrapper
 from wrappers.checkpoint.weights.hollow import weight
 
 SHARING = {"none": (), "inputs": (INPUTS,), "layers": (LAYERS,), "both": (INPUTS, LAYERS)}
+STILL = 1e-9  # of the mean's square: less energy than that is rounding of float32
 MOST = 0.999  # of the energy, where less is asked for; LITEALLM's, as RISE is
 
 
@@ -138,8 +139,8 @@ class Lever:
                 _linear(part, group, moments.mean, root, where[f"{name}.weight"])
                 for name in group.members
             ]
-            if sounding := [(linear, root) for linear, root in made if linear.energy > 0]:
-                yield sounding
+            if moved := [(linear, root) for linear, root in made if _moves(linear)]:
+                yield moved
 
     def _shares(self, energy: float) -> Any:
         """The share of energy that a Linear is to keep, where the first layer's is `energy`."""
@@ -181,6 +182,11 @@ def _linear(
     elif part.get_submodule(place.name.removesuffix(".weight")).bias is not None:
         mean = mean - weight(part, place.name.removesuffix("weight") + "bias").double()
     return Linear(place, inputs, outputs, mean, float(root.square().sum())), root
+
+
+def _moves(linear: Linear) -> bool:
+    """Whether what it gives is more than a constant with its rounding."""
+    return linear.energy > STILL * float(linear.mean.square().sum())
 
 
 def _weight(product: Any) -> np.ndarray:

@@ -207,7 +207,7 @@ def test_every_linear_keeps_the_energy_that_was_asked_for(shared: str) -> None:
     for name, made in lever._factors.items():
         every = {n: torch.cat(x).double() for n, x in inputs.items()}
         x, w = every[name.removesuffix(".weight")], part.get_parameter(name).double()
-        down = sum(part.get_parameter(other).T.double() @ v for other, v in made.taken)
+        down = sum(part.get_parameter(other).T.double() @ v.double() for other, v in made.taken)
         wrong = x @ w.T - (x @ down @ made.components.T.double() + made.shift)
         whole = x @ w.T - (x @ w.T).mean(0)
         assert wrong.square().sum() <= (0.1 + 1e-5) * whole.square().sum()
@@ -238,7 +238,7 @@ def test_all_of_the_energy_leaves_all_as_it_is(tmp_path: Path) -> None:
     assert same.read_bytes() == plain
 
 
-@pytest.mark.parametrize("size", [0.4, 0.6, 0.9])
+@pytest.mark.parametrize("size", [0.45, 0.6, 0.9])
 def test_a_size_is_kept_to_and_nearly_reached(size: float) -> None:
     found = calibrated(Wide(), size=size, energy=0.5).findings["lowrank"]
     assert size - 0.15 < found["operations"] <= size
@@ -263,7 +263,7 @@ def test_one_clip_is_enough_where_it_is_long_and_too_few_rows_are_refused() -> N
     assert lever.findings["lowrank"]["ranks"]
     words = r"the clips are too few: layers.0.q_attn has 64 numbers, .* give more seconds of sound"
     with pytest.raises(BadOption, match=words):
-        lever.calibrate(part, hear(part, clips=1, rows=63))
+        lever.calibrate(part, hear(part, clips=1, rows=40))
 
 
 def test_silence_says_nothing_and_changes_nothing() -> None:
