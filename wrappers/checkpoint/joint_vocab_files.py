@@ -178,8 +178,8 @@ class JointFiles(UnitFiles):
             BadCheckpoint: there are more than rows of the table, or they are tokens of text.
         """
         said, folder = self.settings, self.path("llama_path")
-        offset, pattern = said.get("offset"), said.get("units")
-        if (offset is None) == (pattern is None):
+        offset, pattern = said.get("offset"), str(said.get("units", ""))
+        if (offset is None) == (not pattern):
             both = "both `offset` and `units`" if pattern else "neither `offset` nor `units`"
             raise BadCheckpoint(f"{self.file} says {both}; one of them is wanted")
         merged = bool(said.get("dedup", False))

@@ -260,7 +260,7 @@ def test_a_speechgpt_answers_alike_through_both_families(
             options = ("--precision", "fp32", "--dialect", "ort", "--no-simplify")
             run_export("--model", file, *options, "--out", tmp_path / file.stem)
             model = alm.load(tmp_path / file.stem, "cpu")
-            chat = model.chat(verbatim=True, **GREEDY | dict(min_new_tokens=0))
+            chat = model.chat(verbatim=True, min_new_tokens=0, **GREEDY)
             answer = chat.ask(words, (pcm, RATE))
             prompt = model.parts.prompter.build(words, 1, verbatim=True)
             clips, _ = model.parts.audio_encoder.encode([pcm], Stages())

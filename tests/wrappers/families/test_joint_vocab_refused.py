@@ -178,7 +178,8 @@ def test_what_does_not_fit_is_refused(case: str, plain: dict[str, Path], tmp_pat
     copy = Path(shutil.copytree(plain[name], tmp_path / "copy"))
     said = said_in(copy)
     for change in changes if isinstance(changes, tuple) else (changes,):
-        said |= change(copy) if callable(change) else change
+        changed: Any = change(copy) if callable(change) else change
+        said |= changed
     written(copy, said)
     with pytest.raises(AlmError, match=words):
         open_checkpoint(copy)

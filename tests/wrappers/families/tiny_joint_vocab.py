@@ -189,9 +189,8 @@ class Ears:
             return self.hubert(x, output_hidden_states=True).hidden_states[self.said["layer"]][0]
         stack = self.said["stack"]
         pcm = np.pad(pcm, (0, max(0, 160 * stack - len(pcm))))
-        heard: Any = self.extractor(
-            pcm, sampling_rate=16000, padding=True, truncation=False, return_tensors="pt"
-        )
+        settings: dict[str, Any] = dict(sampling_rate=16000, padding=True, truncation=False)
+        heard: Any = self.extractor(pcm, return_tensors="pt", **settings)
         frames = heard.input_features[0].T
         frames = frames - frames.mean(0)
         return torch.stack([x.flatten() for x in frames.split(stack) if len(x) == stack])
