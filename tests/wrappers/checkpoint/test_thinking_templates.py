@@ -96,7 +96,9 @@ THINKING = QWEN3.partition("\n    {%- if enable_thinking")[0].replace(
 )
 SILENT = QWEN3.replace("enable_thinking is defined and enable_thinking is false", "true")
 TURN = "<|im_start|>user\n{clips}{}<|im_end|>\n<|im_start|>assistant\n"
-QWEN = dict(turn=TURN, clip=CLIP, placeholder=CLIP, end="<|im_end|>\n", thought=MARKS)
+QWEN: dict[str, Any] = dict(
+    turn=TURN, clip=CLIP, placeholder=CLIP, end="<|im_end|>\n", thought=MARKS
+)
 
 
 def said(source: str, **variables: str) -> PromptFacts:
@@ -122,7 +124,7 @@ def test_qwen3s_template_leaves_the_thought_to_the_model() -> None:
 
 def test_a_template_may_begin_a_thought_or_end_it_at_once() -> None:
     begun = "<think>\n"
-    wanted = QWEN | dict(turn=TURN + begun, fleeting=begun, left_out="lines")
+    wanted: dict[str, Any] = QWEN | dict(turn=TURN + begun, fleeting=begun, left_out="lines")
     assert said(THINKING) == PromptFacts(**wanted)
     over = "<think>\n\n</think>\n\n"
     found = said(SILENT)
@@ -142,7 +144,7 @@ def test_conversations_are_written_as_jinja_writes_them(source: str) -> None:
     world = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
     template: Any = world.from_string(source)
     text = template.render(messages=messages, add_generation_prompt=True, **R1_TOKENS)
-    assert written(found, [(word,) for word in words], answers) == text
+    assert written(found, tuple((word,) for word in words), answers) == text
 
 
 def test_a_template_that_keeps_thoughts_is_said_so() -> None:
