@@ -35,10 +35,11 @@ def manifest(frames: Axis, speech: Axis, rows: Axis, facts: Facts) -> Manifest:
     return replace(made, facts=replace(facts, prompt=made.facts.prompt))
 
 
-def known(window: int, tokens: int, **more: LiveFacts) -> Facts:
+def known(window: int, tokens: int, live: LiveFacts | None = None) -> Facts:
     """A window of so many seconds and embeddings."""
     audio = AudioFacts(rate=RATE, window_samples=window * RATE)
-    return Facts(audio=audio, dimensions=DimensionFacts(audio_tokens=tokens), **more)
+    dimensions = DimensionFacts(audio_tokens=tokens)
+    return Facts(audio=audio, dimensions=dimensions, live=live or LiveFacts())
 
 
 def changed(said: Manifest, name: str, **values: object) -> Manifest:
@@ -53,7 +54,7 @@ def streamed() -> Manifest:
     32 + 6 + 11 steps of 80 ms are silence around a clip.
     """
     live = LiveFacts(step_samples=1280, left=32, delay=6, right=11)
-    said = manifest("frames", "frames_by_2", "frames_by_4", known(30, 375, live=live))
+    said = manifest("frames", "frames_by_2", "frames_by_4", known(30, 375, live))
     tower = said.part("tower")
     assert tower
     state = {"past_key_values.0.key": Port("float32", ("batch", 749, 2048))}
