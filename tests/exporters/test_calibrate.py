@@ -76,7 +76,7 @@ def test_what_fits_not_together_is_refused_before_anything_is_made(
     assert "precision int8+lowrank of part whisper is fitted to what is heard" in said
     assert "give a folder of clips: --calibrate DIR" in said
     said = fails(capsys, 2, *words, "int8", "--calibrate", clips)
-    assert "is for nothing: no precision is fitted to clips" in said
+    assert "is for no part: no precision given is fitted to clips" in said
     assert "unknown part 'ears'" in fails(capsys, 2, *words, "ears=lowrank:energy=0.9")
     assert "energy is between 0 and 1" in fails(capsys, 2, *words, "whisper=lowrank:energy=9")
     assert "unknown setting 'x' of lowrank" in fails(capsys, 2, *words, "lowrank:x=1")
