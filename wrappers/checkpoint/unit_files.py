@@ -32,7 +32,7 @@ from wrappers.encoders.hubert import Hubert
 
 LAYER = 11  # of mHuBERT, of which it has 12
 NORMALIZE_EPS = 1e-5  # fairseq's layer_norm over the samples
-PREFIXES = ("hubert.", "wav2vec2.", "")
+PREFIXES = ("hubert.", "wav2vec2.", "wavlm.", "")
 TO_NPY = (
     "python -c \"import joblib, numpy; numpy.save('km.npy', joblib.load('{}').cluster_centers_)\""
 )

@@ -1,7 +1,8 @@
-"""HuBERT and wav2vec 2.0: samples in, one feature vector for every 20 ms out, of any layer.
+"""HuBERT, wav2vec 2.0 and WavLM: samples in, one feature vector for every 20 ms out, of any layer.
 
 The base models norm after each layer and, behind the first convolution, each channel over the whole
-clip; the large ones (`do_stable_layer_norm`) norm before each layer and in every convolution.
+clip; the large ones (`do_stable_layer_norm`) norm before each layer and in every convolution. The
+attention of WavLM also has a bias of relative positions, gated by its input.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from wrappers.layers.hubert_layers import Convolutions, Encoder, over_own
 
 RATE = 16_000
 NORMALIZE_EPS = 1e-7  # of transformers' feature extractor; fairseq has 1e-5
-FAMILIES = ("hubert", "wav2vec2")
+FAMILIES = ("hubert", "wav2vec2", "wavlm")
 # What transformers takes for a key that config.json leaves out.
 DEFAULTS: dict[str, Any] = {
     "hidden_size": 768,
@@ -40,10 +41,19 @@ DEFAULTS: dict[str, Any] = {
     "num_conv_pos_embedding_groups": 16,
     "layer_norm_eps": 1e-5,
     "do_stable_layer_norm": False,
+    "num_buckets": 320,  # this and the next are WavLM's
+    "max_bucket_distance": 800,
 }
 # Settings that are followed with these values alone.
 ELSE: dict[str, Any] = {"conv_pos_batch_norm": False, "adapter_attn_dim": None}
+# Whole numbers from 1 to these.
+COUNTS = {
+    "num_conv_pos_embeddings": 2**12,
+    "num_conv_pos_embedding_groups": 2**12,
+    "max_bucket_distance": 2**20,
+}
 POS_CONV = "encoder.pos_conv_embed.conv."
+GATE = ".attention.gru_rel_pos_linear."
 WEIGHT_NORM = (
     ("weight_g", "weight_v"),
     ("parametrizations.weight.original0", "parametrizations.weight.original1"),
@@ -54,8 +64,8 @@ class Hubert(Wrapper):
     """pcm, pcm_lengths -> speech, speech_lengths: transformers' hidden_states[layer].
 
     A row of n samples is what it is alone, about n / 320 - 1 frames; then come zeros. Weights have
-    the names of transformers' HubertModel and Wav2Vec2Model. The norm behind all layers of a stable
-    model is none of a layer's, there as in fairseq's `output_layer`, and is never run.
+    the names of transformers' HubertModel, Wav2Vec2Model and WavLMModel. The norm behind all layers
+    of a stable model is none of a layer's, there as in fairseq's `output_layer`, and is never run.
 
     Args:
         config: the model's config.json, as `known` gives it.
@@ -79,7 +89,8 @@ class Hubert(Wrapper):
         normalize: float = 0.0,
     ) -> None:
         super().__init__()
-        self.opset = dialect.current().ENCODER_OPSET
+        self.dialect = dialect.current()
+        self.opset = self.dialect.ENCODER_OPSET
         self.known, self.normalize = config, normalize
         width, dims = config["hidden_size"], config["conv_dim"]
         if not 0 <= layer <= config["num_hidden_layers"]:
@@ -91,7 +102,7 @@ class Hubert(Wrapper):
         if config["feat_proj_layer_norm"]:
             self.feature_projection.layer_norm = nn.LayerNorm(dims[-1], config["layer_norm_eps"])
         self.feature_projection.projection = nn.Linear(dims[-1], width)
-        self.encoder = Encoder(config, layer)
+        self.encoder = Encoder(config, layer, max(1, frames_of(config, most)))
         self.inputs = {
             "pcm": Port("float32", ("batch", "samples")),
             "pcm_lengths": Port("int64", ("batch",), counts="samples"),
@@ -136,13 +147,14 @@ def known(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         plain = isinstance(sizes, list | tuple) and 0 < len(sizes) <= 32
         if not plain or not all(type(n) is int and 0 < n <= 2**14 for n in sizes):
             wrong.append(f"{name}: {sizes!r:.60}")
-    for name in ("num_conv_pos_embeddings", "num_conv_pos_embedding_groups"):
-        if type(held[name]) is not int or not 0 < held[name] <= 2**12:
+    for name, most in COUNTS.items():
+        if type(held[name]) is not int or not 0 < held[name] <= most:
             wrong.append(f"{name}: {held[name]!r:.60}")
     if not wrong and len({len(held[k]) for k in ("conv_dim", "conv_kernel", "conv_stride")}) > 1:
         wrong.append("conv_dim, conv_kernel and conv_stride of different lengths")
-    if config.get("model_type") == "wav2vec2":
-        held["feat_proj_layer_norm"] = True  # which it always has
+    if config["model_type"] != "hubert":
+        held["feat_proj_layer_norm"] = True  # which they always have
+    held["relative"] = config["model_type"] == "wavlm"
     if wrong:
         raise BadCheckpoint(f"{where} says what is not followed: {'; '.join(wrong)}")
     return held
@@ -164,19 +176,25 @@ def frames_of(known: Mapping[str, Any], samples: int) -> int:
 
 
 def folded(weights: Weights) -> Weights:
-    """transformers' weights with the weight norm of the positions computed: w = g v / |v|.
+    """transformers' weights with what is constant computed.
 
-    There is one norm for each tap of the convolution.
+    - The weight norm of the positions, w = g v / |v|, of which there is one for each tap.
+    - The eight outputs of WavLM's gates are only ever summed in fours: eight rows become two.
     """
+    made = Weights(weights.where)
+    for name, shape in weights.shapes.items():
+        if GATE in name and shape[:1] == (8,):
+            made.add(
+                name, (2, *shape[1:]), lambda n=name: weights[n].float().unflatten(0, (2, 4)).sum(1)
+            )
     for names in WEIGHT_NORM:
         g, v = (POS_CONV + name for name in names)
         if g in weights and v in weights:
-            made = Weights(weights.where)
             made.add(
                 POS_CONV + "weight", weights.shapes[v], lambda g=g, v=v: _normed(weights, g, v)
             )
-            return weights.over(made)
-    return weights
+            break
+    return weights.over(made)
 
 
 def _normed(weights: Weights, g: str, v: str) -> Tensor:
@@ -184,9 +202,10 @@ def _normed(weights: Weights, g: str, v: str) -> Tensor:
     return (scale * taps / taps.norm(dim=(0, 1), keepdim=True)).float()
 
 
-def tiny() -> Hubert:
+def tiny(model_type: str = "hubert") -> Hubert:
     """The smallest that computes something, with random weights, for tests."""
     sizes: dict[str, Any] = dict(hidden_size=24, intermediate_size=40, num_hidden_layers=2)
     sizes |= dict(num_attention_heads=2, conv_dim=(16, 12), conv_kernel=(10, 3), conv_stride=(5, 2))
     sizes |= dict(num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2)
-    return randomised(Hubert({**DEFAULTS, **sizes}, 2, 2000, normalize=NORMALIZE_EPS))
+    sizes |= dict(model_type=model_type, num_buckets=16, max_bucket_distance=40)
+    return randomised(Hubert(known(sizes, "tiny"), 2, 2000, normalize=NORMALIZE_EPS))

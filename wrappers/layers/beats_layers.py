@@ -1,4 +1,7 @@
-"""The transformer inside BEATs: positions by convolution, attention under a gated relative bias."""
+"""The transformer inside BEATs: positions by convolution, attention under a gated relative bias.
+
+The bias and its gate are WavLM's as well.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +40,16 @@ class Encoder(nn.Module):
         self.norm_first = known["layer_norm_first"]
         self.dialect = dialect.current()
         self.layers = nn.ModuleList(Layer(known) for _ in range(known["encoder_layers"]))
-        relative = known["relative_position_embedding"]
         self.relative_attention_bias = (
-            RelativeBias(known, most_moments, patches) if relative else None
+            RelativeBias(
+                known["num_buckets"],
+                known["encoder_attention_heads"],
+                known["max_distance"],
+                most_moments * patches,
+                patches,
+            )
+            if known["relative_position_embedding"]
+            else None
         )
 
     def forward(self, x: Tensor, real: Tensor) -> Tensor:
@@ -62,31 +72,44 @@ class Encoder(nn.Module):
 class RelativeBias(nn.Module):
     """A bias for each head and distance, from one table that all layers share.
 
-    A row of the bias is `patches` tokens times so many moments: it is gathered in pieces of
-    `patches` neighbours, 32 bytes at a time where single values cost six times as long.
+    A row of the bias is gathered in pieces of neighbours, 32 bytes at a time where single values
+    cost six times as long.
+
+    Args:
+        count: rows of the table, half of them for keys after the query.
+        heads: its columns.
+        furthest: from this distance on all share a row.
+        most: tokens of the longest clip.
+        piece: neighbours that are gathered at once; the tokens of any clip must be whole pieces.
+            (With a part of a piece cut off, torch.export takes another length for the same.)
+
+    Raises:
+        BadCheckpoint: a table that leaves no row for far distances.
     """
 
     buckets: Tensor
 
-    def __init__(self, known: Mapping[str, Any], most_moments: int, patches: int) -> None:
+    def __init__(self, count: int, heads: int, furthest: int, most: int, piece: int) -> None:
         super().__init__()
-        count, furthest = known["num_buckets"], known["max_distance"]
         if furthest <= count // 4:
-            raise BadCheckpoint(f"BEATs' max_distance {furthest} is not above num_buckets / 4")
-        self.most, self.patches = most_moments * patches, patches
-        self.weight = nn.Parameter(torch.zeros(count, known["encoder_attention_heads"]))
-        last = self.most - patches
+            raise BadCheckpoint(
+                f"relative positions have num_buckets {count} and max_distance {furthest}; it must "
+                f"be above a quarter of them, {count // 4}, which are single distances"
+            )
+        self.most, self.piece = most, piece
+        self.weight = nn.Parameter(torch.zeros(count, heads))
+        last = self.most - piece
         first = torch.arange(-self.most + 1, last + 1, device="cpu")  # distance of a piece's first
-        distances = first.unsqueeze(1) + torch.arange(patches, device="cpu")
+        distances = first.unsqueeze(1) + torch.arange(piece, device="cpu")
         rows = buckets(distances, count, furthest)
         self.register_buffer("buckets", rows, persistent=False)
 
     def forward(self, tokens: int) -> Tensor:
         """[1, heads, tokens, tokens], rows are queries; made once, and not once for each row."""
-        pieces = F.embedding(self.buckets, self.weight).permute(2, 0, 1)  # [heads, first, patches]
+        pieces = F.embedding(self.buckets, self.weight).permute(2, 0, 1)  # [heads, first, piece]
         device = self.weight.device
         query = torch.arange(tokens, device=device).unsqueeze(1)
-        key = torch.arange(tokens // self.patches, device=device) * self.patches
+        key = torch.arange(tokens // self.piece, device=device) * self.piece
         first = key - query + (self.most - 1)  # key minus query, from zero
         bias = pieces.index_select(1, first.flatten())
         return bias.reshape(1, pieces.shape[0], tokens, tokens)
@@ -156,14 +179,22 @@ class Attention(nn.Module):
         """x [batch, tokens, width], padded by `padding`, bias [1, heads, queries, keys]."""
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         if bias is not None and self.gated:
-            bias = self.gate(q) * bias
+            bias = gate(q, self.heads, self.grep_linear, self.grep_a) * bias
         return self.out_proj(self.dialect.encoder_attend(q, k, v, self.heads, bias, padded))
 
-    def gate(self, q: Tensor) -> Tensor:
-        """How much of its positions each query wants: [batch, heads, tokens, 1]."""
-        gates = self.grep_linear(split(q, self.heads)).sigmoid().transpose(1, 2)
-        first, second = gates.chunk(2, dim=-1)
-        return first * (second * self.grep_a - 1.0) + 2.0
+
+def gate(x: Tensor, heads: int, linear: nn.Linear, scale: Tensor) -> Tensor:
+    """How much of its positions each query wants: [batch, heads, tokens, 1].
+
+    Args:
+        x: [batch, tokens, width], of which each head sees its own part.
+        heads: how many there are.
+        linear: width / heads -> 2.
+        scale: [1, heads, 1, 1].
+    """
+    gates = linear(split(x, heads)).sigmoid().transpose(1, 2)
+    first, second = gates.chunk(2, dim=-1)
+    return first * (second * scale - 1.0) + 2.0
 
 
 def _activation(name: str) -> Callable[[Tensor], Tensor]:

@@ -1,4 +1,8 @@
-"""Layers of HuBERT and wav2vec 2.0: convolutions over samples, then a transformer."""
+"""Layers of HuBERT, wav2vec 2.0 and WavLM: convolutions over samples, then a transformer.
+
+WavLM's attention has a bias of relative positions, of which a table is read before its first layer
+and which every layer gates by its input (arXiv 2110.13900, section 3.1).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from torch import Tensor, nn
 from alm.errors import BadCheckpoint
 from wrappers import dialect
 from wrappers.layers.audio_layers import Attention, activation
+from wrappers.layers.beats_layers import RelativeBias, gate
 
 EPS = 1e-5  # of the norms of convolutions, whatever layer_norm_eps says
 
@@ -72,9 +77,9 @@ class Convolutions(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Positions by convolution, then the first so many layers."""
+    """Positions by convolution, then the first so many layers, of `most` frames at most."""
 
-    def __init__(self, known: Mapping[str, Any], layers: int) -> None:
+    def __init__(self, known: Mapping[str, Any], layers: int, most: int) -> None:
         super().__init__()
         width, taps = known["hidden_size"], known["num_conv_pos_embeddings"]
         groups = known["num_conv_pos_embedding_groups"]
@@ -90,6 +95,12 @@ class Encoder(nn.Module):
         if not self.stable:
             self.layer_norm = nn.LayerNorm(width, known["layer_norm_eps"])
         self.layers = nn.ModuleList(Layer(known) for _ in range(layers))
+        self.relative = known["relative"] and layers > 0
+        if self.relative:
+            heads, furthest = known["num_attention_heads"], known["max_bucket_distance"]
+            self.layers[0].attention.rel_attn_embed = RelativeBias(
+                known["num_buckets"], heads, furthest, most, piece=1
+            )
 
     def forward(self, x: Tensor, real: Tensor) -> Tensor:
         """[batch, frames, width], 1 or 0 [batch, frames] -> [batch, frames, width]."""
@@ -99,9 +110,29 @@ class Encoder(nn.Module):
         x = x + self.act(near).transpose(1, 2)
         x = x if self.stable else self.layer_norm(x)
         padded = self.dialect.encoder_padding(real)
+        first: Any = self.layers[0] if self.relative else None
+        bias = first.attention.rel_attn_embed(x.shape[1]) if self.relative else None
         for layer in self.layers:
-            x = layer(x, padded)
+            x = layer(x, padded, bias)
         return x * inside
+
+
+class GatedAttention(Attention):
+    """Attention under a bias that each frame gates by itself, before it is made into a query."""
+
+    def __init__(self, width: int, heads: int, *, key_bias: bool = False) -> None:
+        super().__init__(width, heads, key_bias=key_bias)
+        self.gru_rel_pos_linear = nn.Linear(width // heads, 2)
+        self.gru_rel_pos_const = nn.Parameter(torch.ones(1, heads, 1, 1))
+
+    def forward(
+        self, x: Tensor, padded: Tensor | None = None, bias: Tensor | None = None
+    ) -> Tensor:
+        """[batch, frames, width], bias [1, heads, frames, frames] -> [batch, frames, width]."""
+        if bias is not None:
+            wanted = gate(x, self.heads, self.gru_rel_pos_linear, self.gru_rel_pos_const)
+            bias = wanted * bias
+        return super().forward(x, padded, bias)
 
 
 class Layer(nn.Module):
@@ -114,19 +145,20 @@ class Layer(nn.Module):
             raise BadCheckpoint(f"HuBERT's hidden_size {width} is not divisible by {heads} heads")
         self.stable = known["do_stable_layer_norm"]
         self.act = activation(known["hidden_act"], "HuBERT")
-        self.attention = Attention(width, heads, key_bias=True)
+        gated = GatedAttention if known["relative"] else Attention
+        self.attention = gated(width, heads, key_bias=True)
         self.layer_norm = nn.LayerNorm(width, known["layer_norm_eps"])
         self.feed_forward: Any = nn.Module()
         self.feed_forward.intermediate_dense = nn.Linear(width, known["intermediate_size"])
         self.feed_forward.output_dense = nn.Linear(known["intermediate_size"], width)
         self.final_layer_norm = nn.LayerNorm(width, known["layer_norm_eps"])
 
-    def forward(self, x: Tensor, padded: Tensor) -> Tensor:
-        """[batch, frames, width], padded by `padding` -> [batch, frames, width]."""
+    def forward(self, x: Tensor, padded: Tensor, bias: Tensor | None) -> Tensor:
+        """[batch, frames, width], padded by `padding`, a bias or none -> [batch, frames, width]."""
         if self.stable:
-            x = x + self.attention(self.layer_norm(x), padded)
+            x = x + self.attention(self.layer_norm(x), padded, bias)
             return x + self._fed(self.final_layer_norm(x))
-        x = self.layer_norm(x + self.attention(x, padded))
+        x = self.layer_norm(x + self.attention(x, padded, bias))
         return self.final_layer_norm(x + self._fed(x))
 
     def _fed(self, x: Tensor) -> Tensor:

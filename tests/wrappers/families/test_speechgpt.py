@@ -33,9 +33,20 @@ LARGE: dict[str, Any] = dict(
 MADE: dict[str, dict[str, Any]] = {
     "decomposed": dict(lora=True),
     "standard": dict(
-        lora=False, normalize=True, layer=3, seed=1, llm=dict(tie_word_embeddings=True)
+        kind="wavlm",
+        lora=False,
+        normalize=True,
+        layer=3,
+        seed=1,
+        llm=dict(tie_word_embeddings=True),
     ),
-    "ort": dict(hubert=LARGE, layer=1, seed=2, llm=dict(num_key_value_heads=6, head_dim=10)),
+    "ort": dict(
+        kind="wav2vec2",
+        hubert=LARGE,
+        layer=1,
+        seed=2,
+        llm=dict(num_key_value_heads=6, head_dim=10),
+    ),
 }
 WORDS = "please transcribe the speech. This is input:<audio>"
 
@@ -191,7 +202,7 @@ CASES: dict[str, tuple[Any, str]] = {
     "a key nobody knows": (dict(km_paht="a"), "`km_paht` .meant is perhaps `km_path`"),
     "a layer that is not there": (dict(layer=9), "layer 9 of HuBERT is asked for, which has 3"),
     "no number": (dict(layer="last"), "layer: 'last'"),
-    "another encoder": (_json("hubert", "config.json", model_type="wavlm"), "model_type: 'wavlm'"),
+    "another encoder": (_json("hubert", "config.json", model_type="unispeech"), "'unispeech'"),
     "another rate": (_json("hubert", "preprocessor_config.json", sampling_rate=8000), "8000"),
     "not yes or no": (_json("hubert", "preprocessor_config.json", do_normalize=2), "do_normalize"),
     "other sizes": (_json("hubert", "config.json", intermediate_size=44), "misshapen"),

@@ -15,7 +15,7 @@ import sentencepiece
 import torch
 import yaml
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import HubertConfig, HubertModel, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModel, LlamaConfig, LlamaForCausalLM
 
 from wrappers.checkpoint.speechgpt_files import META
 
@@ -46,13 +46,14 @@ def make(
     normalize: bool = False,
     layer: int = 2,
     seed: int = 0,
+    kind: str = "hubert",
     hubert: dict[str, Any] | None = None,
     llm: dict[str, Any] | None = None,
 ) -> Path:
-    """A checkpoint of three folders and a file, named by a config.yaml."""
+    """A checkpoint of three folders and a file, named by a config.yaml; `kind` is its encoder's."""
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    speech = HubertModel(HubertConfig(**SIZES | (hubert or {})))
+    speech: Any = AutoModel.from_config(AutoConfig.for_model(kind, **SIZES | (hubert or {})))
     speech.save_pretrained(folder / "hubert")
     extractor = dict(sampling_rate=16000, do_normalize=normalize)
     (folder / "hubert" / "preprocessor_config.json").write_text(json.dumps(extractor))
@@ -108,7 +109,7 @@ class Original:
     def __init__(self, folder: Path) -> None:
         said = yaml.safe_load((folder / "config.yaml").read_text())["speechgpt"]
         self.layer = said["layer"]
-        self.speech: Any = HubertModel.from_pretrained(folder / "hubert").eval()
+        self.speech: Any = AutoModel.from_pretrained(folder / "hubert").eval()
         plain = json.loads((folder / "hubert" / "preprocessor_config.json").read_text())
         self.normalize = plain["do_normalize"]
         self.centres = torch.from_numpy(np.load(folder / "km.npy"))

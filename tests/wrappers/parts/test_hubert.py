@@ -1,4 +1,4 @@
-"""HuBERT and wav2vec 2.0 against transformers, whose clips are each heard alone."""
+"""HuBERT, wav2vec 2.0 and WavLM against transformers, whose clips are each heard alone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from transformers import (
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Model,
+    WavLMConfig,
+    WavLMModel,
 )
 
 from alm.errors import BadCheckpoint
@@ -38,6 +40,13 @@ MODELS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "bare": (HubertConfig, HubertModel, dict(feat_proj_layer_norm=False, hidden_act="gelu_new")),
     "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model, dict(conv_stride=(5, 2, 2, 2, 2, 2, 1))),
     "wav2vec2_large": (Wav2Vec2Config, Wav2Vec2Model, LARGE),
+}
+# Near distances have a row of the table each, here up to 4; 17 frames also pass the furthest of 9.
+RELATIVE: dict[str, Any] = dict(num_buckets=16, max_bucket_distance=9, num_attention_heads=6)
+MODELS |= {
+    "wavlm": (WavLMConfig, WavLMModel, {}),
+    "wavlm_near": (WavLMConfig, WavLMModel, RELATIVE),
+    "wavlm_large": (WavLMConfig, WavLMModel, LARGE | RELATIVE | {"num_buckets": 13}),
 }
 LENGTHS = (400, 719, 6_011)
 
@@ -88,6 +97,30 @@ def test_every_layer_is_that_of_transformers(name: str, dialect: str) -> None:
             assert not row[count:].any()
 
 
+@pytest.mark.parametrize("name", ["large", "wav2vec2_large", "wavlm_large"])
+@torch.no_grad()
+def test_a_batch_is_what_transformers_makes_of_it_under_its_mask(name: str) -> None:
+    """Of models that norm each frame; the others' first norm hears the padding there."""
+    model, (pcm, lengths) = original(name), batch()
+    mask = (torch.arange(pcm.shape[1]) < lengths[:, None]).long()
+    settings: dict[str, Any] = dict(attention_mask=mask, output_hidden_states=True)
+    states = model(pcm * mask, **settings).hidden_states[2]
+    speech, frames = ours(model, 2)(pcm, lengths)
+    for got, want, count in zip(speech, states, frames.tolist(), strict=True):
+        assert float((got[:count] - want[:count]).abs().max()) < 1e-4 * float(want.abs().max())
+
+
+@torch.no_grad()
+def test_distances_beyond_the_furthest_share_a_row() -> None:
+    """Of 20 s, with the published table: distances of up to 998 frames, 800 the furthest."""
+    model = original("wavlm")
+    pcm = 0.2 * torch.randn(1, 20 * 16_000, generator=torch.Generator().manual_seed(4))
+    speech, frames = ours(model, 3)(pcm, torch.tensor([pcm.shape[1]]))
+    state = model(pcm, output_hidden_states=True).hidden_states[3]
+    assert int(frames[0]) == state.shape[1] == 999
+    assert float((speech - state).abs().max()) < 1e-4 * float(state.abs().max())
+
+
 @pytest.mark.parametrize("name", ["base", "large"])
 @torch.no_grad()
 def test_a_clip_is_normalized_as_the_feature_extractor_does(name: str) -> None:
@@ -124,7 +157,12 @@ def test_frames_and_the_shortest_clip_are_counted(samples: int) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        (dict(model_type="wavlm"), "model_type: 'wavlm'"),
+        (dict(model_type="unispeech"), "model_type: 'unispeech'.* hubert, wav2vec2, wavlm"),
+        (
+            dict(model_type="wavlm", num_buckets=3),
+            "num_buckets 3; it must",
+        ),
+        (dict(model_type="wavlm", max_bucket_distance="far"), "max_bucket_distance: 'far'"),
         (dict(conv_pos_batch_norm=True), "conv_pos_batch_norm: True"),
         (dict(adapter_attn_dim=16), "adapter_attn_dim: 16"),
         (dict(feat_extract_norm="batch"), "feat_extract_norm: 'batch'"),
@@ -146,6 +184,11 @@ def test_what_is_not_followed_is_refused(changed: dict[str, Any], said: str) -> 
         (dict(hidden_size=50, num_attention_heads=4, num_conv_pos_embedding_groups=2), 1, "heads"),
         (dict(hidden_size=50), 1, "num_conv_pos_embedding_groups"),
         (dict(hidden_act="mish"), 1, "'mish'"),
+        (
+            dict(model_type="wavlm", max_bucket_distance=80),
+            1,
+            "max_distance 80; it must",
+        ),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(changed: dict[str, Any], layer: int, said: str) -> None:
