@@ -6,6 +6,7 @@ tests/data/README.md says how the references were made.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,9 @@ def test_a_ragged_batch_is_each_clip_alone(model: Model) -> None:
         assert np.abs(rows).max() < 1e-4
 
 
-def prompted(model: Model, messages: list[dict[str, Any]]) -> list[np.ndarray]:
+def prompted(
+    model: Model, messages: list[dict[str, Any]], read: Callable[[str], np.ndarray] = clip
+) -> list[np.ndarray]:
     """A conversation as a row for `assemble`; its answers stand in it as they are given."""
     prompter, row = model.parts.prompter, list[np.ndarray]()
     words, clips, turns, earlier = "", list[str](), 0, 0
@@ -111,7 +114,7 @@ def prompted(model: Model, messages: list[dict[str, Any]]) -> list[np.ndarray]:
         asked = prompter.build(words, len(clips), earlier, first=not turns, verbatim=True)
         embeds = []
         for letter in clips:
-            made = heard(model, clip(letter))
+            made = heard(model, read(letter))
             embeds.append(made["audio_embeds"][0, : int(made["audio_embeds_lengths"][0])])
         row += woven(asked.pieces, embeds)
         if "content" in message:
@@ -120,14 +123,15 @@ def prompted(model: Model, messages: list[dict[str, Any]]) -> list[np.ndarray]:
     return row
 
 
-def answered(model: Model, row: list[np.ndarray], name: str) -> list[int]:
-    """Greedy tokens to a prompt, whose first logits are held to those of the sequence's."""
+def answered(
+    model: Model, row: list[np.ndarray], asked: dict[str, Any], wanted: np.ndarray
+) -> list[int]:
+    """Greedy tokens to a prompt under the original's options; `wanted` are its first logits."""
     embeds, lengths = assemble(model.parts.table, [row])
     decoder = model.parts.decoder()
     decoder.start(1, embeds.shape[1] + STEPS)
     logits = decoder.feed(embeds, lengths)
-    assert off(logits[0], f"{name}.logits_first") < 1e-3
-    asked = SEQUENCES[name]["options"]
+    assert np.abs(logits[0] - wanted).max() < 1e-3
     options = Options(
         max_new_tokens=STEPS,
         repetition_penalty=asked.get("text_repetition_penalty", 1.0),
@@ -139,7 +143,7 @@ def answered(model: Model, row: list[np.ndarray], name: str) -> list[int]:
     ):
         ended.update(step.ended)
     ids = list(map(int, ended[0].token_ids))
-    return ids[:-1] if ids[-1] == IDS["kimia_text_eos"] else ids
+    return ids[:-1] if ids[-1] in model.parts.eos else ids
 
 
 @pytest.mark.parametrize("name", ASKED)
@@ -153,7 +157,7 @@ def test_every_sequence_is_that_of_the_authors_code(model: Model, name: str) -> 
     if f"{name}.inputs_embeds" in TRUTH:
         embeds, _ = assemble(model.parts.table, [row])
         assert off(embeds[0], f"{name}.inputs_embeds") < 1e-4
-    assert answered(model, row, name) == said["greedy"]
+    assert answered(model, row, said["options"], TRUTH[f"{name}.logits_first"]) == said["greedy"]
 
 
 @pytest.mark.parametrize("name", [n for n in ASKED if not n.startswith("two_turns")])
@@ -223,4 +227,5 @@ def test_an_answer_that_was_spoken_is_one_stream_while_its_text_is_short(model: 
         made = heard(model, clip(letter))
         embeds.append(made["audio_embeds"][0, : int(made["audio_embeds_lengths"][0])])
     row[mask] = np.concatenate(embeds)
-    assert answered(model, [row], "audio_history") == SEQUENCES["audio_history"]["greedy"]
+    said, logits = SEQUENCES["audio_history"], TRUTH["audio_history.logits_first"]
+    assert answered(model, [row], said["options"], logits) == said["greedy"]
