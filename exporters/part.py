@@ -18,7 +18,7 @@ from alm.errors import BadOption, ExportFailed
 from alm.onnxfile import summary
 from alm.ports import Port
 from alm.precision import PLAIN, Codes, Storage
-from exporters import calibration, embedding_table, graph, parity, precisions, simplify
+from exporters import calibration, embedding_table, graph, numbering, parity, precisions, simplify
 from exporters.bundle import Bundle
 from wrappers import Checkpoint, Wrapper
 from wrappers.checkpoint.weights.memory import give_back
@@ -111,6 +111,10 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
     work = _Work(truth, part.role, inputs, bundle.folder / f"{name}.onnx", pulled, say)
     kept = _leanest(traced, work, settings)
     judged = _judged(name, precision, kept.parity, pulled.bound(part.role))
+    ids: dict[str, Any] = {}
+    ear = part.role == "encoder" and pulled.levers
+    if ear and (by := numbering.reader(part, checkpoint, settings.dialect)):
+        ids = {"changed": numbering.changed(kept.files[0], truth, inputs, by)}
     return Part(
         name=name,
         role=part.role,
@@ -126,7 +130,7 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
         pieces=part.pieces,
         nodes=sum(summary.read(kept.files[0]).nodes.values()),
         simplified=kept.verdict,
-        measured={"parity": judged, "weights": weights} | heard.findings | part.facts,
+        measured={"parity": judged, "weights": weights} | heard.findings | ids | part.facts,
     )
 
 

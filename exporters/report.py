@@ -82,7 +82,13 @@ class Progress:
 
 
 def _verdict(part: Part) -> str:
-    """ "exact", or "within 0.3": the most that its levers may cost as root mean square."""
+    """ "exact", or "within 0.3": the most that its levers may cost as root mean square.
+
+    Where ids are made of what the part gives, the share of them that are others follows.
+    """
     parity = part.measured["parity"]
     exact = parity["verdict"] == EXACT
-    return EXACT if exact else f"within {parity['bound']:g}"
+    words = [EXACT if exact else f"within {parity['bound']:g}"]
+    for name, share in part.measured.get("changed", {}).items():
+        words.append(f"{share:.1%} other {name}")
+    return ", ".join(words)

@@ -26,6 +26,7 @@ class NearestCode(Wrapper):
     """
 
     role = "frontend"
+    exact = True
     pieces = "rows"
 
     def __init__(self, width: int, codes: int, most: int) -> None:
