@@ -97,7 +97,7 @@ def replace(part: Wrapper, lever: lowrank.Lever) -> None:
     """Give the module the matrices that its factors stand for."""
     matrices = {n: weight(part, n).float() for n, _ in part.named_parameters() if "weight" in n}
     for name, made in lever._factors.items():
-        down = sum(matrices[other].T @ v for other, v in made.taken)
+        down: Any = sum(matrices[other].T @ v for other, v in made.taken)
         linear: Any = part.get_submodule(name.removesuffix(".weight"))
         bias = 0 if linear.bias is None else linear.bias.detach()
         linear.weight = nn.Parameter((down @ made.components.T).T.contiguous(), False)

@@ -98,7 +98,8 @@ class Encoder(nn.Module):
         self.relative = known["relative"] and layers > 0
         if self.relative:
             heads, furthest = known["num_attention_heads"], known["max_bucket_distance"]
-            self.layers[0].attention.rel_attn_embed = RelativeBias(
+            first: Any = self.layers[0]
+            first.attention.rel_attn_embed = RelativeBias(
                 known["num_buckets"], heads, furthest, most, piece=1
             )
 

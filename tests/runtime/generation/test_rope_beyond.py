@@ -15,7 +15,7 @@ import alm
 from alm.facts import DimensionFacts
 from alm.generation import parts, pipeline
 from alm.generation.model import Model
-from alm.generation.past import History
+from alm.generation.past import Feed, History
 from alm.generation.pipeline import woven
 from alm.timings import Stages
 from tests.conftest import run_export
@@ -152,6 +152,11 @@ def test_every_turn_equals_the_whole_conversation_given_anew(
     assert longest > TRAINED and any(anew[1:])
 
 
+def fed(whole: int, row: list[np.ndarray]) -> Feed:
+    """A turn of so many positions that finds nothing in the cache."""
+    return Feed([row], np.zeros((1, 0, 0), np.float32), np.array([whole]), 0)
+
+
 def test_a_switch_costs_one_turn_and_growth_every_turn() -> None:
     row = [np.zeros(60, np.int64)]
     switching, growing = (
@@ -159,20 +164,20 @@ def test_a_switch_costs_one_turn_and_growth_every_turn() -> None:
         History(DimensionFacts(rope_grows_past=96)),
     )
     for each in (switching, growing):
-        each.add(0, 60, row, [0] * 10)
+        each.add(fed(60, row), 0, [0] * 10)
         assert not each.restarts(70, 90) and each.restarts(70, 120)
-        each.add(0, 120, row, [0] * 10)
+        each.add(fed(120, row), 0, [0] * 10)
     assert not switching.restarts(130, 150) and growing.restarts(130, 150)
     assert switching.restarts(0, 20)  # the cache was lost with a turn that failed
     plain = History(DimensionFacts())
-    plain.add(0, 200, row, [0])
+    plain.add(fed(200, row), 0, [0])
     assert not plain.restarts(200, 300) and not plain.row
 
 
 def test_a_doubling_costs_one_turn() -> None:
     row = [np.zeros(60, np.int64)]
     doubling = History(DimensionFacts(rope_doubles_past=96))
-    doubling.add(0, 60, row, [0] * 10)
+    doubling.add(fed(60, row), 0, [0] * 10)
     assert not doubling.restarts(70, 96) and doubling.restarts(70, 97)
-    doubling.add(0, 120, row, [0] * 10)
+    doubling.add(fed(120, row), 0, [0] * 10)
     assert not doubling.restarts(130, 192) and doubling.restarts(130, 193)

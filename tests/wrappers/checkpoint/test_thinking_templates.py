@@ -128,7 +128,8 @@ def test_a_template_may_begin_a_thought_or_end_it_at_once() -> None:
     assert said(THINKING) == PromptFacts(**wanted)
     over = "<think>\n\n</think>\n\n"
     found = said(SILENT)
-    assert found == PromptFacts(**QWEN | dict(turn=TURN + over, fleeting=over, left_out="lines"))
+    wanted = QWEN | dict(turn=TURN + over, fleeting=over, left_out="lines")
+    assert found == PromptFacts(**wanted)
     assert not Thoughts(found.thought).begun_by(found.turn)
 
 
