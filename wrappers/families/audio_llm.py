@@ -11,7 +11,7 @@ stay what they were. A `config.yaml` names the three as the original's command l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alm.errors import BadCheckpoint, MissingFile
+from alm.errors import BadCheckpoint
 from alm.facts import AudioFacts, Facts, PromptFacts
 from wrappers import Checkpoint, Wrapper
 from wrappers.bridges.projector import Projector
@@ -39,7 +39,7 @@ from wrappers.checkpoint.salmonn_keys import strange
 from wrappers.checkpoint.text import generation_fields, thoughts
 from wrappers.checkpoint.weights.fit import faults, unknown
 from wrappers.checkpoint.weights.hollow import attach, hollow
-from wrappers.checkpoint.yaml_config import config_file, recognised
+from wrappers.checkpoint.yaml_config import config_file, recognised, refuse_all
 from wrappers.encoders import whisper
 from wrappers.frontends.mel import RATE
 
@@ -119,7 +119,7 @@ class AudioLlm(AudioFiles):
         return generation_fields.defaults(
             generation_fields.settings(plain, file),
             ORIGINAL,
-            generation_fields.settings(self.section("generate"), f"{self.file}, section generate,"),
+            generation_fields.section(self.section("generate"), f"{self.file}, section generate,"),
             where=self.file,
             vocab=self.spec.vocab,
             max_new_tokens=256,
@@ -129,8 +129,8 @@ class AudioLlm(AudioFiles):
 
     def check(self) -> None:
         """Name everything that is missing, misshapen or does not fit, at once."""
-        _refuse(partial(self.path, key) for key in PATHS)
-        _refuse(
+        refuse_all(partial(self.path, key) for key in PATHS)
+        refuse_all(
             (
                 lambda: self.trained,
                 lambda: self.widths,
@@ -226,15 +226,3 @@ class AudioLlm(AudioFiles):
                 "what transformers draws them around"
             )
         return tuple(notes)
-
-
-def _refuse(attempts: Iterable[Callable[[], Any]]) -> None:
-    """Raise what these complain of, all at once and as the first of them does."""
-    errors: list[BadCheckpoint | MissingFile] = []
-    for attempt in attempts:
-        try:
-            attempt()
-        except (BadCheckpoint, MissingFile) as error:
-            errors.append(error)
-    if errors:
-        raise type(errors[0])("; ".join(dict.fromkeys(map(str, errors))))

@@ -269,7 +269,7 @@ class Salmonn(Files):
         return generation_fields.defaults(
             generation_fields.settings(plain, file),
             ORIGINAL,
-            generation_fields.settings(given, f"{self.file}, section generate,"),
+            generation_fields.section(given, f"{self.file}, section generate,"),
             where=self.file,
             vocab=self.spec.vocab,
             max_new_tokens=200,

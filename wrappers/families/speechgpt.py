@@ -81,7 +81,7 @@ class SpeechGpt(SpeechGptFiles):
         return generation_fields.defaults(
             generation_fields.settings(plain, file),
             ORIGINAL,
-            generation_fields.settings(self.section("generate"), f"{self.file}, section generate,"),
+            generation_fields.section(self.section("generate"), f"{self.file}, section generate,"),
             where=self.file,
             vocab=self.spec.vocab,
             max_new_tokens=256,

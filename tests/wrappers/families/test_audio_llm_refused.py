@@ -166,6 +166,12 @@ def test_generation_is_what_the_config_and_the_llm_say(copy: Tiny) -> None:
     assert wanted.items() <= made.facts.generation.items() and made.facts.tokens.eos == (2,)
 
 
+def test_what_ends_an_answer_is_not_said_beside_the_llm(copy: Tiny) -> None:
+    plain = yaml.safe_load(copy.config.read_text())
+    copy.config.write_text(yaml.safe_dump(plain | {"generate": {"eos_token_id": 5}}))
+    assert "section generate, says eos_token_id; what ends an answer" in refused(copy)
+
+
 def test_a_tokenizer_without_an_end_leaves_it_to_the_llms_config(copy: Tiny) -> None:
     copy.json("llm/tokenizer_config.json", eos_token=None)
     made = open_checkpoint(copy.json("llm/config.json", eos_token_id=[2, 7]).config)

@@ -275,6 +275,14 @@ def test_a_section_that_is_none_is_refused(copy: Copy) -> None:
     assert "`generate` is 'greedy' and not a section" in refused(copy)
 
 
+@pytest.mark.parametrize("given", [{"eos_token_id": 5}, {"stop_strings": ["."]}])
+def test_what_ends_an_answer_is_not_said_beside_the_llm(copy: Copy, given: dict[str, Any]) -> None:
+    plain = yaml.safe_load(copy.config.read_text())
+    copy.config.write_text(yaml.safe_dump(plain | {"generate": given}))
+    said = refused(copy)
+    assert f"section generate, says {[*given][0]}; what ends an answer" in said
+
+
 def test_no_such_path_is_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match="there is no .*nowhere"):
         open_checkpoint(tmp_path / "nowhere")

@@ -153,6 +153,20 @@ def settings(plain: Mapping[str, Any], where: Path | str) -> dict[str, Any]:
     return options
 
 
+def section(given: Mapping[str, Any], where: Path | str) -> dict[str, Any]:
+    """`settings` of a section beside an LLM's folder; what ends an answer is said by the folder.
+
+    Raises:
+        BadCheckpoint: as `settings`, and for a setting that only the folder's files may have.
+    """
+    if odd := [name for name in TOKENS if given.get(name) is not None]:
+        raise BadCheckpoint(
+            f"{where} says {' and '.join(odd)}; what ends an answer is read from the LLM's own "
+            "folder: say it there"
+        )
+    return settings(given, where)
+
+
 def defaults(
     *sources: Mapping[str, Any], where: Path | str, vocab: int, max_new_tokens: int
 ) -> dict[str, Any]:
