@@ -5,7 +5,6 @@ The folder is the thinker's alone or the whole model's. What sees and what speak
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +19,7 @@ from wrappers.checkpoint.hf import Folder
 from wrappers.checkpoint.hf_files import BRIDGE, LLM, TOWER
 from wrappers.checkpoint.plain_files import no_model, read_json
 from wrappers.checkpoint.text import chat_template
+from wrappers.checkpoint.text.template_files import named_token
 
 SECTION = "thinker_config"  # of the whole model's config
 PREFIX = "thinker."  # of the names of its weights
@@ -161,8 +161,8 @@ class OmniFolder(Folder):
     def prompt(self, tokenizer: Tokenizer) -> PromptFacts:
         placeholder = self.placeholder(tokenizer, self.audio_token)
         said = self.path / "tokenizer_config.json"
-        named = _processors_token(read_json(said) if said.is_file() else {})
-        if named not in ("", placeholder):
+        named = named_token(read_json(said) if said.is_file() else {}, "audio_token")
+        if named not in (None, placeholder):
             raise BadCheckpoint(
                 f"{self.path} has {placeholder!r:.80} for audio in its config and {named!r:.80} in "
                 "its tokenizer"
@@ -187,13 +187,3 @@ def _shares(parts: Any, pairs: int) -> bool:
     """Whether these are whole numbers that add up to so many pairs."""
     whole = isinstance(parts, list | tuple) and all(type(n) is int and n >= 0 for n in parts)
     return whole and sum(parts) == pairs
-
-
-def _processors_token(said: Mapping[str, Any]) -> str:
-    """What transformers' processor replaces in a text; "" where no file says it."""
-    extra = said.get("extra_special_tokens")
-    token = (extra.get("audio_token") if isinstance(extra, dict) else None) or said.get(
-        "audio_token"
-    )
-    token = token.get("content") if isinstance(token, dict) else token
-    return token if isinstance(token, str) else ""

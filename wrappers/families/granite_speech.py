@@ -24,6 +24,7 @@ from wrappers.checkpoint.hf import Folder
 from wrappers.checkpoint.model_type import model_type
 from wrappers.checkpoint.plain_files import extractor, read_json
 from wrappers.checkpoint.text import chat_template
+from wrappers.checkpoint.text.template_files import named_token
 from wrappers.checkpoint.weights.tensors import Weights
 from wrappers.encoders import granite_speech
 from wrappers.frontends.mel import HOP, RATE
@@ -245,12 +246,8 @@ class GraniteSpeech(Folder):
         """What transformers' processor replaces in a text: the tokenizer's word counts first."""
         for name in ("tokenizer_config.json", "processor_config.json"):
             file = self.path / name
-            plain = read_json(file) if file.is_file() else {}
-            extra = plain.get("extra_special_tokens")
-            named = extra.get("audio_token") if isinstance(extra, dict) else None
-            token = named or plain.get("audio_token")
-            token = token.get("content") if isinstance(token, dict) else token
-            if isinstance(token, str):
+            token = named_token(read_json(file) if file.is_file() else {}, "audio_token")
+            if token is not None:
                 return token
         return "<|audio|>"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from wrappers.checkpoint.plain_files import read_json
 
@@ -28,3 +30,11 @@ def variables_of(folder: Path) -> dict[str, str]:
             if key.endswith("_token") and isinstance(text, str):
                 variables[key] = text
     return variables
+
+
+def named_token(said: Mapping[str, Any], name: str) -> str | None:
+    """A token that a tokenizer's or a processor's config names, such as `audio_token`."""
+    extra = said.get("extra_special_tokens")
+    token = (extra.get(name) if isinstance(extra, dict) else None) or said.get(name)
+    token = token.get("content") if isinstance(token, dict) else token
+    return token if isinstance(token, str) else None
