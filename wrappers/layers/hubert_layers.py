@@ -95,8 +95,7 @@ class Encoder(nn.Module):
         if not self.stable:
             self.layer_norm = nn.LayerNorm(width, known["layer_norm_eps"])
         self.layers = nn.ModuleList(Layer(known) for _ in range(layers))
-        self.relative = known["relative"] and layers > 0
-        if self.relative:
+        if known["relative"] and layers > 0:
             heads, furthest = known["num_attention_heads"], known["max_bucket_distance"]
             first: Any = self.layers[0]
             first.attention.rel_attn_embed = RelativeBias(
@@ -111,10 +110,9 @@ class Encoder(nn.Module):
         x = x + self.act(near).transpose(1, 2)
         x = x if self.stable else self.layer_norm(x)
         padded = self.dialect.encoder_padding(real)
-        first: Any = self.layers[0] if self.relative else None
-        bias = first.attention.rel_attn_embed(x.shape[1]) if self.relative else None
-        for layer in self.layers:
-            x = layer(x, padded, bias)
+        bias = None
+        for layer in self.layers:  # the first makes the bias, since its weights hold the table
+            x, bias = layer(x, padded, bias)
         return x * inside
 
 
@@ -154,13 +152,17 @@ class Layer(nn.Module):
         self.feed_forward.output_dense = nn.Linear(known["intermediate_size"], width)
         self.final_layer_norm = nn.LayerNorm(width, known["layer_norm_eps"])
 
-    def forward(self, x: Tensor, padded: Tensor, bias: Tensor | None) -> Tensor:
-        """[batch, frames, width], padded by `padding`, a bias or none -> [batch, frames, width]."""
+    def forward(
+        self, x: Tensor, padded: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """[batch, frames, width], padded by `padding`, the bias so far -> the same, the bias."""
+        table = getattr(self.attention, "rel_attn_embed", None)
+        bias = bias if table is None else table(x.shape[1])
         if self.stable:
             x = x + self.attention(self.layer_norm(x), padded, bias)
-            return x + self._fed(self.final_layer_norm(x))
+            return x + self._fed(self.final_layer_norm(x)), bias
         x = self.layer_norm(x + self.attention(x, padded, bias))
-        return self.final_layer_norm(x + self._fed(x))
+        return self.final_layer_norm(x + self._fed(x)), bias
 
     def _fed(self, x: Tensor) -> Tensor:
         linear = self.feed_forward

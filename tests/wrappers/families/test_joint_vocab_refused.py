@@ -165,7 +165,11 @@ CASES: dict[str, tuple[str, Any, str]] = {
     "other centres": ("mel", dict(stack=2), "says mel_bins times stack, 42, but .* made of 63"),
     "centres of another width": ("audiopalm", _centres(np.zeros((23, 20), np.float32)), "24 wide"),
     "other rows": ("audiopalm", _json("llm/config.json", vocab_size=320), "is .313, 36"),
-    "another encoder": ("audiopalm", _json("hubert/config.json", model_type="wavlm"), "'wavlm'"),
+    "another encoder": (
+        "audiopalm",
+        _json("hubert/config.json", model_type="unispeech"),
+        "'unispeech'",
+    ),
     "another LLM": ("audiopalm", _json("llm/config.json", model_type="mamba"), "model_type"),
     "another rate": (
         "audiopalm", _json("hubert/preprocessor_config.json", sampling_rate=8000), "8000"),
