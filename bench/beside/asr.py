@@ -174,15 +174,17 @@ def end_after(asked: Asked) -> None:
 
     It says them once, and the last of those that are wanted becomes the file's end token.
     """
-    runtime = Transcribe(asked)
-    words = runtime.said()
+    gguf: Any = import_module("gguf")
+    fields = gguf.GGUFReader(asked.files, "r+").fields
+    end = fields["tokenizer.ggml.eos_token_id"]
+    own = fields["tokenizer.ggml.tokens"].contents().index("<|im_end|>")
+    end.parts[end.data[0]][0] = own  # in the file, where another number of tokens may have put one
+    words = Transcribe(asked).said()
     *before, last = words[: asked.tokens]
     if len(words) < asked.tokens or last in before:
         raise SystemExit(f"{len(words)} tokens, of which {last} is said twice: another seed")
+    end.parts[end.data[0]][0] = int(last[1:])
     print(f"{len(words)} tokens were said; {last} is made the end")
-    gguf: Any = import_module("gguf")
-    field = gguf.GGUFReader(asked.files, "r+").fields["tokenizer.ggml.eos_token_id"]
-    field.parts[field.data[0]][0] = int(last[1:])
 
 
 def measure(name: str, asked: Asked, reps: int) -> dict[str, Any]:
