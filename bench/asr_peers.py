@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 from bench.beside import asr  # noqa: E402
 from bench.beside.asr_gguf import MEL  # noqa: E402
 from bench.beside.base import Peer, Place, thread_settings  # noqa: E402
-from bench.beside.preparing import Entry, environment  # noqa: E402
+from bench.beside.preparing import Entry, Failed, environment  # noqa: E402
 from bench.beside.process import QUIET, wait_quiet, watched  # noqa: E402
 from bench.peers import CACHE, machine, tell  # noqa: E402
 from tests.reference import LIBRISPEECH  # noqa: E402
@@ -85,12 +85,12 @@ class Site:
         return sys.executable if runtime == "ours" else str(own)
 
     def call(self, runtime: str, *words: str) -> Any:
-        """Run a process in the environment of a runtime; SystemExit with its last words."""
+        """Run a process in the environment of a runtime; raises Failed with its last words."""
         path = f"{ROOT / 'runtime'}:{ROOT}" if runtime == "ours" else str(ROOT)
         settings = thread_settings(self.threads) | {"PYTHONPATH": path}
         ended = watched([self.python(runtime), *words], settings, self.timeout, ROOT)
         if ended.status:
-            raise SystemExit(f"{shlex.join(words)}: {ended.last}")
+            raise Failed(ended.last)
         return ended
 
 
@@ -114,11 +114,18 @@ def prepare(site: Site) -> None:
     bank = mel_filter_bank(201, 128, 0.0, RATE / 2, RATE, norm="slaney", mel_scale="slaney")
     np.save(site.made / MEL, np.ascontiguousarray(bank.T, np.float32))
     for runtime in asr.RUNTIMES:
-        files = site.files(runtime)
-        if files.exists():
-            continue
+        try:
+            make(site, runtime)
+        except Failed as failure:
+            tell(f"FAILED {runtime}: {failure}")
+
+
+def make(site: Site, runtime: str) -> None:
+    """Make the files of a runtime, unless they are there."""
+    files = site.files(runtime)
+    fresh = files.with_name(f"new-{files.name}")
+    if not files.exists():
         tell(f"files of {runtime}")
-        fresh = files.with_name(f"new-{files.name}")
         if runtime == "ours":
             words = ["export.py", "--model", str(site.model), "--precision", "auto"]
             site.call(runtime, *words, "--dynamic-batch", "--out", str(fresh))
@@ -126,8 +133,8 @@ def prepare(site: Site) -> None:
             words = ["-m", "bench.beside.asr_gguf", str(site.model), str(fresh)]
             site.call(runtime, *words, "--layout", runtime)
         fresh.rename(files)
-    tell("where transcribe.cpp ends")
-    tell(site.call("transcribe", *_words(site, "end_after", "transcribe")).last)
+    if runtime == "transcribe":
+        tell(site.call(runtime, *_words(site, "end_after", runtime)).last)
 
 
 def _words(site: Site, task: str, runtime: str) -> list[str]:
@@ -145,7 +152,7 @@ def row(site: Site, runtime: str, reps: int, patience: float) -> dict[str, Any]:
         ended = site.call(runtime, *words)
         made = json.loads(out.read_text())
     if set(made["tokens"]) != {site.tokens}:
-        raise SystemExit(f"{runtime} said {made['tokens']} tokens, not {site.tokens}")
+        raise Failed(f"{made['tokens']} tokens were said, not {site.tokens}")
     made |= {"others": ended.others, "anon_mb": ended.anon_mb, "before": busy}
     short = {key: [round(ms) for ms in made[key]] for key in ("first", "step", "total")}
     tell(f"{runtime}: {short}, others {ended.others:.0%}")
@@ -230,12 +237,18 @@ def main() -> None:
         prepare(site)
         return
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in said.only}
+    failed: dict[str, str] = {}
     for number in range(said.passes):
         # Each pass begins with another, so that none is always the first or after the same.
         for name in [*said.only[number % len(said.only) :], *said.only[: number % len(said.only)]]:
-            rows[name].append(row(site, name, said.reps, said.patience))
+            try:
+                rows[name].append(row(site, name, said.reps, said.patience))
+            except Failed as failure:
+                failed[name] = str(failure)
+                tell(f"FAILED {name}: {failure}")
     out = said.results / "asr_peers.md"
-    out.write_text(page(site, rows))
+    lines = [f"- failed: {name}: {words}\n" for name, words in failed.items()]
+    out.write_text("".join([page(site, {n: made for n, made in rows.items() if made}), *lines]))
     tell(f"written: {out}")
 
 
