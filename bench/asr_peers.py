@@ -42,14 +42,14 @@ LABELS = {
 }
 PREAMBLE = """# Qwen3-ASR-0.6B beside others
 
-All layers of the real shape with random weights; {seconds} s of speech, {tokens} tokens of text
-from everybody, greedily, on {threads} threads. One process at a time, passes one after another, a
-run before those that count in each. Medians, in brackets least and most of all runs; `by pass` are
-the medians of each. The first token is from samples in memory to its id: spectrogram, encoder and
+All layers of the real shape with random weights; {seconds} s of speech, {tokens} tokens of text from
+everybody, greedily, threads: {threads}. One process at a time, passes one after another, a run
+before those that count in each. Medians, in brackets least and most of all runs; `by pass` are the
+medians of each. The first token is from samples in memory to its id: spectrogram, encoder and
 prefill. CrispASR is asked for one token and for all of them, and the difference is its tokens'
-time. Peak memory counts mapped files; in brackets what is no file. The others' encoders attend
-across the whole clip and ours, as transformers', inside of windows of 8 s. Nothing here says how
-right an answer is.
+time. Processor seconds, of all threads, tell more than a clock where others work. Peak memory
+counts mapped files; in brackets what is no file. The others' encoders attend across the whole clip
+and ours, as transformers', inside of windows of 8 s. Nothing here says how right an answer is.
 
 - {date}, {machine}: `python bench/asr_peers.py --prepare`, then `{command}`
 """
@@ -184,7 +184,8 @@ def page(site: Site, rows: dict[str, list[dict[str, Any]]]) -> str:
     said = dict(date=date.today(), machine=machine(), command=command, seconds=SECONDS)
     lines = [PREAMBLE.format(**said, tokens=site.tokens, threads=site.threads)]
     head = "| | encoder, ms | prefill, ms | first token, ms | ms a token | all, s | by pass "
-    lines += [f"{head}| real-time factor | load s | peak MB | files MB |", "|---" * 11 + "|"]
+    head += "| all, processor s "
+    lines += [f"{head}| real-time factor | load s | peak MB | files MB |", "|---" * 12 + "|"]
 
     def all_of(passes: list[dict[str, Any]]) -> float:
         return statistics.median(ms for each in passes for ms in each["total"])
@@ -196,6 +197,7 @@ def page(site: Site, rows: dict[str, list[dict[str, Any]]]) -> str:
             f"| {LABELS[name]} | {spread(passes, 'encode')} | {spread(passes, 'prefill')} "
             f"| {spread(passes, 'first')} | {spread(passes, 'step', digits=1)} "
             f"| {spread(passes, 'total', 1e-3, 2)} | {by_pass(passes, 'total', 1e-3, 2)} "
+            f"| {spread(passes, 'busy', 1e-3, 2)} "
             f"| {all_of(passes) / 1e3 / SECONDS:.3f} | {load:.1f} | {peak:.0f} ({anon:.0f}) "
             f"| {megabytes(site.files(name)):.0f} |"
         )

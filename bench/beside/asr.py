@@ -76,13 +76,15 @@ class Ours:
         """One clip, heard and answered."""
         from alm.bench.timed_run import timed
 
+        busy = time.process_time()
         run = timed(self.parts, self.asked.tokens, self.asked.pcm, "transcribe")
+        busy = (time.process_time() - busy) * 1e3
         prefill = run["stages"]["prefill"]
         first = run["first_token"]
         return dict(
             encode=first - prefill, prefill=prefill, first=first, total=run["total"],
             step=sum(run["steps"]) / len(run["steps"]), tokens=run["new_tokens"],
-            prompt=run["prompt_tokens"],
+            prompt=run["prompt_tokens"], busy=busy,
         )  # fmt: skip
 
 
@@ -110,9 +112,9 @@ class Transcribe:
     def run(self) -> Run:
         """One clip, heard and answered."""
         self.log.clear()
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         words = self.said()
-        total = (time.perf_counter() - start) * 1e3
+        total, busy = (time.perf_counter() - start) * 1e3, (time.process_time() - busy) * 1e3
         found = {name: (float(ms), steps) for name, ms, steps in STAGE.findall("".join(self.log))}
         steps = int(found["step_loop"][1])
 
@@ -126,7 +128,7 @@ class Transcribe:
         prompt = int(re.findall(r"T_prompt=(\d+)", "".join(self.log))[-1])
         return dict(
             encode=encode, prefill=prefill, first=encode + prefill, total=total,
-            step=of("step_loop") / steps, tokens=steps + 1, prompt=prompt,
+            step=of("step_loop") / steps, tokens=steps + 1, prompt=prompt, busy=busy,
         )  # fmt: skip
 
 
@@ -149,11 +151,13 @@ class Crisp:
     def run(self) -> Run:
         """One clip, heard and answered twice."""
         first, one = self._timed(1)
+        busy = time.process_time()
         total, tokens = self._timed(self.asked.tokens)
+        busy = (time.process_time() - busy) * 1e3
         if one != 1:
             raise SystemExit(f"{one} words where one was asked for")
         step = (total - first) / (tokens - 1)
-        return dict(first=first, total=total, step=step, tokens=tokens)
+        return dict(first=first, total=total, step=step, tokens=tokens, busy=busy)
 
 
 RUNTIMES: dict[str, Callable[[Asked], Any]] = {

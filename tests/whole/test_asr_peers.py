@@ -64,12 +64,19 @@ def test_the_page_has_a_row_for_each_and_says_who_disturbed(tmp_path: Path) -> N
     (site.files("ours") / "decoder.onnx").write_bytes(bytes(3_000_000))
     site.files("crispasr").write_bytes(bytes(7_000_000))
     common: dict[str, Any] = dict(load_s=1.0, anon_mb=80.0, others=0.0)
-    ours = dict(first=[900.0], step=[20.0], total=[2700.0, 3000.0, 9000.0], encode=[400.0])
+    ours = dict(
+        first=[900.0], step=[20.0], total=[2700.0, 3000.0, 9000.0], busy=[4e3], encode=[400.0]
+    )
     ours |= dict(prefill=[500.0], peak_mb=100.0, versions="a", prompt=[413])
-    theirs = dict(first=[2e3], step=[30.0], total=[6e3], peak_mb=200.0, versions="b", others=0.5)
+    theirs = dict(
+        first=[2e3], busy=[7e3], step=[30.0], total=[6e3], peak_mb=200.0, versions="b", others=0.5
+    )
     page = asr_peers.page(site, {"crispasr": [common | theirs], "ours": [common | ours]})
     head, _, first, second = [line for line in page.splitlines() if line.startswith("|")]
     assert first.count("|") == second.count("|") == head.count("|")
-    assert first.startswith("| **ours**") and "| 3.00 (2.70-9.00) | 3.00 | 0.100 |" in first
+    assert (
+        first.startswith("| **ours**")
+        and "| 3.00 (2.70-9.00) | 3.00 | 4.00 (4.00-4.00) | 0.100 |" in first
+    )
     assert first.endswith("| 1.0 | 100 (80) | 3 |") and second.endswith("| 200 (80) | 7 |")
     assert "crispasr (50%, pass 1)" in page and "prompt of 413" in page
