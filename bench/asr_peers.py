@@ -42,8 +42,8 @@ LABELS = {
 }
 PREAMBLE = """# Qwen3-ASR-0.6B beside others
 
-All layers of the real shape with random weights; {seconds} s of speech, {tokens} tokens of text from
-everybody, greedily, threads: {threads}. One process at a time, passes one after another, a run
+All layers of the real shape with random weights; {seconds} s of speech, {tokens} tokens of text
+from everybody, greedily, threads: {threads}. One process at a time, passes one after another, a run
 before those that count in each. Medians, in brackets least and most of all runs; `by pass` are the
 medians of each. The first token is from samples in memory to its id: spectrogram, encoder and
 prefill. CrispASR is asked for one token and for all of them, and the difference is its tokens'
