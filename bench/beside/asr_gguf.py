@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -66,7 +66,7 @@ class Checkpoint:
     def end(self) -> int:
         return self.special["<|im_end|>"]
 
-    def words(self, mode: str = "r") -> Iterator[tuple[str, np.ndarray]]:
+    def words(self, mode: Literal["r", "r+"] = "r") -> Iterator[tuple[str, np.ndarray]]:
         """Each tensor's bfloat16 numbers as uint16; "r+" to change them in the file."""
         for file in sorted(self.folder.glob("*.safetensors")):
             data = np.memmap(file, np.uint8, mode)
