@@ -80,7 +80,7 @@ def test_an_export_says_what_rounding_does_to_units(
     parts = {part.name: part for part in manifest.load(out).parts}
     assert parts["hubert"].precision == "int8" and parts["kmeans"].precision == "fp32"
     share = parts["hubert"].measured["changed"]["units"]
-    assert 0 < share < 0.5
+    assert 0 <= share < 0.5  # units far apart keep their frames; see the tests above for others
     assert f"{share:.1%} other units" in capsys.readouterr().out
     run_export("--model", made, "--precision", "auto,hubert=fp32", *words)
     assert "changed" not in manifest.load(out).parts[0].measured
