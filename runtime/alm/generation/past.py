@@ -95,21 +95,21 @@ class Past:
         later = [*(end if asked.later is None else asked.later), *self._told(ids, answer)]
         pairs = zip([*end, *ids[:fed]], later, strict=False)
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-        whole, gone = feed.whole[0], max(0, len(end) - same)  # gone: of the turn's own end
-        self._held = whole - len(end) + same
-        self._ids = [*prompt[: len(prompt) - gone], *ids[: max(0, same - len(end))]]
-        self._ids = self._ids if prompt else []
+        gone, kept = max(0, len(end) - same), ids[: max(0, same - len(end))]  # of turn and answer
+        self._held = feed.whole[0] - len(end) + same
+        self._ids = [*prompt[: len(prompt) - gone], *kept] if prompt else []
         self._decoder.cut(self._held)
         unfed = later[same:]
         self._unfed = unfed[:-1] if unfed and unfed[-1] in self._parts.eos else unfed
-        self._history.add(feed, gone, ids[: max(0, same - len(end))])
+        self._history.add(feed, gone, kept)
         self.turns, self.clips = self.turns + 1, self.clips + len(asked.pieces) - 1
 
     def _told(self, ids: list[int], answer: steps.Sequence) -> list[int]:
         """An answer's ids as later turns have them."""
         if self._parts.manifest.facts.prompt.retold:
             return self._retold(ids[: len(answer.token_ids) - 1])
-        later = self._parts.prompter.thoughts.later(self._parts.stops.cut(ids))
+        thoughts = self._parts.prompter.thoughts
+        later = thoughts.later(self._parts.stops.cut(ids)) if thoughts.left_out else None
         return ids if later is None else self._parts.prompter.said(later)
 
     def _retold(self, ids: list[int]) -> list[int]:
