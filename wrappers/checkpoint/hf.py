@@ -227,6 +227,20 @@ class Folder(Files):
             )
         return tuple(notes)
 
+    def check_width(self) -> tuple[int, int]:
+        """Widths of a tower whose config says `output_dim`, and of the LLM's rows.
+
+        Raises:
+            BadCheckpoint: the tower gives rows of another width than the LLM's.
+        """
+        width, out = int(self.audio_config.d_model), int(self.audio_config.output_dim)
+        if out != self.spec.hidden:
+            raise BadCheckpoint(
+                f"{self.file} says audio_config.output_dim: {out}, and the LLM's rows are "
+                f"{self.spec.hidden} wide"
+            )
+        return width, out
+
     def tokens_there(self, tokenizer: Tokenizer, texts: Iterable[str]) -> None:
         """That the tokenizer has each of a prompt's tokens as one.
 

@@ -110,14 +110,6 @@ class WindowedFolder(Folder):
             raise BadCheckpoint(f"{self.path} names no default_transcription_prompt that is a text")
         return words
 
-    def check_tokens(self, tokenizer: Tokenizer) -> None:
-        """That the tokenizer has the prompt's tokens as one each.
-
-        Raises:
-            BadCheckpoint: it lacks some.
-        """
-        self.tokens_there(tokenizer, self.tokens_of_prompt)
-
     def known_prompt(self, tokenizer: Tokenizer, prompt: PromptFacts) -> PromptFacts:
         """The prompt with the token for audio in the place of its placeholder, proved.
 
@@ -125,7 +117,7 @@ class WindowedFolder(Folder):
             BadCheckpoint: the processor has another token, the tokenizer lacks one of the prompt's,
                 or the folder has another chat template.
         """
-        self.check_tokens(tokenizer)
+        self.tokens_there(tokenizer, self.tokens_of_prompt)
         placeholder = self.placeholder(tokenizer, self.config.audio_token_id)
         named = self.processor.get("audio_token", prompt.placeholder)
         if not placeholder == named == prompt.placeholder:

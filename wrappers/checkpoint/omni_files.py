@@ -138,21 +138,6 @@ class OmniFolder(Folder):
         file, plain = super().generation_config
         return file, {name: plain[name] for name in plain if not name.startswith(TALKERS)}
 
-    def check_width(self) -> tuple[int, int]:
-        """Widths of the tower's rows and of the LLM's.
-
-        Raises:
-            BadCheckpoint: the tower gives rows of another width than the LLM's.
-        """
-        audio = self.audio_config
-        width, out = int(audio.d_model), int(audio.output_dim)
-        if out != self.spec.hidden:
-            raise BadCheckpoint(
-                f"{self.file} says audio_config.output_dim: {out}, and the LLM's rows are "
-                f"{self.spec.hidden} wide"
-            )
-        return width, out
-
     @property
     def audio_token(self) -> int:
         """The token that stands for a clip's embeddings."""

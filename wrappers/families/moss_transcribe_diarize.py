@@ -192,7 +192,7 @@ class MossTranscribeDiarize(WindowedFolder):
             raise BadCheckpoint(
                 f"{self.file} says that {placeholder!r:.80} stands for audio; known is {SOUND}"
             )
-        self.check_tokens(tokenizer)
+        self.tokens_there(tokenizer, self.tokens_of_prompt)
         prompt, words = self._written()
         rate = self.processor.get("audio_tokens_per_second", 12.5)
         rows = int(rate * self._every)  # as transformers cuts it

@@ -133,12 +133,7 @@ class Qwen3Asr(Folder):
         return qwen3_asr.build(self.tower_config)
 
     def build_projector(self) -> Projector:
-        width, out = int(self.tower_config["d_model"]), int(self.tower_config["output_dim"])
-        if out != self.spec.hidden:
-            raise BadCheckpoint(
-                f"{self.file} says audio_config.output_dim: {out}, and the LLM's rows are "
-                f"{self.spec.hidden} wide"
-            )
+        width, out = self.check_width()
         return Projector(
             [width, width, out], frames="rows", activation=self.tower_config["activation_function"]
         )
