@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +12,7 @@ from wrappers.checkpoint import llm_files, pruned
 from wrappers.checkpoint.adapters import peft_folder
 from wrappers.checkpoint.adapters.contract import Adapter
 from wrappers.checkpoint.plain_files import extractor, read_json
+from wrappers.checkpoint.text import generation_fields
 from wrappers.checkpoint.weights.hollow import attach, hollow
 from wrappers.checkpoint.weights.tensors import Weights, open_folder
 from wrappers.checkpoint.yaml_config import Config
@@ -112,6 +114,26 @@ class Folders(Config):
     def llm_weights(self) -> Weights:
         """The LLM's own weights under transformers' names."""
         return pruned.left(self.spec, llm_files.named(self.llm_folder))
+
+    def generation(
+        self, original: Mapping[str, Any], given: Mapping[str, Any], most_new: int
+    ) -> dict[str, Any]:
+        """Decoding settings of the LLM's folder, then the original's own, then the config's.
+
+        Args:
+            original: what the original gives to `generate` unless its config says otherwise.
+            given: what the config's section `generate` says.
+            most_new: tokens of the longest answer where nothing sets one.
+        """
+        file, plain = generation_fields.in_folder(self.path("llama_path"))
+        return generation_fields.defaults(
+            generation_fields.settings(plain, file),
+            original,
+            generation_fields.section(given, f"{self.file}, section generate,"),
+            where=self.file,
+            vocab=self.spec.vocab,
+            max_new_tokens=most_new,
+        )
 
     def mel(self) -> Wrapper:
         return mel.Mel(int(self.whisper_config["num_mel_bins"]), self.window_samples)

@@ -36,7 +36,7 @@ from wrappers.checkpoint.audio_llm_files import (
 )
 from wrappers.checkpoint.llm_files import TABLE
 from wrappers.checkpoint.salmonn_keys import strange
-from wrappers.checkpoint.text import generation_fields, thoughts
+from wrappers.checkpoint.text import thoughts
 from wrappers.checkpoint.weights.fit import faults, unknown
 from wrappers.checkpoint.weights.hollow import attach, hollow
 from wrappers.checkpoint.yaml_config import config_file, recognised, refuse_all
@@ -115,15 +115,7 @@ class AudioLlm(AudioFiles):
 
     def _generation(self) -> dict[str, Any]:
         """What the original gives to `generate`; the rest comes from its LLM's folder."""
-        file, plain = generation_fields.in_folder(self.path("llama_path"))
-        return generation_fields.defaults(
-            generation_fields.settings(plain, file),
-            ORIGINAL,
-            generation_fields.section(self.section("generate"), f"{self.file}, section generate,"),
-            where=self.file,
-            vocab=self.spec.vocab,
-            max_new_tokens=256,
-        )
+        return self.generation(ORIGINAL, self.section("generate"), 256)
 
     # --- the whole
 

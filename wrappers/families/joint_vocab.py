@@ -28,7 +28,6 @@ from wrappers import Checkpoint, Wrapper
 from wrappers.checkpoint import llm_files
 from wrappers.checkpoint.joint_vocab_files import HUBERT, KINDS, MARK, PATHS, SECTION, JointFiles
 from wrappers.checkpoint.limits import shown
-from wrappers.checkpoint.text import generation_fields
 from wrappers.checkpoint.yaml_config import config_file, recognised, refuse_all
 from wrappers.encoders.hubert import RATE
 
@@ -60,14 +59,7 @@ class JointVocab(JointFiles):
 
     def _generation(self) -> dict[str, Any]:
         """What the config says of `generate`; the rest comes from the LLM's folder."""
-        file, plain = generation_fields.in_folder(self.path("llama_path"))
-        return generation_fields.defaults(
-            generation_fields.settings(plain, file),
-            generation_fields.settings(self.section("generate"), f"{self.file}, section generate,"),
-            where=self.file,
-            vocab=self.spec.vocab,
-            max_new_tokens=256,
-        )
+        return self.generation({}, self.section("generate"), 256)
 
     # --- words
 

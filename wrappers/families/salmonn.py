@@ -261,19 +261,11 @@ class Salmonn(Files):
         Its `min_length` counts new tokens: the original runs with transformers 4.28, which does
         not count a prompt of embeddings.
         """
-        file, plain = generation_fields.in_folder(self.path("llama_path"))
         given = dict(self.section("generate"))
         given.pop("end_sym", None)
         if "min_length" in given:
             given.setdefault("min_new_tokens", given.pop("min_length"))
-        return generation_fields.defaults(
-            generation_fields.settings(plain, file),
-            ORIGINAL,
-            generation_fields.section(given, f"{self.file}, section generate,"),
-            where=self.file,
-            vocab=self.spec.vocab,
-            max_new_tokens=200,
-        )
+        return self.generation(ORIGINAL, given, 200)
 
     def _notes(self) -> tuple[str, ...]:
         """What was found and left out, for the person who exports."""

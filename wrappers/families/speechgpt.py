@@ -31,7 +31,6 @@ from wrappers.checkpoint.speechgpt_files import (
     TURN,
     SpeechGptFiles,
 )
-from wrappers.checkpoint.text import generation_fields
 from wrappers.checkpoint.yaml_config import config_file, recognised, refuse_all
 from wrappers.encoders import hubert
 from wrappers.encoders.hubert import RATE
@@ -77,15 +76,7 @@ class SpeechGpt(SpeechGptFiles):
 
     def _generation(self) -> dict[str, Any]:
         """What the original gives to `generate`; the rest comes from its LLM's folder."""
-        file, plain = generation_fields.in_folder(self.path("llama_path"))
-        return generation_fields.defaults(
-            generation_fields.settings(plain, file),
-            ORIGINAL,
-            generation_fields.section(self.section("generate"), f"{self.file}, section generate,"),
-            where=self.file,
-            vocab=self.spec.vocab,
-            max_new_tokens=256,
-        )
+        return self.generation(ORIGINAL, self.section("generate"), 256)
 
     # --- the whole
 
