@@ -26,7 +26,7 @@ from wrappers.checkpoint.hf_files import BRIDGE, LLM, TOWER
 from wrappers.checkpoint.model_type import model_type
 from wrappers.checkpoint.plain_files import extractor
 from wrappers.checkpoint.text import chat_template
-from wrappers.checkpoint.text.conversations import ANSWER, Conversation
+from wrappers.checkpoint.text.conversations import Conversation, messages_of, written
 from wrappers.encoders import phi4_conformer
 from wrappers.frontends.mel import RATE
 from wrappers.frontends.phi4_mel import Phi4Mel, Settings
@@ -247,8 +247,8 @@ class Phi4Multimodal(Folder):
         )
         template = chat_template.template(self.path, placeholder)
         if template is not None:
-            wanted = (chat_template.written(prompt, each) for each in _PROOF)
-            asked = (_messages(each, placeholder) for each in _PROOF)
+            wanted = (written(prompt, each) for each in _PROOF)
+            asked = (messages_of(each, placeholder) for each in _PROOF)
             template.check(list(zip(asked, wanted, strict=True)))
         return prompt
 
@@ -260,13 +260,3 @@ _PROOF: tuple[Conversation, ...] = (
     (("Hello.",), (None, "What is said?")),
     ((None, "One."), (" Two. ",), ("Three.",)),
 )
-
-
-def _messages(conversation: Conversation, placeholder: str) -> list[dict[str, Any]]:
-    """The conversation as the processor takes it: a text that has the token where a clip is."""
-    messages: list[dict[str, Any]] = []
-    for turn in conversation:
-        content = "".join(placeholder if piece is None else piece for piece in turn)
-        messages.append({"role": "user", "content": content})
-        messages.append({"role": "assistant", "content": ANSWER})
-    return messages[:-1]

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from alm.facts import PromptFacts
-from alm.text.prompt import trimmed
+from alm.text.prompt import CLIPS, NUMBER, WORDS, trimmed
 from alm.text.thoughts import Thoughts
 
-CLIPS, WORDS, NUMBER = "{clips}", "{}", "{n}"  # places in the manifest's texts
 FIRST, ANSWER, SECOND = "a first question", "some answer", "the second question"
 
 Turn = tuple[str | None, ...]  # a user's texts and clips in their order; None is a clip
