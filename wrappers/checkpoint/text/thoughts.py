@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from alm.facts import PromptFacts
 from alm.text.thoughts import THOUGHT, Thoughts
@@ -19,9 +20,7 @@ def in_template(source: str) -> str:
 
 def in_tokenizer(tokenizer_json: str) -> str:
     """The manifest's `thought` of a tokenizer that has a token for each of the marks, else ""."""
-    added = json.loads(tokenizer_json).get("added_tokens") or []
-    known = {token.get("content") for token in added if isinstance(token, dict)}
-    return MARKS if {BEGIN, END} <= known else ""
+    return MARKS if _marks(json.loads(tokenizer_json)) else ""
 
 
 def spelled(tokenizer_json: str, thought: str) -> str:
@@ -30,15 +29,22 @@ def spelled(tokenizer_json: str, thought: str) -> str:
     Where they are special tokens they would be left out, and the thought not be told from the
     answer. The tokens of a text are the same.
     """
-    if not thought or not in_tokenizer(tokenizer_json):
+    if not thought:
         return tokenizer_json
     plain = json.loads(tokenizer_json)
-    marks = [token for token in plain["added_tokens"] if token.get("content") in (BEGIN, END)]
+    marks = _marks(plain)
     if not any(token.get("special") for token in marks):
         return tokenizer_json
     for token in marks:
         token["special"] = False
     return json.dumps(plain)
+
+
+def _marks(tokenizer: dict[str, Any]) -> list[dict[str, Any]]:
+    """The tokens of a tokenizer.json that are marks; none unless both are there."""
+    added = tokenizer.get("added_tokens") or []
+    marks = [t for t in added if isinstance(t, dict) and t.get("content") in (BEGIN, END)]
+    return marks if {BEGIN, END} <= {mark["content"] for mark in marks} else []
 
 
 def examples(prompt: PromptFacts) -> list[tuple[Conversation, tuple[str, ...]]]:
