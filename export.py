@@ -234,10 +234,7 @@ def _clips(
 
     wanted = [name for name, value in precision.items() if listens(name, value)]
     if folder is None and wanted:
-        raise BadOption(
-            f"precision {precision[wanted[0]]} of part {wanted[0]} is fitted to what is heard; "
-            "give a folder of clips: --calibrate DIR"
-        )
+        raise calibration.wanted(wanted[0], precision[wanted[0]])
     if folder is None:
         return None
     if not wanted:

@@ -46,6 +46,14 @@ class Clips:
         return replace(self, paths=tuple(self.paths[i] for i in at))
 
 
+def wanted(name: str, precision: str) -> BadOption:
+    """What is said where a part's precision must know what is heard, and there are no clips."""
+    return BadOption(
+        f"precision {precision} of part {name} is fitted to what is heard; give a folder of clips: "
+        "--calibrate DIR"
+    )
+
+
 def find(folder: Path, facts: Facts) -> Clips:
     """All clips in a folder and those below it; each is read once, and none is kept.
 

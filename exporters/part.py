@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from alm.artifacts.manifest import Part
-from alm.errors import BadOption, ExportFailed
+from alm.errors import ExportFailed
 from alm.onnxfile import summary
 from alm.ports import Port
 from alm.precision import PLAIN, Codes, Storage
@@ -151,10 +151,7 @@ def _listen(
         BadOption: there are none.
     """
     if settings.clips is None:
-        raise BadOption(
-            f"precision {settings.precision[name]} of part {name} is fitted to what is heard; give "
-            "a folder of clips: --calibrate DIR"
-        )
+        raise calibration.wanted(name, settings.precision[name])
     audience = calibration.Audience(checkpoint, settings.dialect, name, part, settings.clips)
     findings = pulled.calibrate(part, audience.hear)
     clips = {"clips": len(settings.clips.paths), "seconds": round(settings.clips.seconds, 1)}
