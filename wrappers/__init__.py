@@ -155,8 +155,14 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def _looks(known: Mapping[str, str]) -> str:
-    """What checkpoints of all families look like; what most begin with is said once."""
-    start = "a Hugging Face folder whose config.json says model_type: "
-    types = [text.removeprefix(start) for text in known.values() if text.startswith(start)]
-    others = [f"{name}: {text}" for name, text in known.items() if not text.startswith(start)]
-    return "; ".join([*others, *([start + ", ".join(types)] if types else [])])
+    """What checkpoints of all families look like; what many begin with is said once."""
+    said, rest = [], dict(known)
+    for start in (
+        "a config.yaml with a section ",
+        "a folder whose config.json says ",
+        "a Hugging Face folder whose config.json says model_type: ",
+    ):
+        alike = [name for name, text in rest.items() if text.startswith(start)]
+        if alike:
+            said.append(start + ", ".join(rest.pop(name).removeprefix(start) for name in alike))
+    return "; ".join([*(f"{name}: {text}" for name, text in rest.items()), *said])

@@ -137,7 +137,7 @@ def test_a_part_beyond_its_levers_bound_stops_the_export_and_leaves_nothing(
 
 def hear_noise(part: Wrapper, count: int) -> None:
     """Run a part on random feeds, as a lever that is calibrated has it hear clips."""
-    for seed in range(count or 4):
+    for seed in range(count or 16):
         sizes = list(feeds.cases(part.inputs, part.spans, True))[-1]
         example = feeds.make(part.inputs, part.spans, sizes, seed)
         with torch.no_grad():
