@@ -174,21 +174,24 @@ class Decoder(Wrapper):
         if self.spec.condition and self.conditioned is not None:
             told = {"condition": self.conditioned(given[self.spec.condition[0]])}
 
+        # The last real position's logits alone: all others would be 57 MB for a prompt of 111. So
+        # the last layer that attends needs keys and values of all positions, and no more of them.
+        wanted = None if self.every else (seq_lengths - 1)[:, None]
+        narrows = max(self.model.attending, default=0)
         x, held = inputs_embeds, iter(past)
         if self.spec.input_scale != 1.0:
             x = x * self.spec.input_scale
         for i, layer in enumerate(self.model.layers):
             cache = [next(held), next(held)] if i in self.model.attending else []
             rope = turned[self.spec.ropes[i] if self.spec.ropes else ""]
-            x, *kept = layer(x, rope, distance, past_lengths, *cache, **told)
+            last = wanted if i == narrows else None
+            x, *kept = layer(x, rope, distance, past_lengths, *cache, rows=last, **told)
             present += kept
+        logits = self._logits(x)
         if self.every:
-            logits = self._logits(x)
             real = steps < seq_lengths[:, None]
-            return (torch.where(real[..., None], logits, torch.zeros_like(logits)), *present)
-        # Logits of the last real position only: all others would be 57 MB for a prompt of 111.
-        last = (seq_lengths - 1)[:, None, None].expand(-1, 1, self.spec.hidden)
-        return (self._logits(x.gather(1, last)), *present)
+            logits = torch.where(real[..., None], logits, torch.zeros_like(logits))
+        return logits, *present
 
     def _logits(self, x: Tensor) -> Tensor:
         logits = self.lm_head(self.model.norm(x))

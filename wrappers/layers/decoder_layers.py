@@ -14,6 +14,14 @@ from wrappers import dialect
 from wrappers.layers.spec import ACTIVATIONS, Spec
 
 
+def picked(x: Tensor, rows: Tensor | None) -> Tensor:
+    """Of x [batch, seq, ...] the positions `rows` [batch, kept]; all of them where rows is None."""
+    if rows is None:
+        return x
+    index = rows.reshape(*rows.shape, *[1] * (x.ndim - 2))
+    return x.gather(1, index.expand(-1, -1, *x.shape[2:]))
+
+
 class Norm(nn.Module):
     """Root-mean-square norm in float32, written in the dialect that is bound."""
 
@@ -47,12 +55,18 @@ class Attention(nn.Module):
             nn.Linear(hidden, size, bias=bias) for size in self.sizes
         )
 
-    def products(self, x: Tensor) -> tuple[Tensor, ...]:
+    def products(self, x: Tensor, rows: Tensor | None) -> tuple[Tensor, ...]:
         """Queries, keys and values of x [batch, seq, hidden], each [batch, seq, heads * head_dim].
 
-        A file whose LLM has them in one weight overrides this with `packed`, and that as well.
+        Of the queries only the positions `rows`. A file whose LLM has the three in one weight
+        overrides `packed` and takes `unpacked` for this.
         """
-        return self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        return self.q_proj(picked(x, rows)), self.k_proj(x), self.v_proj(x)
+
+    def unpacked(self, x: Tensor, rows: Tensor | None) -> tuple[Tensor, ...]:
+        """`products` out of `packed`."""
+        q, k, v = self.packed(x).split(self.sizes, -1)
+        return picked(q, rows), k, v
 
     def packed(self, x: Tensor) -> Tensor:
         """The same in one product, side by side: [batch, seq, (heads + 2 kv_heads) * head_dim]."""
@@ -76,25 +90,26 @@ class Attention(nn.Module):
         past_lengths: Tensor,
         past_key: Tensor,
         past_value: Tensor,
+        rows: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x [batch, seq, hidden]; distance [batch, 1, seq, keys] from key to query in positions.
 
         rope: cosines and sines [batch, seq, head_dim/2], and where queries have others, theirs too.
+        rows: what the positions [batch, kept] attend to is wanted alone; keys are kept of all.
         """
         if not self.rotates:  # turned by no angle, exactly: x * 1 - y * 0
             rope = torch.ones_like(rope[0]), torch.zeros_like(rope[1])
         fused = self.dialect.grouped_query
         if fused and torch.compiler.is_exporting():
             y, key, value = fused(self, x, rope, past_lengths, past_key, past_value)
-            return self.o_proj(y), key, value
-        batch, seq, _ = x.shape
+            return self.o_proj(picked(y, rows)), key, value
 
         def heads(y: Tensor) -> Tensor:
-            return y.reshape(batch, seq, -1, self.spec.head_dim).transpose(1, 2)
+            return y.unflatten(-1, (-1, self.spec.head_dim)).transpose(1, 2)
 
-        q, k, v = self.products(x)
+        q, k, v = self.products(x, rows)
         q, k = self.before_rope(q, k)
-        q = self.dialect.rotate(heads(q), *rope[-2:])
+        q = self.dialect.rotate(heads(q), *(picked(angles, rows) for angles in rope[-2:]))
         k = self.dialect.rotate(heads(k), *rope[:2])
         v = heads(v)
         spare = past_key.shape[-1] - self.spec.head_dim  # where a dialect wants wider heads
@@ -102,6 +117,7 @@ class Attention(nn.Module):
             q, k, v = (nn.functional.pad(tensor, (0, spare)) for tensor in (q, k, v))
         key = self.dialect.extend(past_key, k.to(self.cache_dtype), past_lengths)
         value = self.dialect.extend(past_value, v.to(self.cache_dtype), past_lengths)
+        distance = picked(distance.transpose(1, 2), rows).transpose(1, 2)
         allowed = distance >= 0
         if self.window:
             allowed = allowed & (distance < self.window)
@@ -110,7 +126,7 @@ class Attention(nn.Module):
             q.to(self.cache_dtype), key, value, allowed, scale, self.spec.softcap
         )
         y = y.float()[..., : self.spec.head_dim] if spare else y.float()
-        return self.o_proj(y.transpose(1, 2).reshape(batch, seq, -1)), key, value
+        return self.o_proj(y.transpose(1, 2).flatten(2)), key, value
 
 
 class MLP(nn.Module):
@@ -149,15 +165,35 @@ class Layer(nn.Module):
             self.pre_feedforward_layernorm = norm()
             self.post_feedforward_layernorm = norm()
 
-    def forward(self, x: Tensor, *context: Any) -> tuple[Tensor, ...]:
-        """The residual stream, and the layer's cache where it attends."""
+    def forward(
+        self, x: Tensor, *context: Any, rows: Tensor | None, **told: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The residual stream, and the layer's cache where it attends.
+
+        rows: no later layer reads another position than these [batch, kept], so that keys and
+        values alone are computed of all. `told` is what the LLM's condition says.
+        """
         cache: list[Tensor] = []
         if self.attends:
-            y, *cache = self.self_attn(self.input_layernorm(x), *context)
-            x = x + (self.post_attention_layernorm(y) if self.sandwich else y)
-        if self.computes and self.sandwich:
-            y = self.mlp(self.pre_feedforward_layernorm(x))
-            x = x + self.post_feedforward_layernorm(y)
-        elif self.computes:
-            x = x + self.mlp(self.post_attention_layernorm(x))
+            y, *cache = self.self_attn(self.to_attention(x), *context, rows)
+            x = self.with_attention(picked(x, rows), y)
+        else:
+            x = picked(x, rows)
+        if self.computes:
+            x = self.with_mlp(x, **told)
         return x, *cache
+
+    def to_attention(self, x: Tensor) -> Tensor:
+        """What attention gets of the residual stream; this and the next two an LLM overrides."""
+        return self.input_layernorm(x)
+
+    def with_attention(self, x: Tensor, y: Tensor) -> Tensor:
+        """The residual stream with what attention gave."""
+        return x + (self.post_attention_layernorm(y) if self.sandwich else y)
+
+    def with_mlp(self, x: Tensor) -> Tensor:
+        """The residual stream with what the MLP gives."""
+        if self.sandwich:
+            y = self.mlp(self.pre_feedforward_layernorm(x))
+            return x + self.post_feedforward_layernorm(y)
+        return x + self.mlp(self.post_attention_layernorm(x))

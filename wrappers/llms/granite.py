@@ -18,10 +18,11 @@ class Layer(decoder_layers.Layer):
         super().__init__(spec, window)
         self.share = float(spec.config.residual_multiplier)
 
-    def forward(self, x: Tensor, *context: Any) -> tuple[Tensor, Tensor, Tensor]:
-        y, key, value = self.self_attn(self.input_layernorm(x), *context)
-        x = x + y * self.share
-        return x + self.mlp(self.post_attention_layernorm(x)) * self.share, key, value
+    def with_attention(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y * self.share
+
+    def with_mlp(self, x: Tensor) -> Tensor:
+        return x + self.mlp(self.post_attention_layernorm(x)) * self.share
 
 
 def spec(config: Any) -> Spec:

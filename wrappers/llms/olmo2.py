@@ -31,10 +31,14 @@ class Layer(decoder_layers.Layer):
         del self.input_layernorm
         self.post_feedforward_layernorm = decoder_layers.Norm(spec.hidden, spec.eps, 0.0)
 
-    def forward(self, x: Tensor, *context: Any) -> tuple[Tensor, Tensor, Tensor]:
-        y, key, value = self.self_attn(x, *context)
-        x = x + self.post_attention_layernorm(y)
-        return x + self.post_feedforward_layernorm(self.mlp(x)), key, value
+    def to_attention(self, x: Tensor) -> Tensor:
+        return x
+
+    def with_attention(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + self.post_attention_layernorm(y)
+
+    def with_mlp(self, x: Tensor) -> Tensor:
+        return x + self.post_feedforward_layernorm(self.mlp(x))
 
 
 def spec(config: Any) -> Spec:

@@ -21,8 +21,8 @@ class Attention(decoder_layers.Attention):
     def make_products(self) -> None:
         self.qkv_proj = nn.Linear(self.spec.hidden, sum(self.sizes), bias=self.spec.qkv_bias)
 
-    def products(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self.packed(x).split(self.sizes, -1)
+    def products(self, x: Tensor, rows: Tensor | None) -> tuple[Tensor, ...]:
+        return self.unpacked(x, rows)
 
     def packed(self, x: Tensor) -> Tensor:
         return self.qkv_proj(x)

@@ -165,8 +165,8 @@ class Attention(decoder_layers.Attention):
     def make_products(self) -> None:
         self.c_attn = nn.Linear(self.spec.hidden, sum(self.sizes))
 
-    def products(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self.packed(x).split(self.sizes, -1)
+    def products(self, x: Tensor, rows: Tensor | None) -> tuple[Tensor, ...]:
+        return self.unpacked(x, rows)
 
     def packed(self, x: Tensor) -> Tensor:
         return self.c_attn(x)

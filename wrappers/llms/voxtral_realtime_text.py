@@ -54,14 +54,9 @@ class Layer(decoder_layers.Layer):
         super().__init__(spec, window)
         self.ada_rms_norm = Told(spec.hidden)
 
-    def forward(
-        self, x: Tensor, *context: Any, condition: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        assert condition is not None
-        y, key, value = self.self_attn(self.input_layernorm(x), *context)
-        x = x + y
+    def with_mlp(self, x: Tensor, condition: Tensor) -> Tensor:  # pyright: ignore
         normed = self.post_attention_layernorm(x) * (1.0 + self.ada_rms_norm(condition))
-        return x + self.mlp(normed), key, value
+        return x + self.mlp(normed)
 
 
 def spec(config: Any) -> Spec:
