@@ -14,9 +14,9 @@ import torch
 from alm import backends
 from alm.artifacts.part import Part
 from alm.audio.clips import Rules
+from alm.cache.audio import batch
 from alm.errors import BadAudio, BadOption, MissingFile
 from alm.facts import Facts
-from alm.generation.audio_cache import batch
 from alm.generation.pipeline import Pipeline
 from alm.live.hearing import Hearing
 from alm.live.state import Chain, taken

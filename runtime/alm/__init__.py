@@ -74,6 +74,7 @@ def load(
     threads: int = 0,
     audio_cache: int = 64 * 2**20,
     align: str | Path | None = None,
+    cache: str | Path | None = None,
 ) -> Model:
     """Verify the artifacts in `folder` and open them.
 
@@ -83,17 +84,21 @@ def load(
         threads: of each graph on the CPU; 0 leaves the choice to the backend. Graphs that do not
             wait for each other run side by side where each has so many cores of its own.
         audio_cache: bytes of audio embeddings remembered, so that another question about a clip
-            given before computes no encoder; 0 remembers nothing.
+            given before computes no encoder; 0 remembers nothing in memory, the beginnings of
+            prompts neither.
         align: the folder of an aligner, which times the words of answers (`Answer.segments`).
+        cache: a folder, made if it is missing, in which embeddings of clips and the beginnings of
+            prompts are kept for later runs, up to 1 GiB; several models may share it.
 
     Raises:
         MissingFile, BadArtifacts: a file is not there, or is not what the manifest says.
         UnknownName, MissingPackage: the provider is unknown, or its package not installed.
-        BadOption: audio_cache is below 0.
+        BadOption: audio_cache is below 0, or `cache` can be no folder.
     """
     from alm.generation.model import Model
 
-    model = Model(Path(folder), provider, threads, audio_cache)
+    kept = None if cache is None else Path(cache)
+    model = Model(Path(folder), provider, threads, audio_cache, kept)
     if align is not None:
         from alm.align.aligner import Aligner
 

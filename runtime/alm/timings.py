@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
+T = TypeVar("T")
 OnStage = Callable[[str, float], None]  # a stage's name, and since when (time.perf_counter) it ran
 
 
@@ -55,3 +58,29 @@ class Times(Stages):
         ms["per_token"] = sum(self.step_ms) / len(self.step_ms) if self.step_ms else 0.0
         ms["total"] = total
         return {stage: round(value, 3) for stage, value in ms.items()}
+
+
+def ahead(
+    items: Sequence[T], prepare: Callable[[T], None], side_by_side: bool, times: Stages
+) -> Iterator[T]:
+    """Each item once it is prepared; side by side, the next is prepared while it is worked on."""
+    if not side_by_side or len(items) < 2:
+        for item in items:
+            prepare(item)
+            yield item
+        return
+
+    def timed(item: T) -> float:
+        start = time.perf_counter()
+        prepare(item)
+        return time.perf_counter() - start
+
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(timed, items[0])
+        for i, item in enumerate(items):
+            start = time.perf_counter()
+            seconds = pending.result()
+            times.overlap_ms += (seconds - (time.perf_counter() - start)) * 1e3
+            if i + 1 < len(items):
+                pending = pool.submit(timed, items[i + 1])
+            yield item

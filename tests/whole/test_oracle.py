@@ -12,8 +12,8 @@ import pytest
 import alm
 from alm import lint
 from alm.audio import reader
+from alm.generation.decoder import Decoder, assemble, woven
 from alm.generation.model import Model
-from alm.generation.pipeline import Decoder, assemble, woven
 
 PROMPT = "Recognize the speech and give me the transcription."
 CLIPS = "abcd"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from alm.artifacts.manifest import Part
-from alm.generation.audio_cache import batch
+from alm.cache.audio import batch
 from alm.generation.parts import Parts
 from alm.live.state import taken
 from alm.onnxfile import flops

@@ -4,50 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from threading import Lock
+from typing import Protocol
 
 import numpy as np
 
-from alm.generation.pipeline import Pipeline, Stages
+from alm.cache.memory import Arrays, Memory
 from alm.text.units import NAME as UNITS
 from alm.text.units import Units
+from alm.timings import Stages
 
+EMBEDS = "embeds"
 MOST_ROWS = 8  # clips encoded, and prompts answered, at a time
 MOST_BYTES = 64 * 2**20  # of embeddings remembered; 30 s of SALMONN's with 3072 columns are 1 MiB
 
 
-class Memory:
-    """Embeddings by key, the least recently used forgotten first; threads may share it."""
+class Forward(Protocol):
+    """The parts before the decoder, as `generation.pipeline.Pipeline` is."""
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
-        self.most_bytes = most_bytes
-        self.bytes = 0
-        self._known: OrderedDict[bytes, np.ndarray] = OrderedDict()
-        self._lock = Lock()
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def get(self, key: bytes) -> np.ndarray | None:
-        """The embeddings of `key`, which are now the last to be forgotten."""
-        with self._lock:
-            if key in self._known:
-                self._known.move_to_end(key)
-            return self._known.get(key)
-
-    def put(self, key: bytes, embeds: np.ndarray) -> None:
-        """Remember embeddings, unless they alone are more than all that may be remembered."""
-        if embeds.nbytes > self.most_bytes:
-            return
-        embeds = embeds.copy()  # a row would keep the whole batch alive
-        with self._lock:
-            old = self._known.pop(key, None)
-            self.bytes += embeds.nbytes - (0 if old is None else old.nbytes)
-            self._known[key] = embeds
-            while self.bytes > self.most_bytes:
-                self.bytes -= self._known.popitem(last=False)[1].nbytes
+    def forward(
+        self, tensors: dict[str, np.ndarray], stages: Stages | None = None
+    ) -> dict[str, np.ndarray]: ...
 
 
 class AudioEncoder:
@@ -55,19 +32,19 @@ class AudioEncoder:
 
     def __init__(
         self,
-        pipeline: Pipeline,
-        most_bytes: int = MOST_BYTES,
+        pipeline: Forward,
+        memory: Memory,
         window: int = 0,
         hear: Callable[[np.ndarray, Stages], np.ndarray] | None = None,
         units: Units | None = None,
     ) -> None:
-        """With `most_bytes` of 0 nothing is remembered.
+        """`memory` keeps what the parts make of a clip.
 
         `window` is the samples of a window where the model takes all windows of a clip as one.
         `hear` makes a clip's embeddings of its samples, where the parts hear a clip in pieces.
         `units` makes tokens of what the parts give, where that is no embeddings.
         """
-        self.pipeline, self.memory, self.window = pipeline, Memory(most_bytes), window
+        self.pipeline, self.memory, self.window = pipeline, memory, window
         self.hear, self.units = hear, units
 
     def encode(
@@ -78,16 +55,16 @@ class AudioEncoder:
         Of a model that hears tokens they are those, int64 [n], in the embeddings' place.
         Only clips that are new are computed, in few batches and each of them once.
         """
-        if not self.memory.most_bytes:
+        if not self.memory:
             return self._compute(clips, stages), [False] * len(clips)
         start = time.perf_counter()
         keys = [key(pcm) for pcm in clips]
-        by_key = {k: self.memory.get(k) for k in keys}
+        by_key = {k: _embeds(self.memory.get(k)) for k in keys}
         new = {k: pcm for k, pcm in zip(keys, clips, strict=True) if by_key[k] is None}
         stages.add("recall", start)
         if new:
             for k, embeds in zip(new, self._compute(list(new.values()), stages), strict=True):
-                self.memory.put(k, embeds)
+                self.memory.put(k, {EMBEDS: embeds})
                 by_key[k] = embeds
         return [by_key[k] for k in keys], [k not in new for k in keys]  # pyright: ignore
 
@@ -115,6 +92,10 @@ class AudioEncoder:
             alike = [i for i, other in enumerate(sizes) if other == size]
             for at in range(0, len(alike), MOST_ROWS):
                 yield alike[at : at + MOST_ROWS]
+
+
+def _embeds(known: Arrays | None) -> np.ndarray | None:
+    return known.get(EMBEDS) if known else None
 
 
 def batch(windows: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

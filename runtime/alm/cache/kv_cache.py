@@ -33,8 +33,11 @@ class Cache:
         self._arrays: dict[str, np.ndarray] = {}
         self._same = np.zeros((0, 0), np.int64)  # rows i and j are equal in so many positions
 
-    def start(self, rows: int, most: int) -> None:
-        """Empty, for `rows` sequences of at most `most` positions."""
+    def start(self, rows: int, most: int, begun: Mapping[str, np.ndarray] | None = None) -> None:
+        """Empty, for `rows` sequences of at most `most` positions.
+
+        Or with what `begun` holds [1, ...] of each, by the input's name.
+        """
         self.kept, self._arrays = {}, {}  # what was there goes before there is memory for two
         capacity = -(-most // CAPACITY_STEP) * CAPACITY_STEP
         sizes = {"batch": rows, "past": 0, "capacity": capacity}
@@ -44,6 +47,13 @@ class Cache:
             name: np.zeros((rows, *port.shape(sizes)[1:]), port.dtype)
             for name, port in self.ports.items()
         }
+        for name, first in (begun or {}).items():
+            axis = self._axis(name)
+            if self.fixed:
+                places, copied = np.moveaxis(arrays[name], axis, 1), np.moveaxis(first, axis, 1)
+                places[:, : copied.shape[1]] = copied
+            else:
+                arrays[name] = np.repeat(first, rows, 0)
         self._arrays = arrays if self.fixed and self.session.in_place else {}
         self._same = np.zeros((rows, rows), np.int64)
         self.kept = {name: self.session.hold(array) for name, array in arrays.items()}
@@ -66,6 +76,19 @@ class Cache:
                 self._arrays[name] = new
             self.kept[name] = self.session.hold(new)
 
+    def first(self, length: int) -> dict[str, np.ndarray]:
+        """A copy of the first row's first `length` positions [1, ...], by the input's name."""
+        copies: dict[str, np.ndarray] = {}
+        for name in self.ports:
+            array = self._arrays.get(name)
+            array = self.session.fetch(self.kept[name]) if array is None else array
+            copies[name] = array[:1].take(range(length), self._axis(name))
+        return copies
+
+    def _axis(self, name: str) -> int:
+        """The axis of positions."""
+        return self.ports[name].axes.index("capacity" if self.fixed else "past")
+
     def cut(self, length: int) -> None:
         """Forget what lies past `length` positions; a fixed capacity is written over."""
         for name, port in () if self.fixed else self.ports.items():
@@ -75,8 +98,8 @@ class Cache:
 
     def slide(self, gone: int, used: int) -> None:
         """Forget the first `gone` of `used` positions: the others move to the front."""
-        for name, port in self.ports.items():
-            axis = port.axes.index("capacity" if self.fixed else "past")
+        for name in self.ports:
+            axis = self._axis(name)
             array = self._arrays.get(name)
             if array is None:
                 array = self.session.fetch(self.kept[name])

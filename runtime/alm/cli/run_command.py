@@ -147,6 +147,10 @@ def answer(
     provider: Annotated[
         str, typer.Option(help="auto, or what runs the graphs: cpu, cuda, openvino, tensorrt.")
     ] = "auto",
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep what encoders make of clips there, for later runs."),
+    ] = None,
     build_first: Annotated[
         bool, typer.Option("--build", help="Build TensorRT's engines that do not fit this machine.")
     ] = False,
@@ -220,7 +224,7 @@ def answer(
         "delay": delay,
         "show_thinking": show_thinking,
     }
-    model = alm.load(engine, provider, threads, align=align)
+    model = alm.load(engine, provider, threads, align=align, cache=cache)
     if live:
         from alm.cli.chat import listen
 

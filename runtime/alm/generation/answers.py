@@ -45,6 +45,7 @@ class Answer:
     notes: tuple[str, ...] = ()
     audio_cached: int = 0  # clips or windows remembered, whose encoders were not run again
     cached_tokens: int = 0  # of the prompt's, those that a turn before it left in the KV cache
+    prefix_tokens: int = 0  # of the prompt's, those before its clips that are remembered
     stop_reasons: tuple[str, ...] = ()  # of each window
     language: str = ""  # that the model heard or was told, where its answers name one
     # Of one clip alone: with an aligner sentences and their words, else those that the model names
@@ -84,6 +85,7 @@ class WindowAnswer:
     audio_cached: int
     stop_reason: str
     cached_tokens: int = 0
+    prefix_tokens: int = 0
     language: str = ""
     segments: tuple[Segment, ...] = ()
     thinking: str | None = None
@@ -114,6 +116,7 @@ def join(
         notes=(*notes, *_cut_notes(windows)),
         audio_cached=sum(window.audio_cached for window in windows),
         cached_tokens=sum(window.cached_tokens for window in windows),
+        prefix_tokens=sum(window.prefix_tokens for window in windows),
         stop_reasons=tuple(reasons),
         segments=tuple(segment for window in windows for segment in window.segments),
         language=next((window.language for window in windows if window.language), ""),

@@ -10,11 +10,11 @@ import numpy as np
 
 from alm.artifacts.manifest import Manifest
 from alm.audio import reader
+from alm.cache.audio import MOST_BYTES
 from alm.decoding.options import Options
 from alm.errors import BadOption, BadPrompt
 from alm.generation import keywords
 from alm.generation.answers import Answer
-from alm.generation.audio_cache import MOST_BYTES
 from alm.generation.conversation import Conversation, finish
 from alm.generation.parts import Parts
 from alm.generation.turn import Question
@@ -41,9 +41,10 @@ class Model:
         provider: str = "auto",
         threads: int = 0,
         audio_cache: int = MOST_BYTES,
+        cache: Path | None = None,
     ) -> None:
         """See `alm.load`."""
-        self.parts = Parts(folder, provider, threads, audio_cache)
+        self.parts = Parts(folder, provider, threads, audio_cache, cache=cache)
 
     @property
     def folder(self) -> Path:

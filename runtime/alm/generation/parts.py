@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,17 +19,21 @@ from alm.artifacts.manifest import NAME as MANIFEST_NAME
 from alm.artifacts.manifest import check_run
 from alm.artifacts.manifest import load as load_manifest
 from alm.audio.clips import Piece, Rules
+from alm.cache import prefix
+from alm.cache.audio import AudioEncoder
+from alm.cache.folder import Folder
+from alm.cache.memory import Memory
 from alm.decoding.options import Options
 from alm.errors import BadArtifacts, BadOption
 from alm.generation import keywords
-from alm.generation.audio_cache import AudioEncoder
 from alm.generation.choose_backend import Fastest
+from alm.generation.decoder import MOST_FED, Decoder
 from alm.generation.embedding_table import open_table
-from alm.generation.pipeline import MOST_FED, Decoder, Pipeline, at_once, check_table
+from alm.generation.pipeline import Pipeline, at_once, check_table
 from alm.host import processor
 from alm.live.hearing import Hearing
 from alm.live.live import Live, endless
-from alm.live.state import Chain
+from alm.live.state import Chain, carried
 from alm.live.stepping import Stepping
 from alm.ports import DELAY
 from alm.session import BackendOptions, Session
@@ -60,7 +65,14 @@ class Parts:
     """
 
     def __init__(
-        self, folder: Path, provider: str, threads: int, audio_cache: int, *, aligns: bool = False
+        self,
+        folder: Path,
+        provider: str,
+        threads: int,
+        audio_cache: int,
+        *,
+        aligns: bool = False,
+        cache: Path | None = None,
     ) -> None:
         """Verify the artifacts and open them; see `alm.load`. `aligns`: they are an aligner's."""
         start = time.perf_counter()
@@ -84,7 +96,8 @@ class Parts:
             sessions = {part.name: s for part, s in zip(graphs, opened, strict=True)}
         # The cores are the processor's; elsewhere nothing was measured.
         cores = processor.usable_cores() if backends.on_cpu(self.provider) else 1
-        self._connect(sessions, audio_cache, at_once(threads, cores))
+        kept = Folder(cache, self._identity()) if cache else None
+        self._connect(sessions, audio_cache, kept, at_once(threads, cores))
         self.load_ms = (time.perf_counter() - start) * 1e3
 
     def _check_complete(self, aligns: bool) -> None:
@@ -119,7 +132,15 @@ class Parts:
                 f"the generation defaults of {self.folder / MANIFEST_NAME}: {error}"
             ) from error
 
-    def _connect(self, sessions: dict[str, Session], audio_cache: int, at_once: int) -> None:
+    def _identity(self) -> bytes:
+        """Tells models apart that make other numbers of a clip or of a prompt."""
+        plain = self.manifest.to_json()
+        of = {name: plain[name] for name in plain if name not in ("created", "tools", "engines")}
+        return json.dumps([of, self.provider], sort_keys=True).encode()
+
+    def _connect(
+        self, sessions: dict[str, Session], audio_cache: int, kept: Folder | None, at_once: int
+    ) -> None:
         manifest = self.manifest
         table, decoder = manifest.with_role("table")[0], manifest.with_role("decoder")[0]
         self.table = open_table(self.folder, table.files)
@@ -137,8 +158,11 @@ class Parts:
             self.stepping = Stepping(facts.live, facts.audio, pad, facts.tokens.bos)
         hear = self.hear if self.stepping else None
         units = Units(facts.units) if facts.units.count else None
-        self.audio_encoder = AudioEncoder(self.pipeline, audio_cache, window, hear, units)
+        memory = Memory("audio", audio_cache, kept)
+        self.audio_encoder = AudioEncoder(self.pipeline, memory, window, hear, units)
         self.decoder_session, self.decoder_part = sessions[decoder.name], decoder
+        beginnings = Memory("prefix", prefix.MOST_BYTES if audio_cache else 0, kept)
+        self.prefixes = prefix.Prefixes(beginnings, carried(decoder.inputs), facts.dimensions)
         self.eos = frozenset(manifest.facts.tokens.eos)
         self.aligner: Aligner | None = None  # see `align_with`
         self.stops = detokenizer.Stops(self.tokenizer, manifest.facts.tokens.stop_strings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from alm.decoding import steps
 from alm.facts import DimensionFacts
+from alm.generation.decoder import Decoder, assemble
 from alm.generation.parts import Parts
-from alm.generation.pipeline import Decoder, assemble
 from alm.text.prompt import Prompt
 
 
@@ -23,11 +23,18 @@ class Feed:
     embeds: np.ndarray  # float32 [rows, longest, hidden]
     lengths: np.ndarray  # int64 [rows]
     held: int  # positions that are in the cache before it
+    prefix: tuple[int, ...] = ()  # ids that begin the one row, worth remembering
+    begun: Mapping[str, np.ndarray] | None = None  # the cache after them, where it is known
+
+    @property
+    def shared(self) -> int:
+        """Positions of the prompt itself that are not computed again."""
+        return len(self.prefix) if self.begun else 0
 
     @property
     def whole(self) -> list[int]:
         """Positions of each row's prompt, with all turns before it."""
-        return [self.held + int(length) for length in self.lengths]
+        return [self.held + self.shared + int(length) for length in self.lengths]
 
 
 class Past:
@@ -55,7 +62,13 @@ class Past:
         if self._history.restarts(held, held + int(lengths.max())):
             embeds, lengths = assemble(self._parts.table, [[*self._history.row, *rows[0]]])
             held = 0
-        return Feed(rows, embeds, lengths, held)
+        if held or self._history.row or len(rows) > 1 or self._parts.stepping:
+            return Feed(rows, embeds, lengths, held)
+        prefix = self._parts.prefixes.of(rows[0], len(embeds[0]))
+        begun = self._parts.prefixes.get(prefix)
+        if begun:
+            embeds, lengths = embeds[:, len(prefix) :], lengths - len(prefix)
+        return Feed(rows, embeds, lengths, held, prefix, begun)
 
     def open(self, feed: Feed, most: int) -> Decoder:
         """The decoder, with room for `most` positions in every row."""
@@ -63,8 +76,13 @@ class Past:
         if feed.held:
             self._decoder.room(most)
         else:
-            self._decoder.start(len(feed.lengths), most)
+            self._decoder.start(len(feed.lengths), most, feed.shared, feed.begun)
         return self._decoder
+
+    def keep_prefix(self, feed: Feed) -> None:
+        """Remember the beginning of a prompt that was answered, unless it is known."""
+        if feed.prefix and not feed.begun:
+            self._parts.prefixes.put(feed.prefix, self._decoder.cache.first(len(feed.prefix)))
 
     def forget(self) -> None:
         """The turn failed or was left: the cache is as it was before it."""

@@ -10,22 +10,22 @@ from itertools import islice
 import numpy as np
 
 from alm.audio import reader
-from alm.decoding import search, steps
+from alm.cache.audio import MOST_ROWS
 from alm.decoding.options import Options
+from alm.decoding.run import Run
 from alm.errors import BadPrompt
 from alm.generation import answers
 from alm.generation.answers import Answer, Row, WindowAnswer
-from alm.generation.audio_cache import MOST_ROWS
+from alm.generation.decoder import MOST_TOGETHER, Decoder, woven
 from alm.generation.keywords import InputOptions
 from alm.generation.parts import Parts
 from alm.generation.past import Feed, Past
-from alm.generation.pipeline import MOST_TOGETHER, Decoder, woven
 from alm.live.stepping import Beside
 from alm.ports import DELAY
 from alm.text.detokenizer import Joiner, TextStream
 from alm.text.prompt import Prompt
 from alm.text.reading import ReadingStream, read
-from alm.timings import Times
+from alm.timings import Times, ahead
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ class Turn:
         # One clip is answered window after window, so that its text can be read as it comes.
         most = 1 if len(questions) == 1 else MOST_ROWS
         answered: list[WindowAnswer] = []
-        for at in range(0, len(rows), most):
-            answered += yield from self._answered(rows[at : at + most], past)
+        batches = [rows[at : at + most] for at in range(0, len(rows), most)]
+        for batch in ahead(batches, self._encode, self.parts.pipeline.at_once > 1, self.times):
+            answered += yield from self._generated(batch, past)
         answered = [
             self._timed(row, window, left_out[row.question])
             for row, window in zip(rows, answered, strict=True)
@@ -138,10 +139,8 @@ class Turn:
         notes += [fault for fault in faults if fault not in notes]
         return replace(window, segments=segments)
 
-    def _answered(
-        self, rows: Sequence[Row], past: Past | None
-    ) -> Generator[str, None, list[WindowAnswer]]:
-        """Encode the clips of these rows and answer all rows at a time."""
+    def _encode(self, rows: Sequence[Row]) -> None:
+        """Give these rows the embeddings of their clips."""
         pcms = [pcm for row in rows for pcm in row.pcms]
         if stepping := self.parts.stepping:
             pcms = [stepping.padded(pcm, self.delay) for pcm in pcms]
@@ -151,7 +150,6 @@ class Turn:
             of_row = list(islice(pairs, len(row.pcms)))
             row.embeds = [array for array, _ in of_row]
             row.cached = sum(hit for _, hit in of_row)
-        return (yield from self._generated(rows, past))
 
     def _generated(
         self, rows: Sequence[Row], past: Past | None
@@ -171,7 +169,7 @@ class Turn:
             return alone
         start = time.perf_counter()
         most = max(whole + options.most(whole) for whole in feed.whole)
-        decoder = begun.open(feed, max(most, feed.held + feed.embeds.shape[1]))
+        decoder = begun.open(feed, max(most, *feed.whole))
         self.times.add("prefill", start)
         ids = parts.prompter.ids
         by_ids = rows if parts.prompter.by_ids else ()
@@ -182,10 +180,14 @@ class Turn:
             decoder.told(**{DELAY: self.delay})
         try:
             stream = self._stream(rows[0].prompt)
-            sequences, texts = yield from self._decoded(says, feed, options, prompts, stream)
+            run = Run(options, parts.eos, parts.stops, self.times)
+            joiner = self._joiner if self.listening else None
+            new = feed.embeds, feed.lengths, feed.whole
+            sequences, texts = yield from run.answers(says, *new, prompts, stream, joiner)
         except BaseException:  # whoever stopped it may ask again
             begun.forget()
             raise
+        begun.keep_prefix(feed)
         if past:
             before = prompts[0] if prompts else []
             past.remember(feed, sequences[0], rows[0].prompt, before, options.num_beams)
@@ -202,6 +204,7 @@ class Turn:
                 audio_cached=row.cached,
                 stop_reason=answers.reason(sequence, cut),
                 cached_tokens=feed.held,
+                prefix_tokens=feed.shared,
                 language=readings[i].language or row.prompt.language,
             )
             for i, (row, sequence) in enumerate(zip(rows, sequences, strict=True))
@@ -240,60 +243,6 @@ class Turn:
         """What makes text of the one row's tokens, if it is yielded."""
         text = TextStream(self.parts.tokenizer, self.parts.stops.strings)
         return ReadingStream(text, self.parts.prompter, prompt, self.inputs.show_thinking)
-
-    def _decoded(
-        self,
-        decoder: Decoder | Beside,
-        feed: Feed,
-        options: Options,
-        prompts: Sequence[Sequence[int]],
-        stream: ReadingStream,
-    ) -> Generator[str, None, tuple[list[steps.Sequence], list[str]]]:
-        """Prefill and decode; yields text as it comes, gives each row's answer and its text."""
-        times, stops = self.times, self.parts.stops
-        start = time.perf_counter()
-        logits = decoder.feed(feed.embeds, feed.lengths)
-        times.add("prefill", start)
-        for stage in ("steps", "choose", "detokenise"):  # the order in which they are shown
-            times.add_ms(stage, 0.0)
-
-        def stopped(_: int, ids: list[int]) -> bool:
-            since = time.perf_counter()
-            reached = stops.reached(ids)
-            ms = (time.perf_counter() - since) * 1e3
-            times.add_ms("detokenise", ms)
-            times.add_ms("choose", -ms)  # the step that it belongs to counts it too
-            return reached
-
-        ended: dict[int, steps.Sequence] = {}
-        start = time.perf_counter()
-        for step in search.decode(
-            logits,
-            decoder,
-            options,
-            eos_ids=self.parts.eos,
-            stopped=stopped if stops.strings else None,
-            prompts=prompts,
-            lengths=feed.whole,
-        ):
-            times.chose(step.decoder_ms, start)
-            ended.update(step.ended)
-            if self.listening and step.tokens:
-                start = time.perf_counter()
-                piece = self._joiner.push(stream.push(step.tokens[0]))
-                times.add("detokenise", start)
-                if piece:
-                    yield piece
-            start = time.perf_counter()
-        sequences = [ended[row] for row in range(len(feed.lengths))]
-        texts = [stops.cut(sequence.token_ids) for sequence in sequences]
-        times.add("detokenise", start)
-        if self.listening:
-            rest = stream.finish(texts[0] if options.num_beams > 1 else None)
-            if piece := self._joiner.push(rest):
-                yield piece
-            self._joiner.end()
-        return sequences, texts
 
 
 def _separator(prompt: Prompt) -> str:

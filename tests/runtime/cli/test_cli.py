@@ -40,6 +40,7 @@ KEYS = {
     "notes",
     "audio_cached",
     "cached_tokens",
+    "prefix_tokens",
 }
 
 
@@ -96,6 +97,17 @@ def test_json_is_one_object_with_all_that_was_measured(
     assert (said["windows"], said["provider"], said["file"]) == (1, "cpu", str(clip))
     assert said["stop_reason"] in ("eos", "stop_string", "length", "context")
     assert said["stop_reasons"] == [said["stop_reason"]]
+
+
+def test_a_cache_is_kept_from_run_to_run(
+    artifacts: Path, clip: Path, tmp_path: Path, capfd: Capture
+) -> None:
+    words = ("--engine", artifacts, "--cache", tmp_path / "kept", clip, "describe", *SHORT)
+    first, again = (answer(capfd, *words) for _ in range(2))
+    assert (first["audio_cached"], again["audio_cached"]) == (0, 1)
+    assert first["token_ids"] == again["token_ids"] and again["prefix_tokens"] > 0
+    status, said = refused(capfd, "--engine", artifacts, "--cache", clip, clip, "describe", *SHORT)
+    assert status == 2 and "can be no folder: File exists" in said
 
 
 def test_json_keeps_other_languages_readable(artifacts: Path, capfd: Capture) -> None:

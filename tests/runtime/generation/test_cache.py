@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from alm.artifacts.manifest import Part
+from alm.cache.kv_cache import SPARE, order
+from alm.generation.decoder import Decoder
 from alm.generation.embedding_table import Table
-from alm.generation.kv_cache import SPARE, order
-from alm.generation.pipeline import Decoder
 from alm.ports import Port
 from alm.session import OneRowChunks, RowByRow
 from tests.runtime.generation.test_pipeline import Fake, Held

@@ -13,8 +13,8 @@ import pytest
 import alm
 from alm.decoding.options import Options
 from alm.errors import AlmError, BadAudio, BadOption, BadPrompt
+from alm.generation.decoder import assemble, woven
 from alm.generation.model import Model
-from alm.generation.pipeline import assemble, woven
 from alm.timings import Stages
 from tests.conftest import run_export
 from tests.runtime.decoding import tiny_lm
@@ -142,6 +142,33 @@ def test_only_what_is_new_is_computed(loaded: Model) -> None:
     assert again.prompt_tokens > first.prompt_tokens + len(first.token_ids) - 2
     known = chat.ask("And this one?", noise(2))
     assert known.audio_cached == 1 and not {"mel", "whisper"} & known.timings_ms.keys()
+
+
+def test_the_beginning_of_a_prompt_is_computed_once(loaded: Model) -> None:
+    prefixes, a = loaded.parts.prefixes, noise(1.5, 1)
+    row = whole(loaded, [("describe", [a], [])])
+    ids, inputs = prefixes.of(row, 99), assemble(loaded.parts.table, [row])[0]
+    assert len(ids) >= 4 and not prefixes.of([row[0]], 99) and not prefixes.of(row[1:], 99)
+
+    def fed(held: int, begun: dict[str, np.ndarray] | None) -> np.ndarray:
+        decoder = loaded.parts.decoder()
+        decoder.start(1, inputs.shape[1] + 1, held, begun)
+        logits = decoder.feed(inputs[:, held:], np.array([inputs.shape[1] - held]))
+        assert decoder.lengths.tolist() == [inputs.shape[1]]
+        return np.stack([logits, decoder.step(logits.argmax(1))])
+
+    loaded.generate(a, "describe", **GREEDY)
+    known = prefixes.get(ids)
+    assert known
+    np.testing.assert_allclose(fed(len(ids), known), fed(0, None), atol=2e-5)
+    said = loaded.generate(a, "describe", **GREEDY)
+    assert said.prefix_tokens == len(ids) and said.cached_tokens == 0
+    assert said.prompt_tokens == inputs.shape[1]
+    assert said.token_ids == from_scratch(loaded, [("describe", [a], [])], 12)
+    wrong = known | {next(iter(known)): np.zeros((1, 2, 3), np.float32)}
+    prefixes.put(ids, wrong)  # as a file could hold it
+    assert prefixes.get(ids) is None
+    prefixes.put(ids, known)
 
 
 def test_a_turn_that_fails_leaves_the_conversation_as_it_was(loaded: Model) -> None:

@@ -10,8 +10,10 @@ import pytest
 
 import alm
 from alm.artifacts.manifest import File, Part
+from alm.cache.audio import AudioEncoder, key
+from alm.cache.memory import Arrays, Memory
 from alm.errors import BadOption
-from alm.generation.audio_cache import AudioEncoder, Memory, key
+from alm.generation.answers import Answer
 from alm.generation.model import Model
 from alm.generation.pipeline import Pipeline, Stages
 from alm.ports import Port
@@ -26,8 +28,8 @@ def loaded(artifacts: Path) -> Model:
     return alm.load(artifacts, provider="cpu", threads=1)
 
 
-def embeds(value: float, kib: int) -> np.ndarray:
-    return np.full((kib, 256), value, np.float32)
+def embeds(value: float, kib: int) -> Arrays:
+    return {"embeds": np.full((kib, 256), value, np.float32)}
 
 
 def ear(most_bytes: int = 2**20) -> tuple[AudioEncoder, Fake]:
@@ -40,14 +42,15 @@ def ear(most_bytes: int = 2**20) -> tuple[AudioEncoder, Fake]:
     given = {name: Port("float32", ("batch",)) for name in ("pcm", "pcm_lengths")}
     part = Part("encoder", "encoder", (File("x", 1, ""),), given, {"audio_embeds": given["pcm"]})
     session = Fake(make)
-    return AudioEncoder(Pipeline([part], {"encoder": session}), most_bytes), session
+    memory = Memory("audio", most_bytes)
+    return AudioEncoder(Pipeline([part], {"encoder": session}), memory), session
 
 
 # --- what is remembered
 
 
 def test_what_was_asked_for_last_is_forgotten_last() -> None:
-    memory = Memory(3 * 1024)
+    memory = Memory("audio", 3 * 1024)
     for name in (b"a", b"b", b"c"):
         memory.put(name, embeds(1, 1))
     assert memory.get(b"a") is not None
@@ -58,20 +61,20 @@ def test_what_was_asked_for_last_is_forgotten_last() -> None:
 
 
 def test_a_key_put_twice_counts_once_and_what_is_too_large_is_not_remembered() -> None:
-    memory = Memory(2 * 1024)
+    memory = Memory("audio", 2 * 1024)
     for value in (1, 2):
         memory.put(b"a", embeds(value, 1))
     found = memory.get(b"a")
-    assert found is not None and found[0, 0] == 2 and memory.bytes == 1024
+    assert found is not None and found["embeds"][0, 0] == 2 and memory.bytes == 1024
     memory.put(b"b", embeds(1, 3))
     assert memory.get(b"b") is None and memory.get(b"a") is not None
 
 
 def test_a_remembered_row_does_not_hold_its_batch() -> None:
-    memory, batch = Memory(), np.zeros((8, 4, 4), np.float32)
-    memory.put(b"a", batch[3])
+    memory, batch = Memory("audio", 2**20), np.zeros((8, 4, 4), np.float32)
+    memory.put(b"a", {"embeds": batch[3]})
     found = memory.get(b"a")
-    assert found is not None and not np.shares_memory(found, batch)
+    assert found is not None and not np.shares_memory(found["embeds"], batch)
 
 
 def test_windows_are_told_apart_by_every_sample_and_their_length() -> None:
@@ -129,6 +132,32 @@ def test_a_batch_says_which_of_its_clips_were_known(loaded: Model) -> None:
     together = loaded.generate(clips, "describe", **GREEDY)
     assert [answer.audio_cached for answer in together] == [0, 1, 0]
     assert core(together[1]) == core(alone)
+
+
+def test_a_folder_remembers_for_later_runs(artifacts: Path, tmp_path: Path) -> None:
+    def ask(**more: Any) -> list[Answer]:
+        model = alm.load(artifacts, provider="cpu", threads=1, **more)
+        return [model.generate(noise(WINDOW + RATE), "describe", **GREEDY)]
+
+    (alone,) = ask()
+    (first,) = ask(cache=tmp_path / "kept")
+    (again,) = ask(cache=tmp_path / "kept")
+    (leaner,) = ask(cache=tmp_path / "kept", audio_cache=0)
+    assert [each.audio_cached for each in (alone, first, again, leaner)] == [0, 0, 2, 2]
+    assert [each.prefix_tokens > 0 for each in (alone, again, leaner)] == [True] * 3
+    assert again.prefix_tokens == leaner.prefix_tokens == 2 * alone.prefix_tokens
+    assert core(alone) == core(first) == core(again) == core(leaner)
+    for path in (tmp_path / "kept").iterdir():
+        path.write_bytes(path.read_bytes()[:-1] + b"\0\1")
+    (damaged,) = ask(cache=tmp_path / "kept")
+    assert damaged.audio_cached == 0 and core(damaged) == core(alone)
+
+
+def test_what_can_be_no_folder_is_refused(artifacts: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for wrong in ("file", "file/in", "a" * 300):
+        with pytest.raises(BadOption, match="the cache .* can be no folder: "):
+            alm.load(artifacts, cache=tmp_path / wrong)
 
 
 def test_the_memory_can_be_switched_off(artifacts: Path) -> None:

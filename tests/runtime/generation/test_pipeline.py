@@ -15,8 +15,9 @@ import pytest
 from alm.artifacts import manifest
 from alm.artifacts.manifest import File, Part
 from alm.errors import BadArtifacts, BadPrompt
+from alm.generation.decoder import assemble, woven
 from alm.generation.embedding_table import Table
-from alm.generation.pipeline import Pipeline, Stages, assemble, at_once, check_table, woven
+from alm.generation.pipeline import Pipeline, Stages, at_once, check_table
 from alm.ports import Port
 from alm.session import Feed, Kept, RowByRow, Session
 

@@ -14,9 +14,9 @@ from torch import Tensor
 import alm
 from alm.facts import DimensionFacts
 from alm.generation import parts, pipeline
+from alm.generation.decoder import woven
 from alm.generation.model import Model
 from alm.generation.past import Feed, History
-from alm.generation.pipeline import woven
 from alm.timings import Stages
 from tests.conftest import run_export
 from tests.wrappers.families import tiny_hf

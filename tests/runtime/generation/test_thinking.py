@@ -16,8 +16,8 @@ import pytest
 
 import alm
 from alm.artifacts.manifest import NAME
+from alm.generation.decoder import assemble
 from alm.generation.model import Model
-from alm.generation.pipeline import assemble
 from alm.generation.turn import Question
 from alm.text.thoughts import LEFT_OUT
 from alm.timings import Stages

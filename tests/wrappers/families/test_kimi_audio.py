@@ -17,8 +17,8 @@ import alm
 from alm import lint
 from alm.decoding import search
 from alm.decoding.options import Options
+from alm.generation.decoder import assemble, woven
 from alm.generation.model import Model
-from alm.generation.pipeline import assemble, woven
 from tests.conftest import run_export
 from tests.reference import LIBRISPEECH
 from tests.wrappers.families.tiny_kimi import GOLDEN, MODEL
