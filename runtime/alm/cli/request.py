@@ -9,13 +9,16 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from alm.cli.exit_status import FAILED
-from alm.cli.terminal import STDIN, audio_file, json_text, say
+from alm.cli.terminal import STDIN, audio_file, json_text, say, speak_utf8
 from alm.errors import AlmError, BadOption, MissingFile
 from alm.facts import PromptFacts
+from alm.parsing import printable
 from alm.text.prompt import MARK
 from alm.text.tasks import checked, in_language, task
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from alm.generation.model import Model
 
 
@@ -166,3 +169,20 @@ def _check(clip: str) -> None:
 def shown(name: str) -> str:
     """A file's name as text that can be printed, were its bytes no UTF-8."""
     return os.fsencode(name).decode("utf-8", "replace")
+
+
+def print_tasks(engine: Path, as_json: bool) -> None:
+    """Print the tasks' names and prompts."""
+    from alm.artifacts.manifest import check_run
+    from alm.artifacts.manifest import load as load_manifest
+
+    manifest = load_manifest(engine)
+    check_run(manifest, engine)
+    tasks = manifest.tasks
+    speak_utf8()
+    if as_json:
+        print(json_text(tasks))
+        return
+    widest = max(map(len, tasks), default=0)
+    for name, prompt in tasks.items():
+        print(printable(f"{name:{widest}}  {prompt}"))

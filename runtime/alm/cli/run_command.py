@@ -8,9 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from alm.cli import exit_status
-from alm.cli.terminal import STDIN, json_text, speak_utf8, tell
+from alm.cli.terminal import STDIN, speak_utf8, tell
 from alm.errors import BadOption
-from alm.parsing import printable
 from alm.version import __version__
 
 # Plain help: rich's boxes cut options short in a narrow terminal.
@@ -100,6 +99,12 @@ def answer(
     show_thinking: Annotated[
         bool, typer.Option("--show-thinking", help="Print what a model thinks before it answers.")
     ] = False,
+    merge_audio: Annotated[
+        float,
+        typer.Option(
+            metavar="P", help="Give the decoder P percent of a clip, the likest averaged."
+        ),
+    ] = 100.0,
     list_tasks: Annotated[
         bool, typer.Option("--list-tasks", help="Print the tasks' names and prompts.")
     ] = False,
@@ -163,7 +168,9 @@ def answer(
 ) -> int:
     """Answer a prompt about clips. The text goes to stdout as it comes, and nothing else does."""
     if list_tasks:
-        _print_tasks(engine, as_json)
+        from alm.cli.request import print_tasks
+
+        print_tasks(engine, as_json)
         return 0
     clips, prompt = (words or [], "") if live else _split(words or [], chat, engine)
     as_json = as_json if live else _formatted(form, as_json, chat, clips)
@@ -188,7 +195,7 @@ def answer(
     import alm
     from alm.artifacts.manifest import check_run
     from alm.artifacts.manifest import load as load_manifest
-    from alm.audio import reader
+    from alm.audio import merging, reader
     from alm.cli import request
     from alm.generation import keywords
     from alm.host import processor
@@ -198,6 +205,7 @@ def answer(
     check_run(manifest, engine)
     keywords.choose(manifest.facts.generation, options)
     processor.check_threads(threads)
+    merging.check(merge_audio)
     reader.check_options(manifest.facts.audio.rate, "first", max_audio_seconds)
     speak_utf8()
     groups = [clips]
@@ -206,7 +214,7 @@ def answer(
 
         others = {"--chat": chat, "--json": as_json, "--align": align, "--language": language}
         others |= {"--format": form != "text", "--each": each is not None, "--truncate": truncate}
-        others |= {"--show-thinking": show_thinking}
+        others |= {"--show-thinking": show_thinking, "--merge-audio": merge_audio != 100}
         check_live(manifest.facts, clips, others)
     elif not chat:
         groups = request.meant(clips, prompt, manifest.facts.prompt, each, language, verbatim)
@@ -223,6 +231,7 @@ def answer(
         "language": language,
         "delay": delay,
         "show_thinking": show_thinking,
+        "merge_audio": merge_audio,
     }
     model = alm.load(engine, provider, threads, align=align, cache=cache)
     if live:
@@ -279,19 +288,3 @@ def _split(words: list[str], chat: bool, engine: Path) -> tuple[list[str], str]:
     if words[:-1].count(STDIN) > 1:
         raise BadOption("only one clip can come from stdin")
     return words[:-1], words[-1]
-
-
-def _print_tasks(engine: Path, as_json: bool) -> None:
-    from alm.artifacts.manifest import check_run
-    from alm.artifacts.manifest import load as load_manifest
-
-    manifest = load_manifest(engine)
-    check_run(manifest, engine)
-    tasks = manifest.tasks
-    speak_utf8()
-    if as_json:
-        print(json_text(tasks))
-        return
-    widest = max(map(len, tasks), default=0)
-    for name, prompt in tasks.items():
-        print(printable(f"{name:{widest}}  {prompt}"))

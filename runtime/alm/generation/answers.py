@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alm.audio import reader
+from alm.audio import merging, reader
 from alm.audio.clips import Piece
 from alm.decoding import steps
 from alm.text.prompt import Prompt
@@ -46,6 +46,10 @@ class Answer:
     audio_cached: int = 0  # clips or windows remembered, whose encoders were not run again
     cached_tokens: int = 0  # of the prompt's, those that a turn before it left in the KV cache
     prefix_tokens: int = 0  # of the prompt's, those before its clips that are remembered
+    audio_merged: int = (
+        0  # embeddings that were averaged with their neighbours: not in audio_tokens
+    )
+    merge_cosine: float | None = None  # of the two least alike that were averaged
     stop_reasons: tuple[str, ...] = ()  # of each window
     language: str = ""  # that the model heard or was told, where its answers name one
     # Of one clip alone: with an aligner sentences and their words, else those that the model names
@@ -71,6 +75,17 @@ class Row:
     piece: Piece | None = None  # of the only clip
     embeds: list[np.ndarray] = field(default_factory=list)  # float32 [n, hidden] of each
     cached: int = 0  # clips whose embeddings were remembered
+    merged: int = 0  # embeddings that went into their neighbours
+    cosine: float | None = None  # of the two least alike of those
+
+    def merge(self, percent: float) -> None:
+        """Leave so many percent of each clip's embeddings."""
+        if percent == merging.WHOLE:
+            return
+        pairs = [merging.merged(embeds, percent) for embeds in self.embeds]
+        self.merged = sum(map(len, self.embeds)) - sum(len(embeds) for embeds, _ in pairs)
+        self.embeds = [embeds for embeds, _ in pairs]
+        self.cosine = min((cosine for _, cosine in pairs if cosine is not None), default=None)
 
 
 @dataclass(frozen=True)
@@ -86,6 +101,8 @@ class WindowAnswer:
     stop_reason: str
     cached_tokens: int = 0
     prefix_tokens: int = 0
+    audio_merged: int = 0
+    merge_cosine: float | None = None
     language: str = ""
     segments: tuple[Segment, ...] = ()
     thinking: str | None = None
@@ -103,6 +120,7 @@ def join(
     parts = [window.text.strip() for window in windows]
     thoughts = [window.thinking.strip() for window in windows if window.thinking is not None]
     reasons = [window.stop_reason for window in windows]
+    cosines = [window.merge_cosine for window in windows if window.merge_cosine is not None]
     return Answer(
         text=separator.join(part for part in parts if part),
         token_ids=[int(i) for window in windows for i in window.sequence.token_ids],
@@ -117,6 +135,8 @@ def join(
         audio_cached=sum(window.audio_cached for window in windows),
         cached_tokens=sum(window.cached_tokens for window in windows),
         prefix_tokens=sum(window.prefix_tokens for window in windows),
+        audio_merged=sum(window.audio_merged for window in windows),
+        merge_cosine=min(cosines, default=None),
         stop_reasons=tuple(reasons),
         segments=tuple(segment for window in windows for segment in window.segments),
         language=next((window.language for window in windows if window.language), ""),

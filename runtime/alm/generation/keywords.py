@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict
 
+from alm.audio import merging
 from alm.audio.reader import HOUR
 from alm.decoding import options
 from alm.errors import BadOption
@@ -24,7 +25,9 @@ class InputOptions:
     where it is a task's name or nearly one. `language`: the code of the one to answer in, of models
     and tasks that know several. `delay`: milliseconds by which words follow their sound, of models
     that hear a stream; None is as the checkpoint says. `show_thinking`: what a model thinks before
-    its answer is streamed too, between its marks.
+    its answer is streamed too, between its marks. `merge_audio`: percent of a clip's embeddings
+    that the decoder is given, the likest neighbours averaged; 100 is all of them, as the model was
+    made.
     """
 
     truncate: bool = False
@@ -33,6 +36,7 @@ class InputOptions:
     language: str = ""
     delay: float | None = None
     show_thinking: bool = False
+    merge_audio: float = merging.WHOLE
 
 
 class Decoding(TypedDict, total=False):
@@ -81,6 +85,7 @@ class Generating(Decoding, total=False):
     language: str
     delay: float | None
     show_thinking: bool
+    merge_audio: float
 
 
 def split(given: Mapping[str, Any]) -> tuple[InputOptions, dict[str, Any]]:

@@ -118,7 +118,9 @@ class Model:
                 does; `max_audio_seconds`, at most a day, to refuse longer audio before decoding it
                 (default: an hour); `verbatim`, to take the prompt as text, even where it is a
                 task's name or nearly one; `show_thinking`, to stream what a model thinks before
-                its answer too; and the fields of `alm.Options`, whose defaults are the manifest's.
+                its answer too; `merge_audio`, to give the decoder so many percent of a clip's
+                embeddings, the likest neighbours averaged; and the fields of `alm.Options`, whose
+                defaults are the manifest's.
 
         Returns:
             An Answer, or a list of them when `source` is a batch.

@@ -18,6 +18,7 @@ from alm.artifacts import verify
 from alm.artifacts.manifest import NAME as MANIFEST_NAME
 from alm.artifacts.manifest import check_run
 from alm.artifacts.manifest import load as load_manifest
+from alm.audio import merging
 from alm.audio.clips import Piece, Rules
 from alm.cache import prefix
 from alm.cache.audio import AudioEncoder
@@ -201,6 +202,21 @@ class Parts:
         if ms is not None:
             raise BadOption("a delay is of a model that hears a stream, and this one hears clips")
         return 0
+
+    def check_merging(self, percent: float) -> None:
+        """Refuse, with BadOption, a share of a clip's embeddings that this model cannot take."""
+        merging.check(percent)
+        if percent == merging.WHOLE:
+            return
+        facts, why = self.manifest.facts, ""
+        if facts.units.count:
+            why = "hears tokens, which have no mean"
+        elif self.stepping:
+            why = "writes a token for each step of sound"
+        elif facts.prompt.marker_seconds:
+            why = "counts its embeddings to tell the time"
+        if why:
+            raise BadOption(f"merge_audio is not for this model, which {why}")
 
     def live(self, delay: float | None, given: dict[str, Any]) -> Live:
         """A live run; see `Model.live`."""

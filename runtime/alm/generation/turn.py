@@ -45,6 +45,7 @@ class Turn:
         """With `listening` pieces of text are yielded; then there is one question."""
         self.parts, self.options, self.inputs, self.times = parts, options, inputs, times
         self.listening = listening
+        parts.check_merging(inputs.merge_audio)
         self.delay = parts.delay(inputs.delay)  # in steps, of models that have them
         self._joiner = Joiner("")
 
@@ -150,6 +151,7 @@ class Turn:
             of_row = list(islice(pairs, len(row.pcms)))
             row.embeds = [array for array, _ in of_row]
             row.cached = sum(hit for _, hit in of_row)
+            row.merge(self.inputs.merge_audio)
 
     def _generated(
         self, rows: Sequence[Row], past: Past | None
@@ -202,6 +204,8 @@ class Turn:
                 prompt_tokens=feed.whole[i],
                 audio_tokens=sum(map(len, row.embeds)),
                 audio_cached=row.cached,
+                audio_merged=row.merged,
+                merge_cosine=row.cosine,
                 stop_reason=answers.reason(sequence, cut),
                 cached_tokens=feed.held,
                 prefix_tokens=feed.shared,

@@ -41,6 +41,8 @@ KEYS = {
     "audio_cached",
     "cached_tokens",
     "prefix_tokens",
+    "audio_merged",
+    "merge_cosine",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from alm.artifacts.manifest import File, Part
 from alm.cache.audio import AudioEncoder, key
 from alm.cache.memory import Arrays, Memory
 from alm.errors import BadOption
+from alm.facts import Facts, PromptFacts, UnitFacts
 from alm.generation.answers import Answer
 from alm.generation.model import Model
+from alm.generation.parts import Parts
 from alm.generation.pipeline import Pipeline, Stages
 from alm.ports import Port
 from tests.runtime.generation.test_model import GREEDY, RATE, WINDOW, core, noise
@@ -158,6 +161,39 @@ def test_what_can_be_no_folder_is_refused(artifacts: Path, tmp_path: Path) -> No
     for wrong in ("file", "file/in", "a" * 300):
         with pytest.raises(BadOption, match="the cache .* can be no folder: "):
             alm.load(artifacts, cache=tmp_path / wrong)
+
+
+def test_a_share_of_a_clip_is_given_to_the_decoder(loaded: Model) -> None:
+    pcm = noise(WINDOW + RATE)
+    whole = loaded.generate(pcm, "describe", **GREEDY)
+    half = loaded.generate(pcm, "describe", merge_audio=50, **GREEDY)
+    assert (whole.audio_merged, whole.merge_cosine) == (0, None)
+    assert half.audio_tokens + half.audio_merged == whole.audio_tokens
+    assert whole.windows == 2 and half.audio_cached == 2
+    assert half.audio_tokens == 2 * -(-whole.audio_tokens // 2 // 2)
+    assert half.prompt_tokens == whole.prompt_tokens - half.audio_merged
+    assert half.merge_cosine is not None and half.merge_cosine < 1
+    again = loaded.generate(pcm, "describe", **GREEDY)
+    assert core(again) == core(whole)  # what is remembered is whole
+    with pytest.raises(BadOption, match="merge_audio is the percentage"):
+        loaded.generate(pcm, "describe", merge_audio=0)
+
+
+@pytest.mark.parametrize(
+    "facts, stepping, why",
+    [
+        (Facts(units=UnitFacts(count=5)), None, "hears tokens"),
+        (Facts(prompt=PromptFacts(marker_seconds=5)), None, "to tell the time"),
+        (Facts(), object(), "a token for each step of sound"),
+    ],
+)
+def test_a_model_whose_embeddings_are_counted_is_given_all(
+    facts: Facts, stepping: Any, why: str
+) -> None:
+    parts: Any = SimpleNamespace(manifest=SimpleNamespace(facts=facts), stepping=stepping)
+    Parts.check_merging(parts, 100)
+    with pytest.raises(BadOption, match=f"merge_audio is not for this model, which .*{why}"):
+        Parts.check_merging(parts, 50)
 
 
 def test_the_memory_can_be_switched_off(artifacts: Path) -> None:
