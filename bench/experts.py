@@ -76,7 +76,7 @@ def with_active(path: Path, active: int) -> None:
 def median(session: Session, part: Decoder, rows: int, repeats: int) -> float:
     """Milliseconds of processor time of a call with so many rows after a past."""
     made = np.random.default_rng(0)
-    sizes = {"batch": 1, "seq": rows, "past": PAST, "capacity": CAPACITY}
+    sizes = {"batch": 1, "seq": rows, "past": PAST, "capacity": CAPACITY, "wanted": 1}
     fed = {n: np.zeros(port.shape(sizes), port.dtype) for n, port in part.inputs.items()}
     fed |= {"past_lengths": np.array([PAST]), "seq_lengths": np.array([rows])}
     took: list[float] = []

@@ -65,7 +65,7 @@ class _Ours(Peer):
     def imports(self) -> None:
         import onnxruntime
 
-        import alm.generation.pipeline  # noqa: F401
+        import alm.generation.decoder  # noqa: F401
 
         self.engine = onnxruntime.__version__
 
@@ -85,14 +85,14 @@ class OursDecoder(_Ours, Decoder):
 
     def load(self) -> None:
         from alm.artifacts import manifest
-        from alm.generation import pipeline
+        from alm.generation import decoder
         from alm.generation.embedding_table import Table
 
         session, part = _opened(self.folder, self.part, self.place.threads)
         table = manifest.load(self.folder).part(TABLE)
         assert table is not None
         rows = Table(self.folder / table.files[0].name)
-        self.decoder = pipeline.Decoder(session, part, rows)
+        self.decoder = decoder.Decoder(session, part, rows)
 
     def prefill(self, count: int) -> None:
         self.decoder.start(1, CAPACITY)

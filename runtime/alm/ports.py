@@ -14,6 +14,8 @@ CACHE_IN = "past_key_values."
 CACHE_OUT = "present."
 FIRST = "first_position"  # of a decoder: the position that slot 0 of a row's cache has by now
 DELAY = "delay"  # of a decoder: the steps by which its words follow their sound
+FROM_END = "logits_from_end"  # of a decoder: which logits, 0 is the last real position's
+MOST_FROM_END = 16  # logits of one row at once: a prompt wants one, drafts as many as they have
 PROMPT = "prompt_lengths"  # of a decoder whose rotary frequencies are those of the row's prompt
 
 

@@ -12,7 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alm.ports import CACHE_IN, CACHE_OUT, FIRST, PROMPT, Port, Span
+from alm.ports import (
+    CACHE_IN,
+    CACHE_OUT,
+    FIRST,
+    FROM_END,
+    MOST_FROM_END,
+    PROMPT,
+    Port,
+    Span,
+    is_carried,
+)
 from wrappers import Wrapper, dialect
 from wrappers.layers.decoder_layers import Layer, Norm
 from wrappers.layers.rope import Rope
@@ -40,7 +50,7 @@ class Body(nn.Module):
 
 
 class Decoder(Wrapper):
-    """inputs_embeds and a KV cache in, logits of each row's last position and the longer cache out.
+    """inputs_embeds and a KV cache in, logits of a row's last positions and the longer cache out.
 
     `past_lengths` gives how many positions a row has in the cache, `seq_lengths` how many of the
     `seq` new ones are real (rows are padded on the right). An empty cache is a prompt, seq = 1 is a
@@ -48,6 +58,9 @@ class Decoder(Wrapper):
 
     Where rotary frequencies are those of a row's prompt while it is answered, `prompt_lengths`
     gives its length; 0 is one of the trained length.
+
+    `logits_from_end` gives whose logits are wanted, counted from a row's last real position, which
+    is 0; positions before the first are the first. Left out, they are the last one's.
 
     Where rows `slide` and slot and position are one, `first_position` gives the position that slot
     0 has by now, so that the keys of a window can be moved to the front. It is a float, as angles
@@ -97,7 +110,7 @@ class Decoder(Wrapper):
             "past_lengths": Port("int64", ("batch",), counts="past"),
             "seq_lengths": Port("int64", ("batch",), counts="seq"),
         }
-        positions = "seq" if self.every else 1
+        positions = "seq" if self.every else "wanted"
         self.outputs = {"logits": Port("float32", ("batch", positions, spec.vocab))}
         if self.dialect.TRACKS_POSITIONS:
             self.inputs[f"{CACHE_IN}positions"] = Port("int64", ("batch", axis), counts="past")
@@ -116,10 +129,15 @@ class Decoder(Wrapper):
         if self.rope.by_prompt:
             self.inputs[PROMPT] = Port("int64", ("batch",), counts=axis)
             self.given.append(PROMPT)
+        if not self.every:
+            self.inputs[FROM_END] = Port("int64", ("batch", "wanted"), counts="seq")
+            self.given.append(FROM_END)
         most = spec.context
         self.spans = {"seq": Span(1, min(128, most), most), "past": Span(0, min(256, most), most)}
         if axis not in self.spans:
             self.spans[axis] = Span(1, min(512, most), most)
+        if not self.every:
+            self.spans["wanted"] = Span(1, 1, MOST_FROM_END)
 
     @property
     def state_scales(self) -> dict[str, Tensor]:
@@ -137,7 +155,7 @@ class Decoder(Wrapper):
         A number of a head gets its own scale, with HEADROOM for what was not seen here.
         """
         seq = len(embeds)
-        sizes = {"batch": 1, "past": 0, "capacity": seq}
+        sizes = {"batch": 1, "past": 0, "capacity": seq, "wanted": 1}
         cache = [torch.from_numpy(p.empty(sizes)) for p in list(self.inputs.values())[3:]]
         outputs = self(embeds[None].float(), torch.tensor([0]), torch.tensor([seq]), *cache)
         kept = dict(zip(self.outputs, outputs, strict=True))
@@ -152,8 +170,8 @@ class Decoder(Wrapper):
     def forward(
         self, inputs_embeds: Tensor, past_lengths: Tensor, seq_lengths: Tensor, *past: Tensor
     ) -> tuple[Tensor, ...]:
-        count = len(past) - len(self.given)
-        given = dict(zip(self.given, past[count:], strict=True))
+        count = sum(map(is_carried, self.inputs))
+        given = dict(zip(self.given, past[count:], strict=False))  # the last may be left out
         past = past[:count]
         steps = torch.arange(inputs_embeds.shape[1])[None]
         positions = past_lengths[:, None] + steps  # [batch, seq]
@@ -174,9 +192,12 @@ class Decoder(Wrapper):
         if self.spec.condition and self.conditioned is not None:
             told = {"condition": self.conditioned(given[self.spec.condition[0]])}
 
-        # The last real position's logits alone: all others would be 57 MB for a prompt of 111. So
-        # the last layer that attends needs keys and values of all positions, and no more of them.
-        wanted = None if self.every else (seq_lengths - 1)[:, None]
+        # Logits that are wanted alone: all would be 57 MB for a prompt of 111. So the last layer
+        # that attends needs keys and values of all positions, and no more of the others.
+        wanted = None
+        if not self.every:
+            from_end = given.get(FROM_END, torch.zeros_like(seq_lengths)[:, None])
+            wanted = (seq_lengths[:, None] - 1 - from_end).clamp(min=0)
         narrows = max(self.model.attending, default=0)
         x, held = inputs_embeds, iter(past)
         if self.spec.input_scale != 1.0:

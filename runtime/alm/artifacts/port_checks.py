@@ -7,7 +7,7 @@ from typing import Any
 
 from alm.onnxfile.summary import BITS, DTYPES, TYPES
 from alm.parsing import Misshapen, is_a
-from alm.ports import CACHE_IN, DELAY, FIRST, PROMPT, Port, given_as, is_carried
+from alm.ports import CACHE_IN, DELAY, FIRST, FROM_END, PROMPT, Port, given_as, is_carried
 
 # Sizes are bounded before anything of that size is allocated.
 MOST_AXIS = 2**40  # of a port, or of a span
@@ -24,7 +24,7 @@ def check_decoder(inputs: Mapping[str, Port], outputs: Mapping[str, Port], where
     for name, sides in (("inputs_embeds", inputs), ("logits", outputs)):
         if name not in sides:
             raise Misshapen(f"{where} lacks {name!r}")
-    fed = ("inputs_embeds", "past_lengths", "seq_lengths", FIRST, DELAY, PROMPT)
+    fed = ("inputs_embeds", "past_lengths", "seq_lengths", FIRST, DELAY, PROMPT, FROM_END)
     if odd := [n for n in inputs if n not in fed and not is_carried(n)]:
         raise Misshapen(f"{where} takes {odd[0]!r:.80}, which nothing gives")
     for name, port in inputs.items():

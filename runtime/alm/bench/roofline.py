@@ -58,10 +58,11 @@ def roofline(
 
     rows = [row(part.name, part, sizes_of(part, tensors)) for part in parts.pipeline.parts]
     decoder, prompt, steps = parts.decoder_part, clip["prompt_tokens"], clip["new_tokens"] - 1
-    rows.append(row("prefill", decoder, {"batch": 1, "seq": prompt, "past": 0, "capacity": prompt}))
+    sizes = {"batch": 1, "seq": prompt, "past": 0, "capacity": prompt, "wanted": 1}
+    rows.append(row("prefill", decoder, sizes))
     if steps:
         past = prompt + steps // 2  # of the step in the middle
-        sizes = {"batch": 1, "seq": 1, "past": past, "capacity": past}
+        sizes = {"batch": 1, "seq": 1, "past": past, "capacity": past, "wanted": 1}
         rows.append(row("per_token", decoder, sizes, cache_bytes(decoder, past)))
     notes += beyond(rows, machine)
     return rows

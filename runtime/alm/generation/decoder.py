@@ -10,7 +10,7 @@ from alm.artifacts.manifest import Part
 from alm.cache.kv_cache import Cache
 from alm.generation.embedding_table import Table
 from alm.live.state import carried
-from alm.ports import FIRST, PROMPT, given_as
+from alm.ports import FIRST, FROM_END, PROMPT, given_as
 from alm.session import Session
 from alm.text.markers import Markers
 
@@ -85,7 +85,8 @@ class Decoder:
             yield self._run(chunk, np.array([chunk.shape[1]], np.int64))
             at += size
 
-    def _run(self, embeds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    def _run(self, embeds: np.ndarray, lengths: np.ndarray, last: int = 1) -> np.ndarray:
+        """Logits [rows, last, vocab] of each row's last positions."""
         cache = self.cache
         outputs = {given_as(name): name for name in cache.kept}
         feeds = {
@@ -98,6 +99,9 @@ class Decoder:
         feeds |= {n: np.full(len(embeds), v, np.float32) for n, v in numbers.items()}
         if PROMPT in self.part.inputs:
             feeds[PROMPT] = self._prompts
+        if FROM_END in self.part.inputs:
+            from_end = np.arange(last - 1, -1, -1, dtype=np.int64)
+            feeds[FROM_END] = np.tile(from_end, (len(embeds), 1))
         # A cache of fixed capacity is written in place, one that grows comes back as another.
         keep = {out: cache.kept[name] if cache.fixed else None for out, name in outputs.items()}
         results = self.session.run(feeds, keep)
@@ -109,6 +113,16 @@ class Decoder:
         """Logits [rows, vocab] after one more token [rows] in every row."""
         ids = np.asarray(token_ids, np.int64)
         return self._run(self.table(ids[:, None]), np.ones(len(ids), np.int64))[:, 0]
+
+    def steps(self, token_ids: Sequence[int]) -> np.ndarray:
+        """Logits [n, vocab] after each of n tokens of the only row, which are fed at once."""
+        ids = np.array([token_ids], np.int64)
+        return self._run(self.table(ids), np.array([ids.size], np.int64), ids.size)[0]
+
+    def back(self, length: int) -> None:
+        """Forget what lies past `length` positions of the only row."""
+        self.cache.cut(length)
+        self.lengths = np.array([length], np.int64)
 
     def reorder(self, rows: np.ndarray) -> None:
         """Row i becomes a copy of what was row rows[i]; there may be more or fewer of them."""
@@ -137,8 +151,7 @@ class Decoder:
     def cut(self, length: int) -> None:
         """Only the first row, and of it the first `length` positions, as if none had followed."""
         self.reorder(np.zeros(1, np.int64))
-        self.cache.cut(length)
-        self.lengths = np.array([length], np.int64)
+        self.back(length)
 
 
 def assemble(table: Table, rows: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

@@ -63,7 +63,11 @@ def fit(part: Part, sizes: Sizes) -> Fit:
     fixed = {ROOM: room} if in_place else {}
     common = batch | {"past": Span(0, min(part.spans["past"].usual, context), context)}
     chunk = Span(1, min(part.spans["seq"].usual, prompt), prompt)
-    both = [common | {"seq": chunk}, common | {"seq": Span(1, 1, min(STEP, prompt))}]
+    step = Span(1, 1, min(STEP, prompt))
+    both = [common | {"seq": chunk}, common | {"seq": step}]
+    if wanted := part.spans.get("wanted"):  # logits at once: drafts go through the prompt's profile
+        both[0]["wanted"] = Span(1, 1, min(wanted.most, prompt))
+        both[1]["wanted"] = step
     return Fit(_profiles(part, fixed, both), fixed)
 
 

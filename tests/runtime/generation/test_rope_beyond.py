@@ -13,7 +13,8 @@ from torch import Tensor
 
 import alm
 from alm.facts import DimensionFacts
-from alm.generation import parts, pipeline
+from alm.generation import decoder as running
+from alm.generation import parts
 from alm.generation.decoder import woven
 from alm.generation.model import Model
 from alm.generation.past import Feed, History
@@ -113,13 +114,13 @@ def test_a_prompt_fed_in_chunks_has_the_frequencies_of_its_whole_length(
 ) -> None:
     tiny, model = pair
     fed: list[int] = []
-    run = pipeline.Decoder._run
+    run = running.Decoder._run
 
-    def counted(self: Any, embeds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    def counted(self: Any, embeds: np.ndarray, *more: Any) -> np.ndarray:
         fed.append(embeds.shape[1])
-        return run(self, embeds, lengths)
+        return run(self, embeds, *more)
 
-    monkeypatch.setattr(pipeline.Decoder, "_run", counted)
+    monkeypatch.setattr(running.Decoder, "_run", counted)
     monkeypatch.setattr(parts, "MOST_FED", 16)
     clip, prompt = tiny_hf.noise(8000, words), "a" * words
     greedy: dict[str, Any] = dict(num_beams=1, max_new_tokens=4, do_sample=False)

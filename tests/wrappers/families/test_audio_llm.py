@@ -16,7 +16,7 @@ from torch import Tensor
 from alm import registry
 from alm.artifacts.manifest import Part
 from alm.facts import AudioFacts, TokenFacts
-from alm.generation import pipeline
+from alm.generation import decoder as running
 from alm.session import BackendOptions, Session
 from alm.text.prompt import Prompter
 from exporters import graph
@@ -69,11 +69,11 @@ class Graphs:
         made = self.sessions[name].run(dict(zip(part.inputs, inputs, strict=True)))
         return made[next(iter(part.outputs))]
 
-    def decoder(self, rows: int, most: int) -> pipeline.Decoder:
+    def decoder(self, rows: int, most: int) -> running.Decoder:
         """The decoder behind an empty cache."""
         module, session = self.parts["decoder"], self.sessions["decoder"]
         part = Part("decoder", "decoder", (), module.inputs, module.outputs)
-        runs = pipeline.Decoder(session, part, NO_TABLE)
+        runs = running.Decoder(session, part, NO_TABLE)
         runs.start(rows, most)
         return runs
 

@@ -178,7 +178,7 @@ def test_logits_are_those_of_transformers(each: Tiny) -> None:
     want = each.truth(input_ids=ids, input_features=features(clip, each.mels)).logits[:, -1:]
     embeds = each.truth.get_input_embeddings()(ids)
     embeds[ids == tiny_granite_speech.AUDIO] = each.heard(clip)
-    sizes = {"batch": 1, "past": 0, "capacity": ids.shape[1]}
+    sizes = {"batch": 1, "past": 0, "capacity": ids.shape[1], "wanted": 1}
     cache = [torch.from_numpy(p.empty(sizes)) for p in list(decoder.inputs.values())[3:]]
     got = decoder(embeds, torch.tensor([0]), torch.tensor([ids.shape[1]]), *cache)[0]
     alike(got, want)

@@ -91,7 +91,7 @@ def test_the_decoder_gives_the_logits_of_transformers(name: str, folders: dict[s
     decoder = filled(made.part("decoder", "decomposed"))
     ids = torch.tensor([original.ids([(WORDS, [sound(1)], [])])])
     embeds = made.embedding()[ids].float()
-    sizes = {"batch": 1, "past": 0, "capacity": ids.shape[1]}
+    sizes = {"batch": 1, "past": 0, "capacity": ids.shape[1], "wanted": 1}
     cache = [torch.from_numpy(p.empty(sizes)) for p in list(decoder.inputs.values())[3:]]
     logits = decoder(embeds, torch.tensor([0]), torch.tensor([ids.shape[1]]), *cache)[0][0, -1]
     wanted = original.llm(input_ids=ids).logits[0, -1]

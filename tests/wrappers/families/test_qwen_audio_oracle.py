@@ -68,8 +68,8 @@ def test_logits_are_those_of_the_authors_code(dialect: str, arrays: Any) -> None
     for name in [name for name in arrays if name.endswith(".inputs_embeds")]:
         embeds = torch.from_numpy(arrays[name])[None]
         seq = embeds.shape[1]
-        sizes = {"batch": 1, "past": 0, "capacity": seq}
-        *cache, _ = [torch.from_numpy(p.empty(sizes)) for p in list(decoder.inputs.values())[3:]]
+        sizes = {"batch": 1, "past": 0, "capacity": seq, "wanted": 1}
+        *cache, _, _ = [torch.from_numpy(p.empty(sizes)) for p in list(decoder.inputs.values())[3:]]
         whole = torch.tensor([seq])
         logits = decoder(embeds, torch.tensor([0]), whole, *cache, whole)[0][0, 0]
         wanted = torch.from_numpy(arrays[name.replace("inputs_embeds", "logits_first")])

@@ -83,7 +83,7 @@ def test_embeddings_and_logits_are_those_of_the_authors_code(
         embeds = torch.from_numpy(arrays[f"{name}.inputs_embeds"])
         assert (table[torch.from_numpy(arrays[f"{name}.input_ids"])] == embeds).all()
         seq = len(embeds)
-        sizes = {"batch": 1, "past": 0, "capacity": seq}
+        sizes = {"batch": 1, "past": 0, "capacity": seq, "wanted": 1}
         cache = [torch.from_numpy(p.empty(sizes)) for p in list(decoder.inputs.values())[3:]]
         whole = torch.tensor([seq])
         given = (embeds[None], torch.tensor([0]), whole, *cache)

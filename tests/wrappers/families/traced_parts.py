@@ -26,7 +26,7 @@ def graphs(parts: Mapping[str, Wrapper], folder: Path) -> dict[str, Session]:
 def answered(session: Session, decoder: Wrapper, embeds: Tensor) -> Tensor:
     """Logits [batch, vocab] after a prompt [batch, seq, hidden] and an empty cache."""
     batch, seq, _ = embeds.shape
-    sizes = {"batch": batch, "past": 0, "capacity": seq + 4}
+    sizes = {"batch": batch, "past": 0, "capacity": seq + 4, "wanted": 1}
     feeds = {
         "inputs_embeds": embeds.numpy(),
         "past_lengths": torch.zeros(batch, dtype=torch.int64).numpy(),

@@ -305,7 +305,7 @@ def ours(truth: Any, config: Any, dialect: str) -> Decoder:
 
 def fresh_cache(decoder: Decoder, batch: int, capacity: int) -> list[Tensor]:
     ports = list(decoder.inputs.values())[3:]
-    sizes = {"batch": batch, "past": 0, "capacity": capacity}
+    sizes = {"batch": batch, "past": 0, "capacity": capacity, "wanted": 1}
     return [torch.from_numpy(port.empty(sizes)) for port in ports]
 
 

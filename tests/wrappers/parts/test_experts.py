@@ -134,7 +134,7 @@ def test_operations_of_the_experts_that_a_token_passes_are_counted(
 ) -> None:
     model = graph.trace(made("ort"), dynamic_batch=True)
     graph.save(precisions.pull(precision).rewrite(model, "decoder"), tmp_path / "d.onnx", "decoder")
-    sizes = dict(batch=1, seq=7, past=0, capacity=7)
+    sizes = dict(batch=1, seq=7, past=0, capacity=7, wanted=1)
     none = graph.trace(made("ort", num_experts_per_tok=1), dynamic_batch=True)
     graph.save(precisions.pull(precision).rewrite(none, "decoder"), tmp_path / "n.onnx", "decoder")
     more = flops.operations(tmp_path / "d.onnx", sizes)[0]

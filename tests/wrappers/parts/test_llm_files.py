@@ -15,7 +15,7 @@ import torch
 
 from alm import registry
 from alm.artifacts.manifest import Part
-from alm.generation import pipeline
+from alm.generation import decoder as running
 from alm.session import BackendOptions
 from exporters import graph
 from tests.one_more import one_more
@@ -49,7 +49,7 @@ def greedy(truth: Any, config: Any, dialect: str, folder: Path) -> tuple[list[in
     session = graph.opened(path, module, BackendOptions("cpu", 1))
     part = Part("decoder", "decoder", (), module.inputs, module.outputs)
     table: Any = llm_files.scaled(truth.get_input_embeddings().weight, module.spec).numpy()
-    runs = pipeline.Decoder(session, part, table)
+    runs = running.Decoder(session, part, table)
     runs.start(1, PROMPT + TOKENS)
     tokens: list[int] = []
     new = ids[0].numpy()

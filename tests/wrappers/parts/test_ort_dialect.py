@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from alm.artifacts.manifest import File, Part
 from alm.backends import ort
 from alm.errors import BadArtifacts
-from alm.generation import pipeline
+from alm.generation import decoder as running
 from alm.onnxfile import summary
 from alm.session import BackendOptions, Session
 from exporters import graph
@@ -44,10 +44,10 @@ class Exported(NamedTuple):
     def hidden(self) -> int:
         return self.module.spec.hidden
 
-    def start(self, rows: int, room: int = ROOM) -> pipeline.Decoder:
+    def start(self, rows: int, room: int = ROOM) -> running.Decoder:
         """The graph behind an empty cache."""
         part = Part("decoder", "decoder", (), self.module.inputs, self.module.outputs)
-        runs = pipeline.Decoder(self.session, part, NO_TABLE)
+        runs = running.Decoder(self.session, part, NO_TABLE)
         runs.start(rows, room)
         return runs
 
@@ -98,7 +98,7 @@ def embeds(model: Exported, rows: int, seq: int, seed: int = 0) -> np.ndarray:
     return noise.standard_normal((rows, seq, model.hidden)).astype(np.float32)
 
 
-def feed(runs: pipeline.Decoder, new: np.ndarray, lengths: list[int] | None = None) -> np.ndarray:
+def feed(runs: running.Decoder, new: np.ndarray, lengths: list[int] | None = None) -> np.ndarray:
     """Logits [rows, vocab] after `new`, all of it real where no lengths are given."""
     return runs.feed(new, np.array(lengths or [new.shape[1]] * len(new)))
 
@@ -109,9 +109,9 @@ class Eager:
     def __init__(self, model: Exported, rows: int) -> None:
         self.module, self.lengths = model.module, [0] * rows
         ports = list(model.module.inputs.values())[3:]
+        sizes = {"batch": 1, "capacity": ROOM, "wanted": 1}
         self.caches: list[list[Tensor]] = [
-            [torch.zeros(p.shape({"batch": 1, "capacity": ROOM})) for p in ports]
-            for _ in range(rows)
+            [torch.from_numpy(p.empty(sizes)) for p in ports] for _ in range(rows)
         ]
 
     def feed(self, new: np.ndarray, lengths: list[int]) -> np.ndarray:
