@@ -85,8 +85,8 @@ class OursDecoder(_Ours, Decoder):
 
     def load(self) -> None:
         from alm.artifacts import manifest
+        from alm.artifacts.embedding_table import Table
         from alm.generation import decoder
-        from alm.generation.embedding_table import Table
 
         session, part = _opened(self.folder, self.part, self.place.threads)
         table = manifest.load(self.folder).part(TABLE)

@@ -75,6 +75,7 @@ def load(
     audio_cache: int = 64 * 2**20,
     align: str | Path | None = None,
     cache: str | Path | None = None,
+    draft: str | Path | None = None,
 ) -> Model:
     """Verify the artifacts in `folder` and open them.
 
@@ -87,18 +88,21 @@ def load(
             given before computes no encoder; 0 remembers nothing in memory, the beginnings of
             prompts neither.
         align: the folder of an aligner, which times the words of answers (`Answer.segments`).
+        draft: the folder of a smaller model with the same tokenizer, whose guesses the model reads
+            several at once, or "ngrams", to guess by what was said before. The answers are those
+            without; where guesses lose time they rest.
         cache: a folder, made if it is missing, in which embeddings of clips and the beginnings of
             prompts are kept for later runs, up to 1 GiB; several models may share it.
 
     Raises:
         MissingFile, BadArtifacts: a file is not there, or is not what the manifest says.
         UnknownName, MissingPackage: the provider is unknown, or its package not installed.
-        BadOption: audio_cache is below 0, or `cache` can be no folder.
+        BadOption: audio_cache is below 0, `cache` can be no folder, or `draft` cannot draft.
     """
     from alm.generation.model import Model
 
     kept = None if cache is None else Path(cache)
-    model = Model(Path(folder), provider, threads, audio_cache, kept)
+    model = Model(Path(folder), provider, threads, audio_cache, kept, draft)
     if align is not None:
         from alm.align.aligner import Aligner
 

@@ -156,6 +156,12 @@ def answer(
         Path | None,
         typer.Option(metavar="DIR", help="Keep what encoders make of clips there, for later runs."),
     ] = None,
+    draft: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="A smaller model guesses, this one checks; or ngrams, by its words."
+        ),
+    ] = None,
     build_first: Annotated[
         bool, typer.Option("--build", help="Build TensorRT's engines that do not fit this machine.")
     ] = False,
@@ -214,6 +220,7 @@ def answer(
 
         others = {"--chat": chat, "--json": as_json, "--align": align, "--language": language}
         others |= {"--format": form != "text", "--each": each is not None, "--truncate": truncate}
+        others |= {"--draft": draft}
         others |= {"--show-thinking": show_thinking, "--merge-audio": merge_audio != 100}
         check_live(manifest.facts, clips, others)
     elif not chat:
@@ -233,7 +240,7 @@ def answer(
         "show_thinking": show_thinking,
         "merge_audio": merge_audio,
     }
-    model = alm.load(engine, provider, threads, align=align, cache=cache)
+    model = alm.load(engine, provider, threads, align=align, cache=cache, draft=draft)
     if live:
         from alm.cli.chat import listen
 

@@ -50,6 +50,8 @@ class Answer:
         0  # embeddings that were averaged with their neighbours: not in audio_tokens
     )
     merge_cosine: float | None = None  # of the two least alike that were averaged
+    drafted_tokens: int = 0  # that were guessed, and computed several at once
+    accepted_tokens: int = 0  # of those, the ones that the model said too
     stop_reasons: tuple[str, ...] = ()  # of each window
     language: str = ""  # that the model heard or was told, where its answers name one
     # Of one clip alone: with an aligner sentences and their words, else those that the model names
@@ -103,6 +105,8 @@ class WindowAnswer:
     prefix_tokens: int = 0
     audio_merged: int = 0
     merge_cosine: float | None = None
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     language: str = ""
     segments: tuple[Segment, ...] = ()
     thinking: str | None = None
@@ -137,6 +141,8 @@ def join(
         prefix_tokens=sum(window.prefix_tokens for window in windows),
         audio_merged=sum(window.audio_merged for window in windows),
         merge_cosine=min(cosines, default=None),
+        drafted_tokens=sum(window.drafted_tokens for window in windows),
+        accepted_tokens=sum(window.accepted_tokens for window in windows),
         stop_reasons=tuple(reasons),
         segments=tuple(segment for window in windows for segment in window.segments),
         language=next((window.language for window in windows if window.language), ""),

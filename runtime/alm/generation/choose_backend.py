@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from alm.artifacts.embedding_table import Table
 from alm.artifacts.engine_files import fingerprint
 from alm.artifacts.manifest import Manifest
 from alm.backends import open_session
 from alm.errors import AlmError
 from alm.generation.decoder import Decoder
-from alm.generation.embedding_table import Table
 from alm.host import processor, user_cache
 from alm.session import BackendOptions
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from alm.audio import reader
 from alm.errors import BadOption
 from alm.generation.answers import Answer
+from alm.generation.drafts import Drafting
 from alm.generation.keywords import InputOptions
 from alm.generation.parts import Parts
 from alm.generation.past import Past
@@ -34,10 +35,17 @@ class Conversation:
     conversations side by side make one for each; the Model may be shared by all.
     """
 
-    def __init__(self, parts: Parts, inputs: InputOptions, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        inputs: InputOptions,
+        options: Mapping[str, Any],
+        drafting: Drafting | None = None,
+    ) -> None:
         parts.options(options)  # what contradicts itself is refused before any audio is read
         reader.check_options(parts.rules.rate, "first", inputs.max_audio_seconds)
         self._parts, self._inputs, self._options = parts, inputs, options
+        self._drafting = drafting
         self._past = Past(parts)
         self._turn = threading.Lock()
         self._asking: int | None = None  # the thread whose turn it is
@@ -101,7 +109,8 @@ class Conversation:
             self._asking = threading.get_ident()
             try:
                 chosen = self._parts.options({**self._options, **(options or {})})
-                turn = Turn(self._parts, chosen, self._inputs, times or Times(), listening)
+                how = self._inputs, times or Times(), listening, self._drafting
+                turn = Turn(self._parts, chosen, *how)
                 return (yield from turn.answers(questions, self._past if remember else None))
             finally:
                 self._asking = None

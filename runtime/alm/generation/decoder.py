@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from alm.artifacts.embedding_table import Table
 from alm.artifacts.manifest import Part
 from alm.cache.kv_cache import Cache
-from alm.generation.embedding_table import Table
 from alm.live.state import carried
 from alm.ports import FIRST, FROM_END, PROMPT, given_as
 from alm.session import Session

@@ -27,7 +27,8 @@ class InputOptions:
     that hear a stream; None is as the checkpoint says. `show_thinking`: what a model thinks before
     its answer is streamed too, between its marks. `merge_audio`: percent of a clip's embeddings
     that the decoder is given, the likest neighbours averaged; 100 is all of them, as the model was
-    made.
+    made. `hypothesis`: a text that the answer is likely to repeat, such as one of an earlier run:
+    where it does, several tokens are computed at once.
     """
 
     truncate: bool = False
@@ -37,6 +38,7 @@ class InputOptions:
     delay: float | None = None
     show_thinking: bool = False
     merge_audio: float = merging.WHOLE
+    hypothesis: str = ""
 
 
 class Decoding(TypedDict, total=False):
@@ -86,6 +88,7 @@ class Generating(Decoding, total=False):
     delay: float | None
     show_thinking: bool
     merge_audio: float
+    hypothesis: str
 
 
 def split(given: Mapping[str, Any]) -> tuple[InputOptions, dict[str, Any]]:

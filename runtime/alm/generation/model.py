@@ -13,7 +13,7 @@ from alm.audio import reader
 from alm.cache.audio import MOST_BYTES
 from alm.decoding.options import Options
 from alm.errors import BadOption, BadPrompt
-from alm.generation import keywords
+from alm.generation import drafts, keywords
 from alm.generation.answers import Answer
 from alm.generation.conversation import Conversation, finish
 from alm.generation.parts import Parts
@@ -42,9 +42,11 @@ class Model:
         threads: int = 0,
         audio_cache: int = MOST_BYTES,
         cache: Path | None = None,
+        draft: str | Path | None = None,
     ) -> None:
         """See `alm.load`."""
         self.parts = Parts(folder, provider, threads, audio_cache, cache=cache)
+        self.drafting = None if draft is None else drafts.opened(draft, self.parts, threads)
 
     @property
     def folder(self) -> Path:
@@ -119,7 +121,8 @@ class Model:
                 (default: an hour); `verbatim`, to take the prompt as text, even where it is a
                 task's name or nearly one; `show_thinking`, to stream what a model thinks before
                 its answer too; `merge_audio`, to give the decoder so many percent of a clip's
-                embeddings, the likest neighbours averaged; and the fields of `alm.Options`, whose
+                embeddings, the likest neighbours averaged; `hypothesis`, a text that the answer is
+                likely to repeat, which makes it faster; and the fields of `alm.Options`, whose
                 defaults are the manifest's.
 
         Returns:
@@ -159,7 +162,7 @@ class Model:
         Args:
             options: of all its turns, as `generate` takes them.
         """
-        return Conversation(self.parts, *keywords.split(options))
+        return Conversation(self.parts, *keywords.split(options), self.drafting)
 
     def live(self, *, delay: float | None = None, **options: Unpack[Decoding]) -> Live:
         """A live run: samples go in as they come, text comes out as it becomes certain.

@@ -15,6 +15,7 @@ import numpy as np
 
 from alm import backends
 from alm.artifacts import verify
+from alm.artifacts.embedding_table import open_table
 from alm.artifacts.manifest import NAME as MANIFEST_NAME
 from alm.artifacts.manifest import check_run
 from alm.artifacts.manifest import load as load_manifest
@@ -29,7 +30,6 @@ from alm.errors import BadArtifacts, BadOption
 from alm.generation import keywords
 from alm.generation.choose_backend import Fastest
 from alm.generation.decoder import MOST_FED, Decoder
-from alm.generation.embedding_table import open_table
 from alm.generation.pipeline import Pipeline, at_once, check_table
 from alm.host import processor
 from alm.live.hearing import Hearing

@@ -8,9 +8,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import numpy as np
 
+from alm.artifacts.embedding_table import Table
 from alm.artifacts.manifest import Manifest, Part
 from alm.errors import BadArtifacts
-from alm.generation.embedding_table import Table
 from alm.live.state import fresh, taken
 from alm.session import Session
 from alm.timings import Stages as Stages

@@ -13,10 +13,12 @@ from alm.audio import reader
 from alm.cache.audio import MOST_ROWS
 from alm.decoding.options import Options
 from alm.decoding.run import Run
+from alm.drafting.verified import Verified
 from alm.errors import BadPrompt
 from alm.generation import answers
 from alm.generation.answers import Answer, Row, WindowAnswer
 from alm.generation.decoder import MOST_TOGETHER, Decoder, woven
+from alm.generation.drafts import Drafting, drafts_of
 from alm.generation.keywords import InputOptions
 from alm.generation.parts import Parts
 from alm.generation.past import Feed, Past
@@ -40,13 +42,20 @@ class Turn:
     """Questions answered at once, with options that hold for all of them."""
 
     def __init__(
-        self, parts: Parts, options: Options, inputs: InputOptions, times: Times, listening: bool
+        self,
+        parts: Parts,
+        options: Options,
+        inputs: InputOptions,
+        times: Times,
+        listening: bool,
+        drafting: Drafting | None,
     ) -> None:
         """With `listening` pieces of text are yielded; then there is one question."""
         self.parts, self.options, self.inputs, self.times = parts, options, inputs, times
         self.listening = listening
         parts.check_merging(inputs.merge_audio)
         self.delay = parts.delay(inputs.delay)  # in steps, of models that have them
+        self.drafts = drafts_of(drafting, parts, options, inputs.hypothesis)
         self._joiner = Joiner("")
 
     def answers(
@@ -176,7 +185,13 @@ class Turn:
         ids = parts.prompter.ids
         by_ids = rows if parts.prompter.by_ids else ()
         prompts = [[*begun.ids, *ids(row.prompt, row.embeds)] for row in by_ids]
-        says: Decoder | Beside = decoder
+        says: Decoder | Beside | Verified = decoder
+        verified = None
+        if self.drafts and len(rows) == 1:
+            start = time.perf_counter()
+            room = most, options.most(feed.whole[0])
+            verified = says = self.drafts.over(decoder, rows[0].prompt, rows[0].pcms, room)
+            self.times.add("draft", start)
         if stepping:
             says, prompts = Beside(decoder, rows[0].embeds[0]), [stepping.prompt(self.delay)]
             decoder.told(**{DELAY: self.delay})
@@ -189,6 +204,7 @@ class Turn:
         except BaseException:  # whoever stopped it may ask again
             begun.forget()
             raise
+        drafted = verified.drafted() if verified else (0, 0)
         begun.keep_prefix(feed)
         if past:
             before = prompts[0] if prompts else []
@@ -206,6 +222,8 @@ class Turn:
                 audio_cached=row.cached,
                 audio_merged=row.merged,
                 merge_cosine=row.cosine,
+                drafted_tokens=drafted[0],
+                accepted_tokens=drafted[1],
                 stop_reason=answers.reason(sequence, cut),
                 cached_tokens=feed.held,
                 prefix_tokens=feed.shared,

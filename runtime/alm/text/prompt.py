@@ -37,6 +37,7 @@ class Prompt:
     language: str = ""  # in which the answer is begun
     begun: bool = False  # it begins what the model thinks
     later: list[int] | None = None  # its last piece once a turn follows; None: as it is
+    asked: str = ""  # the words, or a task's name
 
 
 class Prompter:
@@ -137,7 +138,7 @@ class Prompter:
         if first and self.bos is not None:
             pieces[0].insert(0, int(self.bos))
         joined = not self.joined.isdisjoint((words.strip(), WORDS))
-        return Prompt(pieces, joined, named, self.thoughts.begun_by(turn), later)
+        return Prompt(pieces, joined, named, self.thoughts.begun_by(turn), later, query)
 
     def ids(self, prompt: Prompt, clips: Sequence[np.ndarray]) -> list[int]:
         """All ids of a turn with clips [n, hidden], a placeholder for each of their embeddings.

@@ -16,12 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 import alm
 from alm import backends
 from alm.artifacts import manifest
+from alm.artifacts.embedding_table import Table
 from alm.artifacts.part import Part
 from alm.backends import open_session
 from alm.errors import BadArtifacts
 from alm.generation.choose_backend import Fastest
 from alm.generation.decoder import Decoder
-from alm.generation.embedding_table import Table
 from alm.parsing import File
 from alm.session import BackendOptions, Session
 from demo.clips import EXAMPLES, FOLDER

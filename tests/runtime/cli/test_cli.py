@@ -43,6 +43,8 @@ KEYS = {
     "prefix_tokens",
     "audio_merged",
     "merge_cosine",
+    "drafted_tokens",
+    "accepted_tokens",
 }
 
 

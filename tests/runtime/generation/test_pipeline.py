@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from alm.artifacts import manifest
+from alm.artifacts.embedding_table import Table
 from alm.artifacts.manifest import File, Part
 from alm.errors import BadArtifacts, BadPrompt
 from alm.generation.decoder import assemble, woven
-from alm.generation.embedding_table import Table
 from alm.generation.pipeline import Pipeline, Stages, at_once, check_table
 from alm.ports import Port
 from alm.session import Feed, Kept, RowByRow, Session
