@@ -84,7 +84,7 @@ def plot(found: Sequence[Row], file: Path) -> None:
     axes.set_xticks(shares, [f"{share:g} %" for share in shares])
     axes.set_xlabel("embeddings of a clip that the decoder is given")
     axes.set_ylabel("percent wrong")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.55 * max(error for row in found for error in row["errors"].values()))
     axes.set_title("What fewer audio tokens cost the demo model", loc="left", weight="bold")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper left")
