@@ -18,6 +18,7 @@ from alm.cache.audio import MOST_ROWS
 from alm.errors import BadAudio, BadOption, BadPrompt, MissingFile
 from alm.generation.answers import Answer
 from alm.generation.model import Model
+from alm.host import processor
 
 RATE, WINDOW = 16000, 64000
 GREEDY: dict[str, Any] = {"num_beams": 1, "max_new_tokens": 8}
@@ -32,6 +33,8 @@ WAYS: dict[str, dict[str, Any]] = {
 def loaded(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ALM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        # Parts run side by side, and the next window is encoded while one is answered.
+        patch.setattr(processor, "usable_cores", lambda: 2)
         return alm.load(artifacts, threads=1)
 
 

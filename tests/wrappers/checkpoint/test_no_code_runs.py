@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,18 +95,44 @@ def _evil(folder: Path) -> Path:
     return folder
 
 
-def _export(path: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    """export.py in a process of its own that is answered `y`, whatever it asks."""
-    command = [sys.executable, ROOT / "export.py", "--model", path, "--part", "embed", "--out", out]
+NEXT = "=== the next export ==="  # on both streams, before each
+
+# export.py for a model after the other; the exit status is printed behind what it said.
+EACH = """
+import sys
+import export
+from alm.cli import exit_status
+mark, *words = sys.argv[1:]
+for model, out in zip(words[::2], words[1::2]):
+    for stream in (sys.stdout, sys.stderr):
+        print(mark, file=stream, flush=True)
+    print(exit_status.run(export.app, ["--model", model, "--part", "embed", "--out", out]))
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What an export said, and its exit status."""
+
+    stdout: str
+    stderr: str
+    status: int
+
+
+def _export(*pairs: tuple[Path, Path]) -> list[Done]:
+    """export.py of (model, out) in a process of its own that is answered `y`, whatever it asks."""
     paths = os.pathsep.join([str(ROOT / "runtime"), str(ROOT)])
-    return subprocess.run(
-        command,
-        input="y\n" * 50,
+    done = subprocess.run(
+        [sys.executable, "-c", EACH, NEXT, *(path for pair in pairs for path in pair)],
+        input="y\n" * 1000,
         capture_output=True,
         text=True,
         timeout=300,
         env={k: v for k, v in os.environ.items() if k not in OFFLINE} | {"PYTHONPATH": paths},
     )
+    assert done.returncode == 0, done.stderr
+    said = (stream.split(f"{NEXT}\n")[1:] for stream in (done.stdout, done.stderr))
+    return [Done(out, err, int(out.split()[-1])) for out, err in zip(*said, strict=True)]
 
 
 def _salmonn(folder: Path) -> tuple[Path, Path]:
@@ -183,16 +210,35 @@ def test_every_family_is_tried() -> None:
     assert sorted(FAMILIES) == with_role("family")
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path, Done]]:
+    """By family the folder of its tokenizer, whose code wants to run, where it went, what it said.
+
+    One process for all: to import what exports takes longer than to refuse a folder.
+    """
+    site, folders, pairs = tmp_path_factory.mktemp("evil"), [], []
+    for family, make_family in FAMILIES.items():
+        model, folder = make_family(site / family / "model")
+        for name in ("tokenizer.json", "tekken.json", "qwen.tiktoken", "tiktoken.model"):
+            (folder / name).unlink(missing_ok=True)
+        sentencepiece_folder(folder, {})
+        folders.append(_evil(folder))
+        pairs.append((model, site / family / "out"))
+    return {
+        family: (folder, out, done)
+        for family, folder, (_, out), done in zip(
+            FAMILIES, folders, pairs, _export(*pairs), strict=True
+        )
+    }
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_no_familys_loader_runs_the_tokenizers_code(tmp_path: Path, family: str) -> None:
-    model, folder = FAMILIES[family](tmp_path / "model")
-    for name in ("tokenizer.json", "tekken.json", "qwen.tiktoken", "tiktoken.model"):
-        (folder / name).unlink(missing_ok=True)
-    sentencepiece_folder(folder, {})
-    _evil(folder)
-    done = _export(model, tmp_path / "out")
-    assert not (folder / "mark").exists() and not (tmp_path / "out").exists()
-    assert "[y/N]" not in done.stdout + done.stderr and done.returncode == 1
+def test_no_familys_loader_runs_the_tokenizers_code(
+    exported: dict[str, tuple[Path, Path, Done]], family: str
+) -> None:
+    folder, out, done = exported[family]
+    assert not (folder / "mark").exists() and not out.exists()
+    assert "[y/N]" not in done.stdout + done.stderr and done.status == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert "unexpected" not in line and "Traceback" not in done.stderr
     # Where transformers has a class for the model it converts tokenizer.model with that.
@@ -219,10 +265,10 @@ def test_a_checkpoint_with_code_of_its_own_asks_nothing_and_runs_nothing(
     if case == "unknown model":
         said = json.loads((llm / "config.json").read_text())
         (llm / "config.json").write_text(json.dumps(said | {"model_type": "evil"}))
-    done = _export(config, tmp_path / "out")
+    (done,) = _export((config, tmp_path / "out"))
     assert not (llm / "mark").exists()
     assert "trust" not in done.stdout and "[y/N]" not in done.stdout + done.stderr
-    if done.returncode:
+    if done.status:
         lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
         assert len(lines) == 1 and "unexpected" not in lines[0] and "Traceback" not in done.stderr
-    assert case != "unknown model" or done.returncode
+    assert case != "unknown model" or done.status
