@@ -232,12 +232,16 @@ def _clips(
     def listens(name: str, value: str) -> bool:
         return precisions.pull(value).listens(checkpoint.roles.get(name, ""))
 
+    def hears(name: str, value: str) -> bool:
+        return precisions.pull(value).hears(checkpoint.roles.get(name, ""))
+
     wanted = [name for name, value in precision.items() if listens(name, value)]
+    useful = [name for name, value in precision.items() if hears(name, value)]
     if folder is None and wanted:
         raise calibration.wanted(wanted[0], precision[wanted[0]])
     if folder is None:
         return None
-    if not wanted:
+    if not useful:
         raise BadOption(
             f"--calibrate {folder} is for no part: no precision given is fitted to clips"
         )

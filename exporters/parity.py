@@ -116,6 +116,8 @@ class Truth:
         self.role, self.spans, self.chunk_rows = part.role, dict(part.spans), part.chunk_rows
         self.sizes = list(feeds.cases(self.inputs, self.spans, dynamic_batch))
         self._parked: list[list[_Parked]] = []
+        self._whole, self._given = dict(self.inputs), dict(self.outputs)  # the module's own
+        self._whole_scales, self._kept = dict(self.scales), dict[str, np.ndarray]()
         self.heard = heard
         for seed in range(len(self.sizes) + len(heard)):
             example = self._example(seed)
@@ -124,10 +126,27 @@ class Truth:
             wanted = outputs if isinstance(outputs, tuple) else (outputs,)
             self._parked.append([_Parked(tensor.numpy(), scratch) for tensor in wanted])
 
+    def shrunk(self, part: Wrapper, kept: Mapping[str, Tensor]) -> None:
+        """Compare with the graph of a part that has become smaller from now on.
+
+        Args:
+            part: as it has become.
+            kept: by names of ports, the places on the second axis that the part's still has.
+        """
+        self.inputs, self.outputs = dict(part.inputs), dict(part.outputs)
+        self._kept = {name: index.numpy() for name, index in kept.items()}
+        self.scales = {name: scale.numpy() for name, scale in part.state_scales.items()}
+
+    def left(self, name: str, array: np.ndarray) -> np.ndarray:
+        """Of what the module is fed or gives, what the graph's port of this name has."""
+        return array.take(self._kept[name], 1) if name in self._kept else array
+
     def cases(self) -> Iterator[tuple[feeds.Feeds, Iterator[np.ndarray]]]:
-        """The feeds of each case, and the module's outputs to them in their order."""
+        """The feeds of each case, and the module's outputs to them in the order of the part's."""
         for seed, parked in enumerate(self._parked):
-            yield self._example(seed), (array.read() for array in parked)
+            named = zip(self._given, parked, strict=True)
+            outputs = (self.left(n, array.read()) for n, array in named if n in self.outputs)
+            yield self._example(seed), outputs
 
     def counts(self, number: int) -> bool:
         """Whether errors of this case count."""
@@ -136,16 +155,16 @@ class Truth:
     def _example(self, seed: int) -> feeds.Feeds:
         if seed >= len(self.sizes):
             return dict(self.heard[seed - len(self.sizes)])
-        example = feeds.make(self.inputs, self.spans, self.sizes[seed], seed)
-        for name, scale in self.scales.items():  # a cache of integers holds no more
+        example = feeds.make(self._whole, self.spans, self.sizes[seed], seed)
+        for name, scale in self._whole_scales.items():  # a cache of integers holds no more
             example[name] = np.clip(example[name] * 2, -1, 1) * (127 * scale)
         return example
 
     def fed(self, name: str, example: feeds.Feeds, port: Port) -> np.ndarray:
         """A feed in the dtype of the graph's port, rounded where that holds integers."""
-        array = example[name]
+        array = self.left(name, example[name])
         if name in self.scales:
-            array = np.rint(array / self.scales[name])
+            array = np.rint(array / self.scales[name]).clip(-127, 127)
         return array.astype(port.dtype, copy=False)
 
 

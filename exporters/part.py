@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from alm.ports import Port
 from alm.precision import PLAIN, Codes, Storage
 from exporters import calibration, embedding_table, graph, numbering, parity, precisions, simplify
 from exporters.bundle import Bundle
+from exporters.levers import Hear
 from wrappers import Checkpoint, Wrapper
 from wrappers.checkpoint.weights.memory import give_back
 
@@ -92,21 +94,31 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
     part = checkpoint.part(name, settings.dialect).eval()
     precision = PLAIN if part.exact else settings.precision[name]
     pulled = precisions.pull(precision)
-    pulled.prepare(part, lambda: _embeds(checkpoint))
-    heard = _Heard()
-    if pulled.listens(part.role):
+    embeds = partial(_embeds, checkpoint)
+    pulled.prepare(part, embeds)
+    heard, truth, ports = _Heard(), None, dict[str, Tensor]()
+    if pulled.listens(part.role) or settings.clips and pulled.hears(part.role):
         say("listening")
-        heard = _listen(name, part, checkpoint, settings, pulled)
+        heard = _listen(name, part, checkpoint, settings)
+    if pulled.shrinks(part.role):
+        truth = _asked(part, settings, bundle, heard, say)
+        say("pruning")
+        ports, found = pulled.shrink(part, embeds, heard.hear)
+        pulled.prepare(part, embeds)  # which asking undid, and which is of what is left
+        heard.findings.update(found)
+    if heard.hear:
+        heard.findings.update(pulled.calibrate(part, heard.hear))
     inputs = graph.fixed(part.inputs, settings.dynamic_batch)
     outputs = graph.fixed(part.outputs, settings.dynamic_batch)
     say("tracing")
     give_back()
     traced = graph.trace(part, settings.dynamic_batch)
     weights = sum(weight.numel() for weight in part.parameters())
-    scales = part.state_scales
-    part.keep_state_in("float32")
-    say("asking the original")
-    truth = parity.Truth(part, settings.dynamic_batch, scales, bundle.folder, heard.feeds)
+    if truth is None:
+        truth = _asked(part, settings, bundle, heard, say)
+    else:
+        part.keep_state_in("float32")
+        truth.shrunk(part, ports)
     give_back()
     work = _Work(truth, part.role, inputs, bundle.folder / f"{name}.onnx", pulled, say)
     kept = _leanest(traced, work, settings)
@@ -138,14 +150,13 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
 class _Heard:
     """What came of the clips: what levers found out, and feeds to compare on."""
 
+    hear: Hear | None = None  # None: there are none
     findings: dict[str, Any] = field(default_factory=dict)
     feeds: list[dict[str, Any]] = field(default_factory=list)
 
 
-def _listen(
-    name: str, part: Wrapper, checkpoint: Checkpoint, settings: Settings, pulled: precisions.Pulled
-) -> _Heard:
-    """Calibrate levers with clips.
+def _listen(name: str, part: Wrapper, checkpoint: Checkpoint, settings: Settings) -> _Heard:
+    """Clips to calibrate levers with.
 
     Raises:
         BadOption: there are none.
@@ -153,10 +164,19 @@ def _listen(
     if settings.clips is None:
         raise calibration.wanted(name, settings.precision[name])
     audience = calibration.Audience(checkpoint, settings.dialect, name, part, settings.clips)
-    findings = pulled.calibrate(part, audience.hear)
     clips = {"clips": len(settings.clips.paths), "seconds": round(settings.clips.seconds, 1)}
     feeds = list(calibration.widened(audience.feeds(), settings.dynamic_batch))
-    return _Heard({"calibrated": clips} | findings, feeds)
+    return _Heard(audience.hear, {"calibrated": clips}, feeds)
+
+
+def _asked(
+    part: Wrapper, settings: Settings, bundle: Bundle, heard: _Heard, say: Say
+) -> parity.Truth:
+    """What the part says, its state kept in float32 from now on."""
+    scales = part.state_scales
+    part.keep_state_in("float32")
+    say("asking the original")
+    return parity.Truth(part, settings.dynamic_batch, scales, bundle.folder, heard.feeds)
 
 
 def _judged(name: str, precision: str, measured: parity.Parity, bound: float) -> dict[str, Any]:

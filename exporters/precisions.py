@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import onnx_ir as ir
+from torch import Tensor
 
 from alm import registry
 from alm.errors import BadOption, UnknownName
@@ -50,6 +51,21 @@ class Pulled:
         every = (storage for lever in self.levers for storage in lever.STORAGE.values())
         return {backend for storage in every for backend in storage.backends}
 
+    def shrinks(self, role: str) -> bool:
+        """Whether a lever leaves something out of parts of this role."""
+        return any(role in lever.STORAGE for lever in self._shrinkers)
+
+    def shrink(
+        self, part: Wrapper, embeds: Embeds, hear: Hear | None
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Leave out what levers leave out: what ports still hold, and what was found out."""
+        kept: dict[str, Tensor] = {}
+        findings: dict[str, Any] = {}
+        for lever in self._shrinkers:
+            kept |= lever.shrink(part, embeds, hear)
+            findings |= lever.findings
+        return kept, findings
+
     def prepare(self, part: Wrapper, embeds: Embeds) -> None:
         """Before the part is traced."""
         for lever in self.levers:
@@ -57,7 +73,12 @@ class Pulled:
 
     def listens(self, role: str) -> bool:
         """Whether a lever must hear clips to change parts of this role."""
-        return any(role in lever.STORAGE for lever in self._listeners)
+        fitted = any(role in lever.STORAGE for lever in self._listeners)
+        return fitted or any(lever.hears(role) for lever in self._shrinkers)
+
+    def hears(self, role: str) -> bool:
+        """Whether parts of this role are at least compared on clips, where there are any."""
+        return self.listens(role) or role == "encoder" and self.shrinks(role)
 
     def calibrate(self, part: Wrapper, hear: Hear) -> dict[str, Any]:
         """After `prepare`, where a lever listens: run the part on clips; what was found out."""
@@ -70,6 +91,10 @@ class Pulled:
     @property
     def _listeners(self) -> list[Any]:
         return [lever for lever in self.levers if hasattr(lever, "calibrate")]
+
+    @property
+    def _shrinkers(self) -> list[Any]:
+        return [lever for lever in self.levers if hasattr(lever, "shrink")]
 
     def rewrite(self, model: ir.Model, role: str) -> ir.Model:
         """The graph after every lever."""
@@ -97,6 +122,10 @@ def pull(precision: str) -> Pulled:
         BadOption: a setting that the lever has not, or that is out of its range.
     """
     made = [_made(word) for word in ([] if precision == PLAIN else precision.split("+"))]
+    if sum(hasattr(lever, "shrink") for lever in made) > 1:
+        raise BadOption(
+            f"{precision[:80]} prunes twice; say all in one, as prune:layers=1:ratio=0.2"
+        )
     return Pulled(tuple(sorted(made, key=lambda lever: not getattr(lever, "FIRST", False))))
 
 
