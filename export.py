@@ -115,7 +115,7 @@ def export(
             levers=precisions.declared(),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
-        bundle.publish(_joined(bundle.old, manifest, known, report))
+        bundle.publish(_sized(_joined(bundle.old, manifest, known, report)))
     report.table(results)
     if not _builds(out, target, chosen, report):
         raise typer.Exit(1)
@@ -250,6 +250,14 @@ def _clips(
         report.note(note)
     report.note(f"calibrating with {len(clips.paths)} clips, {clips.seconds:.0f} s")
     return clips
+
+
+def _sized(manifest: Manifest) -> Manifest:
+    """The manifest with the LLM's heads as they are where some were pruned."""
+    facts, sizes = manifest.facts, dict[str, int]()
+    for part in manifest.parts:
+        sizes |= part.measured.get("prune", {}).get("dimensions", {})
+    return replace(manifest, facts=replace(facts, dimensions=replace(facts.dimensions, **sizes)))
 
 
 def _joined(old: Manifest | None, new: Manifest, known: list[str], report: Any) -> Manifest:

@@ -123,9 +123,8 @@ def pull(precision: str) -> Pulled:
     """
     made = [_made(word) for word in ([] if precision == PLAIN else precision.split("+"))]
     if sum(hasattr(lever, "shrink") for lever in made) > 1:
-        raise BadOption(
-            f"{precision[:80]} prunes twice; say all in one, as prune:layers=1:ratio=0.2"
-        )
+        once = "say all in one, as prune:layers=1:ratio=0.2"
+        raise BadOption(f"{precision[:80]} prunes twice; {once}")
     return Pulled(tuple(sorted(made, key=lambda lever: not getattr(lever, "FIRST", False))))
 
 

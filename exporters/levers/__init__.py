@@ -14,6 +14,11 @@ must come after it; and `calibrate(part, hear)`, where it must know what a part 
 after `prepare`, `hear(n)` runs the part on so many clips of `--calibrate`, on all of them with 0,
 and what the lever then has in `findings` goes into the manifest. Such a part is compared with its
 module on clips, since noise is not what the lever was fitted to.
+
+A lever that leaves something out of the module has `shrink(part, embeds, hear)` and `hears(role)`,
+which says whether it wants clips. It cuts the part in place, after the part was asked what it is
+compared with and before other levers look at it; `hear` is None where there are no clips. It gives
+back, by names of ports, which places of their second axis the part still has.
 """
 
 from __future__ import annotations

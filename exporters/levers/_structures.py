@@ -64,15 +64,6 @@ class Site:
     out: str  # path of the Linear that all units go through
     size: int  # inputs of it that are a unit's
 
-    def numbers(self, part: nn.Module) -> int:
-        """Weights of a unit."""
-        found = 0
-        for piece in self.pieces:
-            parameter = part.get_parameter(piece.name)
-            across = parameter.numel() // parameter.shape[piece.axis]
-            found += across * sum(size for _, size in piece.runs)
-        return found
-
     def weights(self, part: nn.Module) -> Tensor:
         """The units' weights without biases, float32 [units, ...], those of one in a row."""
         rows = []

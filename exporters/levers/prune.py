@@ -121,6 +121,9 @@ class Lever:
             "layers": gone,
             "likeness": alike,
         }
+        if isinstance(part, Decoder):  # what the manifest's facts say of the widest layer
+            sizes = {"heads": part.spec.heads, "kv_heads": part.spec.kv_heads}
+            self.findings["prune"]["dimensions"] = sizes
         return ports
 
     def rewrite(self, model: ir.Model, role: str) -> ir.Model:

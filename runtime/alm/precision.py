@@ -7,7 +7,7 @@ for a part of the folder and in `Manifest.levers` for what else could be exporte
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from alm.onnxfile.summary import BITS
 
@@ -51,6 +51,11 @@ class Storage:
     def of_head(self) -> Codes:
         """How `lm_head` is stored."""
         return self.head or self.layers
+
+    @property
+    def plain(self) -> bool:
+        """Whether all that there is is stored in float32, and read by any backend."""
+        return replace(self, bound=0.0) == PLAINEST
 
 
 PLAINEST = Storage()

@@ -174,18 +174,29 @@ def test_a_lever_keeps_to_its_bound_and_makes_no_part_larger(
     listens = hasattr(pulled, "calibrate")
     if listens:
         pulled.calibrate(small, lambda count: hear_noise(small, count))
-    inputs, traced = small.inputs, trace(name, small)
+    shrinks, whole = hasattr(pulled, "shrink") and small.role in pulled.STORAGE, dict(small.inputs)
+    truth = parity.Truth(small, True) if shrinks else None
+    before, ports = sum(p.numel() for p in small.parameters()), {}
+    if shrinks:
+        ports = pulled.shrink(small, lambda: torch.randn(40, 32), None)
+    inputs = small.inputs
+    traced = graph.trace(small, True) if shrinks else trace(name, small)
     scales = small.state_scales
     small.keep_state_in("float32")
     leaner = pulled.rewrite(traced.clone(), small.role)
     if small.role != "decoder":  # its blocks are longer than a tiny layer: counted below
         assert graph.weight_bytes(leaner) <= graph.weight_bytes(traced)
     graph.save(leaner, tmp_path / "leaner.onnx", small.role)
-    truth = parity.Truth(small, True, scales)
+    if truth is None:
+        truth = parity.Truth(small, True, scales)
+    truth.shrunk(small, ports)
     measured = parity.measure(tmp_path / "leaner.onnx", truth, inputs)
     untouched = small.role not in pulled.STORAGE
     if listens:  # a tiny part may have nothing that would get smaller
         untouched = {*leaner.graph.initializers} == {*traced.graph.initializers}
+    if shrinks:
+        untouched = sum(p.numel() for p in small.parameters()) == before
+        assert not untouched and {*inputs} == {*whole}
     assert measured.verdict(pulled.STORAGE.get(small.role, PLAINEST).bound) == (
         "exact" if untouched else "within bound"
     )

@@ -130,7 +130,7 @@ class Planned:
             encoder_storage = levers.get(encoders, {}).get("encoder", PLAINEST)
             for name in closest_first(levers, "decoder"):
                 storage = levers.get(name, {}).get("decoder", PLAINEST)
-                if targets.takes(goal, storage) and (name == PLAIN or storage != PLAINEST):
+                if targets.takes(goal, storage) and (name == PLAIN or not storage.plain):
                     stored, weight = Stored.of(storage), Stored.of(encoder_storage).layers
                     choice = Choice(
                         name, stored, encoders, weight, storage.cache, (storage, encoder_storage)
