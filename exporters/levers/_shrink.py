@@ -31,8 +31,8 @@ class Skipped(nn.Module):
 
     def forward(self, *inputs: Any) -> Any:
         """The first of the inputs, and what the layer handed on unchanged."""
-        made = tuple(inputs[i] for i in self.gives)
-        return made if len(made) > 1 else made[0]
+        made = [inputs[i] for i in self.gives]
+        return tuple(made) if len(made) > 1 else made[0]
 
 
 def shrink(
