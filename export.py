@@ -256,7 +256,7 @@ def _sized(manifest: Manifest) -> Manifest:
     """The manifest with the LLM's heads as they are where some were pruned."""
     facts, sizes = manifest.facts, dict[str, int]()
     for part in manifest.parts:
-        sizes |= part.measured.get("prune", {}).get("dimensions", {})
+        sizes |= part.measured.get("dimensions", {})
     return replace(manifest, facts=replace(facts, dimensions=replace(facts.dimensions, **sizes)))
 
 

@@ -123,8 +123,7 @@ def pull(precision: str) -> Pulled:
     """
     made = [_made(word) for word in ([] if precision == PLAIN else precision.split("+"))]
     if sum(hasattr(lever, "shrink") for lever in made) > 1:
-        once = "say all in one, as prune:layers=1:ratio=0.2"
-        raise BadOption(f"{precision[:80]} prunes twice; {once}")
+        raise BadOption(f"{precision[:80]} leaves out something twice; say all of it in one lever")
     return Pulled(tuple(sorted(made, key=lambda lever: not getattr(lever, "FIRST", False))))
 
 

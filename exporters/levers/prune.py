@@ -123,7 +123,7 @@ class Lever:
         }
         if isinstance(part, Decoder):  # what the manifest's facts say of the widest layer
             sizes = {"heads": part.spec.heads, "kv_heads": part.spec.kv_heads}
-            self.findings["prune"]["dimensions"] = sizes
+            self.findings["dimensions"] = sizes
         return ports
 
     def rewrite(self, model: ir.Model, role: str) -> ir.Model:

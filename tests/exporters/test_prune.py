@@ -264,7 +264,7 @@ def test_a_budget_is_kept_to(name: str, by: str) -> None:
     lever, _ = pruned(part, budget=0.3, by=by, multiple=1)
     assert 0 < lever.findings["prune"]["ratio"] < prune.MOST
     if isinstance(part, Decoder):  # whose cache has other ports now
-        assert lever.findings["prune"]["dimensions"] == {
+        assert lever.findings["dimensions"] == {
             "heads": part.spec.heads,
             "kv_heads": part.spec.kv_heads,
         }
@@ -323,7 +323,10 @@ def test_it_goes_first_whatever_it_is_joined_to(other: str, name: str, tmp_path:
         ("prune:layers=-1:budget=2", "layers is .*, not -1; budget is between 0 and 1, not 2"),
         ("prune:multiple=0", "multiple is 1 to 1024, not 0"),
         ("prune:share=0.5", "unknown setting 'share' of prune; there is: ratio, by, layers"),
-        ("prune+prune:ratio=0.5", "prune.prune:ratio=0.5 prunes twice; say all in one"),
+        (
+            "prune+prune:ratio=0.5",
+            "prune.prune:ratio=0.5 leaves out something twice; say all",
+        ),
     ],
 )
 def test_settings_that_are_none_are_refused(words: str, said: str) -> None:
