@@ -110,13 +110,14 @@ def exported_row(
     calibrate: Path | None = None,
 ) -> Row:
     """The graphs at this precision: all, or those of `parts`, with the others in float32."""
+    from alm.precision import ROLES
     from exporters import precisions
 
     with tempfile.TemporaryDirectory() as site:
         command = [sys.executable, str(ROOT / "export.py"), "--model", str(checkpoint)]
         command += ["--out", f"{site}/artifacts", "--precision"]
         command += [",".join(f"{part}={precision}" for part in parts) or precision]
-        if calibrate and precisions.pull(precision).listens("encoder"):
+        if calibrate and any(map(precisions.pull(precision).listens, ROLES)):
             command += ["--calibrate", str(calibrate)]
         subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
         model = alm.load(f"{site}/artifacts")

@@ -148,17 +148,17 @@ class Audience:
         facts = self.checkpoint.facts
         rules, parts = Rules(facts.audio), self._front
         sessions = {n: TorchSession(module) for n, module in parts.items()} | {self.name: session}
-        stated = [_stated(name, each.part) for name, each in sessions.items()]
-        opened = {part.name: backends.any_size(sessions[part.name], part) for part in stated}
+        told = [stated(name, each.part) for name, each in sessions.items()]
+        opened = {part.name: backends.any_size(sessions[part.name], part) for part in told}
         for path in paths:
             clip = rules.read(path, HOUR, Stages())
             for piece in rules.windows(clip, truncate=False)[0]:
                 if facts.live.step_samples:
-                    hearing = Hearing(facts.live, Chain(stated, sessions).run)
+                    hearing = Hearing(facts.live, Chain(told, sessions).run)
                     for _ in (*hearing.feed(piece.pcm), *hearing.end(0)):
                         pass
                 else:
-                    Pipeline(stated, opened).forward(batch([piece.pcm]))
+                    Pipeline(told, opened).forward(batch([piece.pcm]))
 
     @cached_property
     def _front(self) -> dict[str, Wrapper]:
@@ -188,7 +188,7 @@ def _needed(parts: Mapping[str, Wrapper], last: str) -> dict[str, Wrapper]:
     return {name: parts[name] for name in parts if name in needed}
 
 
-def _stated(name: str, part: Wrapper) -> Part:
+def stated(name: str, part: Wrapper) -> Part:
     return Part(
         name,
         part.role,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 Read = Callable[[], np.ndarray]
 Source = Callable[[], Tensor]
+JOINED = ".joined"  # behind the name of the first of several weights in one
 VIEWS = ("Reshape", "Transpose", "Identity")  # the last is a copy in another order
 
 
@@ -106,7 +107,7 @@ def fold_joins(graph: ir.Graph) -> None:
         along = node.attributes["axis"].as_int() if node.op_type == "Concat" else None
         if along not in (0, -1) or not parts or not all(_ours(part) for part in parts):
             continue
-        name, out = f"{parts[0].name}.joined", node.outputs[0]  # pyright: ignore
+        name, out = f"{parts[0].name}{JOINED}", node.outputs[0]  # pyright: ignore
         shape = tuple(out.shape.numpy()) if out.shape is not None else ()
         sources = [part.source for part in parts]  # pyright: ignore
         if len(shape) not in (1, 2) or (len(shape) == 2 and along != 0):

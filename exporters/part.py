@@ -19,7 +19,16 @@ from alm.errors import ExportFailed
 from alm.onnxfile import summary
 from alm.ports import Port
 from alm.precision import PLAIN, Codes, Storage
-from exporters import calibration, embedding_table, graph, numbering, parity, precisions, simplify
+from exporters import (
+    answering,
+    calibration,
+    embedding_table,
+    graph,
+    numbering,
+    parity,
+    precisions,
+    simplify,
+)
 from exporters.bundle import Bundle
 from exporters.levers import Hear
 from wrappers import Checkpoint, Wrapper
@@ -124,6 +133,10 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
     kept = _leanest(traced, work, settings)
     judged = _judged(name, precision, kept.parity, pulled.bound(part.role))
     ids: dict[str, Any] = {}
+    if heard.by:
+        say("answering")
+        said = heard.by.answers(kept.files[0], inputs, outputs)
+        ids = {"answers": answering.compared(heard.by.said, said)}
     ear = part.role == "encoder" and pulled.levers
     if ear and (by := numbering.reader(part, checkpoint, settings.dialect)):
         ids = {"changed": numbering.changed(kept.files[0], truth, inputs, by)}
@@ -153,6 +166,7 @@ class _Heard:
     hear: Hear | None = None  # None: there are none
     findings: dict[str, Any] = field(default_factory=dict)
     feeds: list[dict[str, Any]] = field(default_factory=list)
+    by: answering.Audience | None = None  # a decoder's, which answered them
 
 
 def _listen(name: str, part: Wrapper, checkpoint: Checkpoint, settings: Settings) -> _Heard:
@@ -163,10 +177,12 @@ def _listen(name: str, part: Wrapper, checkpoint: Checkpoint, settings: Settings
     """
     if settings.clips is None:
         raise calibration.wanted(name, settings.precision[name])
-    audience = calibration.Audience(checkpoint, settings.dialect, name, part, settings.clips)
+    kind = answering.Audience if part.role == "decoder" else calibration.Audience
+    audience = kind(checkpoint, settings.dialect, name, part, settings.clips)
     clips = {"clips": len(settings.clips.paths), "seconds": round(settings.clips.seconds, 1)}
     feeds = list(calibration.widened(audience.feeds(), settings.dynamic_batch))
-    return _Heard(audience.hear, {"calibrated": clips}, feeds)
+    by = audience if isinstance(audience, answering.Audience) else None
+    return _Heard(audience.hear, {"calibrated": clips}, feeds, by)
 
 
 def _asked(

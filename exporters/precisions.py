@@ -73,8 +73,7 @@ class Pulled:
 
     def listens(self, role: str) -> bool:
         """Whether a lever must hear clips to change parts of this role."""
-        fitted = any(role in lever.STORAGE for lever in self._listeners)
-        return fitted or any(lever.hears(role) for lever in self._shrinkers)
+        return bool(self._listeners(role)) or any(lever.hears(role) for lever in self._shrinkers)
 
     def hears(self, role: str) -> bool:
         """Whether parts of this role are at least compared on clips, where there are any."""
@@ -83,14 +82,14 @@ class Pulled:
     def calibrate(self, part: Wrapper, hear: Hear) -> dict[str, Any]:
         """After `prepare`, where a lever listens: run the part on clips; what was found out."""
         findings: dict[str, Any] = {}
-        for lever in self._listeners:
+        for lever in self._listeners(part.role):
             lever.calibrate(part, hear)
             findings |= lever.findings
         return findings
 
-    @property
-    def _listeners(self) -> list[Any]:
-        return [lever for lever in self.levers if hasattr(lever, "calibrate")]
+    def _listeners(self, role: str) -> list[Any]:
+        fitted = [lever for lever in self.levers if hasattr(lever, "calibrate")]
+        return [lever for lever in fitted if role in getattr(lever, "HEARS", lever.STORAGE)]
 
     @property
     def _shrinkers(self) -> list[Any]:

@@ -45,6 +45,7 @@ class Report:
         """One line for a finished part."""
         self.console.print(
             f"{name}: {size(result.part.bytes)}, {result.seconds:.1f} s, {_verdict(result.part)}"
+            f"{_answers(result.part)}"
         )
 
     def note(self, text: str) -> None:
@@ -92,3 +93,22 @@ def _verdict(part: Part) -> str:
     for name, share in part.measured.get("changed", {}).items():
         words.append(f"{share:.1%} other {name}")
     return ", ".join(words)
+
+
+def _answers(part: Part) -> str:
+    """How a decoder that was fitted to clips answers them; "" of any other part."""
+    answers = part.measured.get("answers")
+    if not answers:
+        return ""
+    margins = " for ".join(f"{answers['least_margin'][n]:.2g}" for n in ("graph", "original"))
+    faults = [
+        f"{answers[fault]['graph']:.0%} {fault} for {answers[fault]['original']:.0%}"
+        for fault in ("missing", "circling")
+    ]
+    return ", ".join(
+        [
+            f"; of {answers['answers']} answers {answers['equal']:.0%} are as they were",
+            *faults,
+            f"least margin of the first token over an end {margins}",
+        ]
+    )

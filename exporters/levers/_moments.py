@@ -57,6 +57,11 @@ class Moments:
         """[width]"""
         return self._sum / max(self.rows, 1)
 
+    @property
+    def second(self) -> Tensor:
+        """Mean of the products of two numbers of a row [width, width], X'X over the rows."""
+        return self._products / max(self.rows, 1)
+
     def covariance(self) -> Tensor:
         """[width, width], symmetric, divided by the number of rows."""
         found = self._products / max(self.rows, 1) - torch.outer(self.mean, self.mean)

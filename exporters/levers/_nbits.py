@@ -9,6 +9,7 @@ Codes for DequantizeLinear, which TensorRT reads, are the same with the zero poi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -63,25 +64,39 @@ def quantize(matrix: Tensor, scheme: Scheme) -> Quantized:
 
 
 def _quantize(matrix: Tensor, scheme: Scheme) -> Quantized:
-    blocks = _blocked(matrix.float(), scheme.block)
+    return stored(*nearest(blocked(matrix.float(), scheme.block), scheme), scheme)
+
+
+def nearest(
+    blocks: Tensor, scheme: Scheme, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes of blocks [out, blocks, block], each the nearest; scale and zero point [.., .., 1].
+
+    `weights` [blocks, block] say what an error of each column costs where clipping is searched for.
+    """
     kept = SEARCH if scheme.search else (1.0,)
     best = _rounded(blocks, scheme, kept[0])
     if len(kept) > 1:
-        least = _loss(blocks, *best)
+        least = _loss(blocks, *best, weights)
         for share in kept[1:]:
             other = _rounded(blocks, scheme, share)
-            loss = _loss(blocks, *other)
+            loss = _loss(blocks, *other, weights)
             better = loss < least
             best = tuple(torch.where(better, o, b) for o, b in zip(other, best, strict=True))
             least = torch.minimum(loss, least)
     q, scale, zero = best
+    return q, scale, zero
+
+
+def stored(q: Tensor, scale: Tensor, zero: Tensor, scheme: Scheme) -> Quantized:
+    """What `nearest` gives, or other codes for the same scales, as MatMulNBits wants it."""
     packed = _pack(q.byte(), scheme.bits)
     return Quantized(
         packed.numpy(), scale[..., 0].numpy(), _pack(zero[..., 0].byte(), scheme.bits).numpy()
     )
 
 
-def _blocked(matrix: Tensor, block: int) -> Tensor:
+def blocked(matrix: Tensor, block: int) -> Tensor:
     """[out, blocks, block], zeros behind the last column."""
     lacking = -matrix.shape[1] % block
     padded = torch.nn.functional.pad(matrix, (0, lacking))
@@ -111,8 +126,9 @@ def _rounded(blocks: Tensor, scheme: Scheme, share: float) -> tuple[Tensor, Tens
     return q, scale, zero
 
 
-def _loss(blocks: Tensor, q: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
-    return ((q - zero) * scale - blocks).square().sum(-1, keepdim=True)
+def _loss(blocks: Tensor, q: Tensor, scale: Tensor, zero: Tensor, weights: Tensor | None) -> Tensor:
+    errors = ((q - zero) * scale - blocks).square()
+    return (errors if weights is None else errors * weights).sum(-1, keepdim=True)
 
 
 def _pack(codes: Tensor, bits: int) -> Tensor:
@@ -151,12 +167,15 @@ def signed(matrix: Tensor, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(codes.T.astype(np.int8)), np.ascontiguousarray(scales.T)
 
 
-def put(product: Product, scheme: Scheme) -> None:
-    """MatMulNBits in the place of a product, its weight quantized when it is written."""
+def put(product: Product, scheme: Scheme, made: Callable[[], Quantized] | None = None) -> None:
+    """MatMulNBits in the place of a product, its weight quantized when it is written.
+
+    `made` gives the codes where they are not each the nearest.
+    """
     graph: Any = product.node.graph
     rows, columns = product.sizes
     blocks = -(-rows // scheme.block)
-    packed, scales, zeros = lazy.shared(lambda: quantize(product.read(), scheme), 3)
+    packed, scales, zeros = lazy.shared(made or (lambda: quantize(product.read(), scheme)), 3)
     code, float32 = ir.DataType.UINT8, ir.DataType.FLOAT
     width = scheme.block * scheme.bits // 8
     name = f"{product.name}.q{scheme.bits}"

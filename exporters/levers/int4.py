@@ -8,6 +8,7 @@ the weights than the symmetric blocks of 128 without that search which others st
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -15,7 +16,7 @@ import onnx_ir as ir
 from alm.precision import Storage, everywhere
 from exporters import lazy
 from exporters.levers import Embeds, _experts, _nbits, int8
-from exporters.matmuls import CONTRIB, products
+from exporters.matmuls import CONTRIB, Product, products
 from wrappers import Wrapper
 
 SCHEME = _nbits.Scheme(bits=4, block=256, search=True)
@@ -47,6 +48,14 @@ class Lever:
     def prepare(self, part: Wrapper, embeds: Embeds) -> None:
         """Nothing."""
 
+    def careful(self, name: str) -> bool:
+        """Whether the product of this weight gets 8 bits."""
+        return any(word in name for word in self.sensitive)
+
+    def made(self, product: Product) -> Callable[[], _nbits.Quantized] | None:
+        """What gives a product's codes where they are not each the nearest."""
+        return None
+
     def rewrite(self, model: ir.Model, role: str) -> ir.Model:
         """Change the graph in place."""
         if role != "decoder":
@@ -54,8 +63,8 @@ class Lever:
         for product in products(model.graph):
             if product.sizes[0] < int8.LEAST:
                 continue
-            careful = any(word in product.name for word in self.sensitive)
-            _nbits.put(product, int8.SCHEME if careful else self.scheme)
+            scheme = int8.SCHEME if self.careful(product.name) else self.scheme
+            _nbits.put(product, scheme, self.made(product))
         _experts.quantize(model.graph, self.scheme)
         model.opset_imports[CONTRIB] = 1
         lazy.drop_unused(model.graph)
