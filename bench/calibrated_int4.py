@@ -47,29 +47,20 @@ def nearest(matrix: Tensor, _: Tensor, scheme: _nbits.Scheme) -> Tensor:
     return _read(_nbits.quantize(matrix, scheme), matrix, scheme)
 
 
-def compensated(loud: bool, by_size: bool) -> Codes:
+def compensated(loudest_first: bool) -> Codes:
     """GPTQ."""
 
     def codes(matrix: Tensor, second: Tensor, scheme: _nbits.Scheme) -> Tensor:
-        how = _compensated.Compensation(second, loud)
-        return _read(_compensated.quantize(matrix, scheme, how, by_size), matrix, scheme)
+        how = _compensated.Compensation(second, loudest_first)
+        return _read(_compensated.quantize(matrix, scheme, how), matrix, scheme)
 
     return codes
 
 
-def by_size(matrix: Tensor, second: Tensor, scheme: _nbits.Scheme) -> Tensor:
-    """The nearest codes, clipped by what an error of each column costs."""
-    sizes = _nbits.blocked(second.diagonal()[None].float(), scheme.block)[0]
-    found = _nbits.nearest(_nbits.blocked(matrix, scheme.block), scheme, sizes)
-    return _read(_nbits.stored(*found, scheme), matrix, scheme)
-
-
 WAYS: dict[str, Codes] = {
     "nearest": nearest,
-    "nearest, clipped by size": by_size,
-    "GPTQ, in order": compensated(loud=False, by_size=False),
-    "GPTQ, loudest first": compensated(loud=True, by_size=False),
-    "GPTQ, loudest first, clipped by size": compensated(loud=True, by_size=True),
+    "GPTQ, in order": compensated(loudest_first=False),
+    "GPTQ, loudest first": compensated(loudest_first=True),
 }
 
 
@@ -82,8 +73,10 @@ def awq(matrices: Sequence[Tensor], seconds: Sequence[Tensor], scheme: _nbits.Sc
     for power in POWERS:
         scale = size**power
         scale = scale / (scale.max() * scale.min()).sqrt()
-        made = [nearest(m * scale, s, scheme) / scale for m, s in zip(matrices, seconds)]
-        pairs = zip(made, matrices, seconds)
+        made = [
+            nearest(m * scale, s, scheme) / scale for m, s in zip(matrices, seconds, strict=True)
+        ]
+        pairs = zip(made, matrices, seconds, strict=True)
         lost = sum(float((((a - b).double() @ s) * (a - b)).sum()) for a, b, s in pairs)
         if lost < least:
             best, least = made, lost
@@ -129,12 +122,12 @@ class Model:
             if way == "original":
                 made = matrices
             elif scheme is int8.SCHEME:
-                made = [nearest(m, s, scheme) for m, s in zip(matrices, seconds)]
+                made = [nearest(m, s, scheme) for m, s in zip(matrices, seconds, strict=True)]
             elif way == "AWQ":
                 made = awq(matrices, seconds, scheme)
             else:
-                made = [WAYS[way](m, s, scheme) for m, s in zip(matrices, seconds)]
-            for name, matrix in zip(names, made):
+                made = [WAYS[way](m, s, scheme) for m, s in zip(matrices, seconds, strict=True)]
+            for name, matrix in zip(names, made, strict=True):
                 self._linear(name).weight.data.copy_(matrix)
 
     def decoder(self) -> Decoder:
@@ -146,6 +139,7 @@ class Model:
     def row(self, pcm: np.ndarray, task: str) -> Row:
         """What the decoder says to samples as it is now."""
         audience = self.audience
+        pcm = np.pad(pcm, (0, max(self.checkpoint.facts.audio.least_samples - len(pcm), 0)))
         heard, _ = audience._ears.encode([pcm], Stages())
         prompt = audience._prompter.build(task)
         markers = audience._prompter.markers

@@ -88,8 +88,7 @@ class Pulled:
         return findings
 
     def _listeners(self, role: str) -> list[Any]:
-        fitted = [lever for lever in self.levers if hasattr(lever, "calibrate")]
-        return [lever for lever in fitted if role in getattr(lever, "HEARS", lever.STORAGE)]
+        return [lever for lever in self.levers if lever.STORAGE.get(role, PLAINEST).fitted]
 
     @property
     def _shrinkers(self) -> list[Any]:

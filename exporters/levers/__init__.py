@@ -10,11 +10,10 @@
   [n, hidden] to calibrate with), `rewrite(model, role)` on the graph, whose weights are lazy.
 
 A lever may have settings, which are the fields of its dataclass; `FIRST`, where others joined to it
-must come after it; and `calibrate(part, hear)`, where it must know what a part hears: it is called
-after `prepare`, `hear(n)` runs the part on so many clips of `--calibrate`, on all of them with 0,
-and what the lever then has in `findings` goes into the manifest. `HEARS` names the roles of such
-parts where they are not all of `STORAGE`. Such a part is compared with its module on clips, since
-noise is not what the lever was fitted to.
+must come after it; and `calibrate(part, hear)`, where parts of a role are `fitted` to what they
+hear: it is called after `prepare`, `hear(n)` runs the part on so many clips of `--calibrate`, on
+all of them with 0, and what the lever then has in `findings` goes into the manifest. Such a part is
+compared with its module on clips, since noise is not what the lever was fitted to.
 
 A lever that leaves something out of the module has `shrink(part, embeds, hear)` and `hears(role)`,
 which says whether it wants clips. It cuts the part in place, after the part was asked what it is

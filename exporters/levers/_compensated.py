@@ -30,7 +30,6 @@ class Compensation:
         """
         size = second.diagonal()
         self.idle = not bool(torch.isfinite(second).all()) or float(size.mean()) <= 0
-        self.size = size
         if self.idle:
             return
         order = torch.argsort(size, descending=True, stable=True)
@@ -41,18 +40,15 @@ class Compensation:
         self.upper = torch.linalg.cholesky(inverse, upper=True).float()
 
 
-def quantize(
-    matrix: Tensor, scheme: Scheme, compensation: Compensation, by_size: bool = False
-) -> Quantized:
+def quantize(matrix: Tensor, scheme: Scheme, compensation: Compensation) -> Quantized:
     """Codes of W' [out, in], of any float dtype, in the same form as `_nbits.quantize` has them.
 
-    Scales and zero points are fixed beforehand, from the matrix as it is; with `by_size` clipping
-    is searched for by what an error of each column costs alone.
+    Scales and zero points are those of the matrix as it is, fixed beforehand.
     """
     if compensation.idle:  # nothing was heard: all inputs were zero, or not finite
         return _nbits.quantize(matrix, scheme)
     pieces = [
-        _nbits.stored(*_rounded(piece.float(), scheme, compensation, by_size), scheme)
+        _nbits.stored(*_rounded(piece.float(), scheme, compensation), scheme)
         for piece in matrix.split(ROWS)
     ]
     arrays = zip(*pieces, strict=True)
@@ -60,12 +56,11 @@ def quantize(
 
 
 def _rounded(
-    matrix: Tensor, scheme: Scheme, compensation: Compensation, by_size: bool
+    matrix: Tensor, scheme: Scheme, compensation: Compensation
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Codes, scales and zero points of some rows, as `_nbits.nearest` gives them."""
     blocks = _nbits.blocked(matrix, scheme.block)
-    sizes = _nbits.blocked(compensation.size[None].float(), scheme.block)[0] if by_size else None
-    codes, scale, zero = _nbits.nearest(blocks, scheme, sizes)
+    codes, scale, zero = _nbits.nearest(blocks, scheme)
     flat, order, upper = codes.flatten(1), compensation.order, compensation.upper
     of_block = order // scheme.block
     step, middle = scale[:, of_block, 0], zero[:, of_block, 0]  # [out, in], in that order

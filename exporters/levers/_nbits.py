@@ -67,20 +67,15 @@ def _quantize(matrix: Tensor, scheme: Scheme) -> Quantized:
     return stored(*nearest(blocked(matrix.float(), scheme.block), scheme), scheme)
 
 
-def nearest(
-    blocks: Tensor, scheme: Scheme, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes of blocks [out, blocks, block], each the nearest; scale and zero point [.., .., 1].
-
-    `weights` [blocks, block] say what an error of each column costs where clipping is searched for.
-    """
+def nearest(blocks: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes of blocks [out, blocks, block], each the nearest; scale and zero point [.., .., 1]."""
     kept = SEARCH if scheme.search else (1.0,)
     best = _rounded(blocks, scheme, kept[0])
     if len(kept) > 1:
-        least = _loss(blocks, *best, weights)
+        least = _loss(blocks, *best)
         for share in kept[1:]:
             other = _rounded(blocks, scheme, share)
-            loss = _loss(blocks, *other, weights)
+            loss = _loss(blocks, *other)
             better = loss < least
             best = tuple(torch.where(better, o, b) for o, b in zip(other, best, strict=True))
             least = torch.minimum(loss, least)
@@ -126,9 +121,8 @@ def _rounded(blocks: Tensor, scheme: Scheme, share: float) -> tuple[Tensor, Tens
     return q, scale, zero
 
 
-def _loss(blocks: Tensor, q: Tensor, scale: Tensor, zero: Tensor, weights: Tensor | None) -> Tensor:
-    errors = ((q - zero) * scale - blocks).square()
-    return (errors if weights is None else errors * weights).sum(-1, keepdim=True)
+def _loss(blocks: Tensor, q: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+    return ((q - zero) * scale - blocks).square().sum(-1, keepdim=True)
 
 
 def _pack(codes: Tensor, bits: int) -> Tensor:

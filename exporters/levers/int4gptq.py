@@ -8,13 +8,13 @@ answers behind them. See `_compensated`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from alm.errors import BadOption
+from alm.precision import PLAINEST
 from exporters.lazy import JOINED
 from exporters.levers import Hear, _compensated, _moments, int4head8, int8
 from exporters.levers._nbits import Quantized
@@ -22,38 +22,32 @@ from exporters.matmuls import ROUTERS, Product
 from wrappers import Wrapper
 from wrappers.checkpoint.weights.hollow import weight
 
-ORDERS = {"loud": True, "file": False}
-
 
 @dataclass(frozen=True)
 class Lever(int4head8.Lever):
     """4 bits in a decoder's layers, fitted to clips, 8 in its head."""
 
-    order: str = "loud"  # of the columns as they are rounded: a key of ORDERS
     _codes: dict[str, Quantized] = field(default_factory=dict, init=False, repr=False)
     findings: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
-    HEARS = ("decoder",)
+    STORAGE = int4head8.Lever.STORAGE | {
+        "decoder": replace(int4head8.Lever.STORAGE["decoder"], fitted=True)
+    }
     LEAVES_ALONE = (
         f"experts and what no clip runs through, which get their codes as in int4head8; "
         f"{int4head8.Lever.LEAVES_ALONE}"
     )
 
-    def __post_init__(self) -> None:
-        """Refuse, with BadOption, an order that there is not."""
-        if self.order not in ORDERS:
-            raise BadOption(f"order is one of {', '.join(ORDERS)}, not {self.order!r:.40}")
-
     def calibrate(self, part: Wrapper, hear: Hear) -> None:
         """Choose the codes of a decoder's linears by what goes into them."""
         self._codes.clear()
-        if part.role not in self.HEARS:
+        if not self.STORAGE.get(part.role, PLAINEST).fitted:
             return
         wanted = [self._wanted(part, group) for group in _moments.groups(part, hear)]
         rows: list[int] = []
         for group, moments in _moments.gather(part, [g for g in wanted if g.members], hear):
             rows.append(moments.rows)
-            compensation = _compensated.Compensation(moments.second, ORDERS[self.order])
+            compensation = _compensated.Compensation(moments.second)
             for name in group.members:
                 matrix = weight(part, f"{name}.weight")
                 made = _compensated.quantize(matrix, self.scheme, compensation)

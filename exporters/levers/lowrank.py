@@ -46,7 +46,7 @@ MOST = 0.999  # of the energy, where less is asked for; LITEALLM's, as RISE is
 class Lever:
     """Two thirds to a third of an encoder's operations; what is lost depends on the share kept."""
 
-    STORAGE = {"encoder": Storage(bound=0.5)}
+    STORAGE = {"encoder": Storage(bound=0.5, fitted=True)}
     LEAVES_ALONE = (
         "all but encoders; convolutions; attention's own products; linears whose factors would "
         "take no fewer operations, or whose clips are too few to know them by"

@@ -45,6 +45,7 @@ class Storage:
     operators: tuple[str, ...] = ()  # that the lever brings into the graph, "domain::Name"
     opset: int = 0  # the least that knows them; 0: any
     backends: tuple[str, ...] = ()  # that alone run the graph; empty for any
+    fitted: bool = False  # to clips that were heard: taken only where it is asked for
     bound: float = 0.0  # the most it may cost, as `parity.Parity.rms`; 0: it must be exact
 
     @property
@@ -99,6 +100,7 @@ def joined(storages: Iterable[Storage]) -> Storage:
             operators=_union(total.operators, storage.operators),
             opset=max(total.opset, storage.opset),
             backends=_union(total.backends, storage.backends),
+            fitted=total.fitted or storage.fitted,
             bound=total.bound + storage.bound,
         )
     return total
@@ -117,13 +119,17 @@ def closest_first(levers: Levers, role: str) -> list[str]:
 def choose(levers: Levers, role: str, wanted: Wanted, takes: Takes) -> str:
     """The precision for parts of a role that stores what is wanted; "" where there is none.
 
-    Of several that are taken: one that was made for a backend before one for any, then the fewest
+    None that is fitted to clips. Of several that are taken: one that was made for a backend before one for any, then the fewest
     bits, then the one that may cost the least in all roles.
     """
     if wanted.bits == BITS[FLOAT]:
         return PLAIN
     stored = {name: roles[role] for name, roles in levers.items() if role in roles}
-    fitting = [name for name, storage in stored.items() if wanted.fits(storage) and takes(storage)]
+    fitting = [
+        name
+        for name, storage in stored.items()
+        if wanted.fits(storage) and takes(storage) and not storage.fitted
+    ]
 
     def rank(name: str) -> tuple[bool, float, float, str]:
         costs = sum(storage.bound for storage in levers[name].values())

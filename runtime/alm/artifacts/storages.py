@@ -38,12 +38,16 @@ def from_json(plain: Any, where: str) -> Storage:
     bound = float(need(plain, "bound", (int, float), 0.0, where))
     if not 0 <= bound <= MOST_BOUND:
         raise Misshapen(f"'bound' of {where} is {bound!r:.80}, no share of the values")
+    fitted: Any = plain.get("fitted", False)
+    if not isinstance(fitted, bool):
+        raise Misshapen(f"'fitted' of {where} is {fitted!r:.80}, neither true nor false")
     return Storage(
         layers=_codes(need(plain, "layers", dict, {}, where), where),
         head=_codes(need(plain, "head", dict, where=where), where) if "head" in plain else None,
         **{name: tuple(plain.get(name, ())) for name in WORDS},
         cache=_dtype(plain, "cache", where),
         opset=count(plain, "opset", 0, 0, where),
+        fitted=fitted,
         bound=bound,
     )
 

@@ -130,6 +130,8 @@ class Planned:
             encoder_storage = levers.get(encoders, {}).get("encoder", PLAINEST)
             for name in closest_first(levers, "decoder"):
                 storage = levers.get(name, {}).get("decoder", PLAINEST)
+                if storage.fitted:
+                    continue
                 if targets.takes(goal, storage) and (name == PLAIN or not storage.plain):
                     stored, weight = Stored.of(storage), Stored.of(encoder_storage).layers
                     choice = Choice(
