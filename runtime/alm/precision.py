@@ -119,17 +119,14 @@ def closest_first(levers: Levers, role: str) -> list[str]:
 def choose(levers: Levers, role: str, wanted: Wanted, takes: Takes) -> str:
     """The precision for parts of a role that stores what is wanted; "" where there is none.
 
-    None that is fitted to clips. Of several that are taken: one that was made for a backend before one for any, then the fewest
-    bits, then the one that may cost the least in all roles.
+    None that is fitted to clips. Of several that are taken: one that was made for a backend before
+    one for any, then the fewest bits, then the one that may cost the least in all roles.
     """
     if wanted.bits == BITS[FLOAT]:
         return PLAIN
     stored = {name: roles[role] for name, roles in levers.items() if role in roles}
-    fitting = [
-        name
-        for name, storage in stored.items()
-        if wanted.fits(storage) and takes(storage) and not storage.fitted
-    ]
+    unasked = {name: storage for name, storage in stored.items() if not storage.fitted}
+    fitting = [name for name, storage in unasked.items() if wanted.fits(storage) and takes(storage)]
 
     def rank(name: str) -> tuple[bool, float, float, str]:
         costs = sum(storage.bound for storage in levers[name].values())
