@@ -25,7 +25,7 @@ from exporters.levers import _compensated, _nbits, int4, int4gptq, int4head8, in
 from exporters.levers._compensated import Compensation
 from tests.conftest import run_export
 from tests.exporters.test_export import fails
-from tests.reference import DIGITS
+from tests.reference import DIGITS, LIBRISPEECH
 from tests.wrappers.families import tiny_hf, tiny_qwen3_asr, tiny_voxtral_realtime
 from wrappers import Wrapper, open_checkpoint, randomised
 from wrappers.dialect import bound
