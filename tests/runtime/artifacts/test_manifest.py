@@ -31,6 +31,7 @@ STORAGE = Storage(
     operators=("com.microsoft::MatMulNBits",),
     opset=21,
     backends=("onnxruntime",),
+    fitted=True,
     bound=0.25,
 )
 FULL = Manifest(
@@ -373,6 +374,7 @@ def test_older_exports_stored_what_the_levers_say_today() -> None:
         ({"layers": {"zero_point": 1}}, "neither true nor false"),
         ({"head": 4}, "'head' of the storage of part ear is 4, not dict"),
         ({"cache": "gold"}, "'cache' of the storage of part ear is 'gold'"),
+        ({"fitted": 1}, "'fitted' of the storage of part ear is 1, neither true nor false"),
         ({"backends": "ort"}, "'backends' of the storage of part ear is 'ort', not list"),
         ({"backends": [1]}, "'backends' is [1], not all str"),
         ({"bound": -1}, "'bound' of the storage of part ear is -1.0"),
