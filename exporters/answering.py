@@ -55,13 +55,19 @@ class Said:
 
 
 def compared(original: Sequence[Said], graph: Sequence[Said]) -> dict[str, Any]:
-    """How a graph's answers differ from its module's, for the manifest."""
+    """How a graph's answers differ from its module's, for the manifest.
+
+    Margins are of the clips that the original answers, if there is any: it may know no answer to
+    some of its tasks.
+    """
     count = max(len(original), 1)
     both = {"original": original, "graph": graph}
+    given = [i for i, answer in enumerate(original) if answer.ids] or range(len(original))
+    margins = {name: [some[i].margin for i in given] for name, some in both.items()}
     return {
         "answers": len(original),
         "equal": sum(a.ids == b.ids for a, b in zip(original, graph, strict=True)) / count,
-        "least_margin": {n: round(min(a.margin for a in some), 4) for n, some in both.items()},
+        "least_margin": {n: round(min(some), 4) for n, some in margins.items()},
         "missing": {n: sum(not a.ids for a in some) / count for n, some in both.items()},
         "circling": {n: sum(a.circles for a in some) / count for n, some in both.items()},
     }

@@ -264,6 +264,10 @@ def test_margins_and_circles_are_counted() -> None:
         "missing": {"original": 0.0, "graph": 0.5},
         "circling": {"original": 0.0, "graph": 0.5},
     }
+    none = Said((), -3.0)
+    found = answering.compared([straight, none], [straight, none])
+    assert found["least_margin"] == {"original": 3.0, "graph": 3.0} and found["equal"] == 1
+    assert answering.compared([none], [none])["least_margin"]["graph"] == -3.0
 
 
 @pytest.fixture(scope="module")
