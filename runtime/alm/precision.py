@@ -106,14 +106,18 @@ def joined(storages: Iterable[Storage]) -> Storage:
     return total
 
 
-def closest_first(levers: Levers, role: str) -> list[str]:
-    """The precisions that change parts of a role, fp32 first and the most bits before fewer."""
+def closest_first(levers: Levers, role: str, unasked: bool = False) -> list[str]:
+    """The precisions that change parts of a role, fp32 first and the most bits before fewer.
+
+    With `unasked` none that is fitted to clips.
+    """
 
     def rank(name: str) -> tuple[float, float, str]:
         storage = levers[name][role]
         return -storage.layers.bits, storage.bound, name
 
-    return [PLAIN, *sorted((name for name in levers if role in levers[name]), key=rank)]
+    known = [n for n in levers if role in levers[n] and not (unasked and levers[n][role].fitted)]
+    return [PLAIN, *sorted(known, key=rank)]
 
 
 def choose(levers: Levers, role: str, wanted: Wanted, takes: Takes) -> str:

@@ -18,7 +18,7 @@ import alm
 from alm import targets
 from alm.artifacts import manifest
 from alm.errors import BadOption
-from alm.precision import Wanted
+from alm.precision import Wanted, closest_first
 from alm.timings import Stages
 from exporters import answering, calibration, graph, precisions
 from exporters.levers import _compensated, _nbits, int4, int4gptq, int4head8, int4mixed
@@ -250,6 +250,8 @@ def test_no_target_and_no_plan_takes_it_unasked() -> None:
     goal = targets.find("cpu")
     assert targets.automatic(goal, "decoder", levers) == "int4head8"
     assert targets.find_lever(goal, "decoder", levers, Wanted(4, 8)) == "int4head8"
+    assert "int4gptq" in closest_first(levers, "decoder")
+    assert "int4gptq" not in closest_first(levers, "decoder", unasked=True)
 
 
 def test_margins_and_circles_are_counted() -> None:

@@ -128,10 +128,8 @@ class Planned:
         for goal in map(targets.find, self.device.targets):
             encoders = targets.automatic(goal, "encoder", levers)
             encoder_storage = levers.get(encoders, {}).get("encoder", PLAINEST)
-            for name in closest_first(levers, "decoder"):
+            for name in closest_first(levers, "decoder", unasked=True):
                 storage = levers.get(name, {}).get("decoder", PLAINEST)
-                if storage.fitted:
-                    continue
                 if targets.takes(goal, storage) and (name == PLAIN or not storage.plain):
                     stored, weight = Stored.of(storage), Stored.of(encoder_storage).layers
                     choice = Choice(
