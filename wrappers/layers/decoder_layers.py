@@ -166,7 +166,7 @@ class Layer(nn.Module):
             self.post_feedforward_layernorm = norm()
 
     def forward(
-        self, x: Tensor, *context: Any, rows: Tensor | None, **told: Tensor
+        self, x: Tensor, *context: Any, rows: Tensor | None = None, **told: Tensor
     ) -> tuple[Tensor, ...]:
         """The residual stream, and the layer's cache where it attends.
 
