@@ -60,6 +60,7 @@ are read by a table of that time.
 | `cache` | dtype of the KV cache |
 | `operators`, `opset` | operators that the lever brings, and the least opset that knows them |
 | `backends` | backends that alone run such a graph; absent: any |
+| `fitted` | true where it is fitted to clips: then it is taken only where it is asked for |
 | `bound` | the most that a part may lose, as root mean square; absent: it must be exact |
 
 So many weights as `block` says share a scale of the dtype `scale`, and a zero point where

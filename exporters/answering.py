@@ -213,7 +213,7 @@ class _First(calibration.TorchSession):
 
 
 class _Rows:
-    """The embedding table, read as `alm.generation.embedding_table.Table` is."""
+    """The embedding table, read as `alm.artifacts.embedding_table.Table` is."""
 
     def __init__(self, table: Tensor) -> None:
         self._table = table

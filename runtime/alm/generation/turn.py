@@ -11,6 +11,7 @@ import numpy as np
 
 from alm.audio import reader
 from alm.cache.audio import MOST_ROWS
+from alm.decoding import steps
 from alm.decoding.options import Options
 from alm.decoding.run import Run
 from alm.drafting.verified import Verified
@@ -209,28 +210,41 @@ class Turn:
         if past:
             before = prompts[0] if prompts else []
             past.remember(feed, sequences[0], rows[0].prompt, before, options.num_beams)
-        of_rows = zip(texts, rows, strict=True)
-        readings = [read(text, parts.prompter, row.prompt) for text, row in of_rows]
+        of_rows = zip(rows, sequences, texts, feed.whole, strict=True)
         return [
-            WindowAnswer(
-                question=row.question,
-                sequence=sequence,
-                text=readings[i].words,
-                thinking=readings[i].thinking,
-                prompt_tokens=feed.whole[i],
-                audio_tokens=sum(map(len, row.embeds)),
-                audio_cached=row.cached,
-                audio_merged=row.merged,
-                merge_cosine=row.cosine,
-                drafted_tokens=drafted[0],
-                accepted_tokens=drafted[1],
-                stop_reason=answers.reason(sequence, cut),
-                cached_tokens=feed.held,
-                prefix_tokens=feed.shared,
-                language=readings[i].language or row.prompt.language,
-            )
-            for i, (row, sequence) in enumerate(zip(rows, sequences, strict=True))
+            self._answer(row, feed, drafted, cut, sequence, text, whole)
+            for row, sequence, text, whole in of_rows
         ]
+
+    def _answer(
+        self,
+        row: Row,
+        feed: Feed,
+        drafted: tuple[int, int],
+        cut: str,
+        sequence: steps.Sequence,
+        text: str,
+        whole: int,
+    ) -> WindowAnswer:
+        """A row's answer; `drafted` counts tokens that were proposed and taken, `whole` prompts."""
+        reading = read(text, self.parts.prompter, row.prompt)
+        return WindowAnswer(
+            question=row.question,
+            sequence=sequence,
+            text=reading.words,
+            thinking=reading.thinking,
+            prompt_tokens=whole,
+            audio_tokens=sum(map(len, row.embeds)),
+            audio_cached=row.cached,
+            audio_merged=row.merged,
+            merge_cosine=row.cosine,
+            drafted_tokens=drafted[0],
+            accepted_tokens=drafted[1],
+            stop_reason=answers.reason(sequence, cut),
+            cached_tokens=feed.held,
+            prefix_tokens=feed.shared,
+            language=reading.language or row.prompt.language,
+        )
 
     def _fed(self, begun: Past, rows: Sequence[Row]) -> Feed:
         """What the prompts put into the cache."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
@@ -37,7 +37,7 @@ class Prompt:
     language: str = ""  # in which the answer is begun
     begun: bool = False  # it begins what the model thinks
     later: list[int] | None = None  # its last piece once a turn follows; None: as it is
-    asked: str = ""  # the words, or a task's name
+    asked: str = field(default="", compare=False)  # the words, or a task's name
 
 
 class Prompter:

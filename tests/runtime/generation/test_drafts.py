@@ -85,7 +85,8 @@ def test_the_text_streams_as_it_does_without(artifacts: Path) -> None:
 
 def test_beams_cannot_be_drafted_for(artifacts: Path) -> None:
     model = alm.load(artifacts, draft="ngrams")
-    for options in ({"num_beams": 3}, {"num_beams": 2, "hypothesis": "x"}):
+    asked: list[dict[str, Any]] = [{"num_beams": 3}, {"num_beams": 2, "hypothesis": "x"}]
+    for options in asked:
         with pytest.raises(BadOption, match="drafts follow one hypothesis, and [23] beams"):
             model.generate(noise(9000), "describe", **options)
 

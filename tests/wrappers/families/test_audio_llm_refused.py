@@ -74,7 +74,7 @@ def test_its_config_and_the_folder_with_it_are_recognised_and_by_no_other_family
 def test_what_nobody_knows_is_answered_with_its_keys(copy: Tiny) -> None:
     copy.config.write_text("other: {}\n")
     said = refused(copy, UnknownName)
-    assert "audio_llm: a config.yaml with a section `audio_llm` (llama_path, whisper_path" in said
+    assert "a config.yaml with a section `audio_llm` (llama_path, whisper_path" in said
 
 
 def test_a_config_that_is_damaged_is_refused_with_its_line(copy: Tiny) -> None:
