@@ -22,10 +22,9 @@ class Ngrams:
 
         What begins it is expected where an answer begins.
         """
-        del self._tokens[self._answer :]
-        for token in (BEGIN, *text, END):
+        self.begin()
+        for token in text:
             self._add(token)
-        self._answer = len(self._tokens)
         self.begin()
 
     def begin(self) -> None:

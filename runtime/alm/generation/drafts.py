@@ -80,6 +80,7 @@ class Drafts:
     def __init__(self, drafting: Drafting, large: Parts, hypothesis: str) -> None:
         """`hypothesis` is a text that the answer is likely to repeat."""
         self.small, self.gain, self.ngrams = drafting.small, Gain(), Ngrams()
+        self._asked: set[tuple[int, ...]] = set()
         if hypothesis:
             self.ngrams.learn(large.tokenizer.encode(hypothesis, add_special_tokens=False).ids)
 
@@ -98,8 +99,11 @@ class Drafts:
             pcms: float32 [samples] of each clip.
             room: positions of the whole row, and of its answer.
         """
-        for piece in prompt.pieces:
-            self.ngrams.learn(piece)
+        # A prompt that comes again, as with each window of a clip, says nothing new.
+        for piece in map(tuple, prompt.pieces):
+            if piece not in self._asked:
+                self.ngrams.learn(piece)
+                self._asked.add(piece)
         self.ngrams.begin()
         drafters: list[Drafter] = [self.ngrams]
         if self.small:

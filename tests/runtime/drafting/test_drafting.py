@@ -150,6 +150,14 @@ def test_an_answer_is_expected_to_begin_as_what_was_learnt() -> None:
     assert ngrams.propose([6], 4) == [1, 2]
 
 
+def test_an_answer_is_not_lost_where_something_is_learnt_behind_it() -> None:
+    ngrams = Ngrams()
+    assert ngrams.propose([6, 1, 2], 4) == []
+    ngrams.learn([8, 9])
+    assert ngrams.propose([6], 4) == [1, 2]
+    assert ngrams.propose([6, 8, 9], 4) == []
+
+
 def test_a_longer_run_says_more_than_a_later_one() -> None:
     ngrams = Ngrams()
     ngrams.learn([1, 2, 3, 4, 5])

@@ -14,6 +14,7 @@ import alm
 from alm.errors import BadOption, MissingFile
 from alm.generation import drafts
 from alm.generation.answers import Answer
+from alm.text.prompt import Prompt
 from tests.conftest import run_export
 from tests.runtime.generation.test_model import core, noise
 
@@ -128,6 +129,16 @@ def test_a_small_model_must_fit_the_large_one(other: dict[str, Any], why: str) -
     drafts._check_small(model(), model())
     with pytest.raises(BadOption, match=why):
         drafts._check_small(model(**other), model())
+
+
+def test_windows_are_guessed_by_the_answers_before_them() -> None:
+    asked, decoder = Prompt([[1, 2, 3], [4, 5]], joined=True), SimpleNamespace()
+    turn: Any = drafts.Drafts(drafts.Drafting(), model(), "")
+    turn.over(decoder, asked, [], (99, 40))
+    assert turn.ngrams.propose([6, 7, 8], 4) == []
+    turn.over(decoder, asked, [], (99, 40))
+    assert turn.ngrams.propose([6], 4) == [7, 8]
+    assert turn.ngrams.propose([6, 1, 2], 4) == [3]
 
 
 def test_an_older_decoder_and_a_stream_cannot_be_verified() -> None:
