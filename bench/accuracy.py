@@ -16,7 +16,8 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import cache
@@ -102,6 +103,17 @@ def torch_row(checkpoint: Path, kinds: dict[str, list[Clip]]) -> Row:
     return Row("torch", sum(file.stat().st_size for file in files), errors, seconds)
 
 
+@contextmanager
+def exported(checkpoint: Path, *words: str) -> Iterator[Path]:
+    """The checkpoint's artifacts, of an export with these words; they go at the end."""
+    with tempfile.TemporaryDirectory() as site:
+        folder = Path(site) / "artifacts"
+        command = [sys.executable, str(ROOT / "export.py"), "--model", str(checkpoint)]
+        command += ["--out", str(folder), *words]
+        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+        yield folder
+
+
 def exported_row(
     checkpoint: Path,
     precision: str,
@@ -113,14 +125,11 @@ def exported_row(
     from alm.precision import ROLES
     from exporters import precisions
 
-    with tempfile.TemporaryDirectory() as site:
-        command = [sys.executable, str(ROOT / "export.py"), "--model", str(checkpoint)]
-        command += ["--out", f"{site}/artifacts", "--precision"]
-        command += [",".join(f"{part}={precision}" for part in parts) or precision]
-        if calibrate and any(map(precisions.pull(precision).listens, ROLES)):
-            command += ["--calibrate", str(calibrate)]
-        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-        model = alm.load(f"{site}/artifacts")
+    words = ["--precision", ",".join(f"{part}={precision}" for part in parts) or precision]
+    if calibrate and any(map(precisions.pull(precision).listens, ROLES)):
+        words += ["--calibrate", str(calibrate)]
+    with exported(checkpoint, *words) as folder:
+        model = alm.load(folder)
 
         def ask(clip: Clip, task: str) -> str:
             return model.generate((clip.pcm, RATE), task).text
@@ -170,9 +179,14 @@ def plot(rows: list[Row], file: Path) -> None:
     axes.set_yticks([number + middle for number in range(len(kinds))], names)
     axes.invert_yaxis()
     axes.set_xlabel("percent wrong")
-    axes.set_title("What a precision costs the demo model", loc="left", weight="bold")
+    finish(figure, axes, "What a precision costs the demo model", "lower right", file)
+
+
+def finish(figure: Any, axes: Any, title: str, legend: str, file: Path) -> None:
+    """Give a picture its title, and its legend a place, and write it."""
+    axes.set_title(title, loc="left", weight="bold")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc=legend)
     figure.tight_layout()
     figure.savefig(file, dpi=110, facecolor="white")
 
@@ -197,10 +211,7 @@ def main() -> None:
         return plot([Row(**row) for row in found], said.out / "accuracy.png")
     if said.recordings is None:
         parser.error("wanted --recordings, the folder of fsdd's recordings")
-    kinds = {
-        name: clips(sources, said.clips, f"{said.seed} {name}")
-        for name, sources in watched(said.recordings).items()
-    }
+    kinds = unheard(said.recordings, said.clips, said.seed)
     rows = [torch_row(said.model, kinds)]
     for precision in said.precision or ["fp32"]:
         parts = said.part or ()
@@ -220,6 +231,14 @@ def main() -> None:
     (said.out / "accuracy.json").write_text(json.dumps(plain, indent=1), "utf-8")
     plot(rows, said.out / "accuracy.png")
     print(text)
+
+
+def unheard(recordings: Path, count: int, seed: int) -> dict[str, list[Clip]]:
+    """So many clips of each kind, which follow from the seed."""
+    return {
+        name: clips(sources, count, f"{seed} {name}")
+        for name, sources in watched(recordings).items()
+    }
 
 
 def clips(sources: Sources, count: int, seed: str) -> list[Clip]:

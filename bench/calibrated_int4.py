@@ -203,17 +203,11 @@ def line(model: Model, kinds: dict[str, list[tuple[Row, str]]]) -> str:
 
 def composed(recordings: Path, count: int, seed: int) -> Iterator[tuple[str, np.ndarray, str]]:
     """Clips that training never saw, by kind, each with what is said."""
-    from demo.compose import compose
-    from demo.prepare import watched
+    from bench.accuracy import unheard
 
-    for kind, sources in watched(recordings).items():
-        if kind == "captions":
-            continue
-        chance = random.Random(f"{seed} {kind}")
-        names = chance.choices(list(sources.shares), list(sources.shares.values()), k=count)
-        for name in names:
-            clip = compose(name, sources, chance)
-            yield kind, clip.pcm, clip.text
+    for kind, clips in unheard(recordings, count, seed).items():
+        if kind != "captions":
+            yield from ((kind, clip.pcm, clip.text) for clip in clips)
 
 
 def learned(recordings: Path, count: int, folder: Path) -> None:

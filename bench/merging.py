@@ -9,9 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -21,9 +19,8 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
 import alm  # noqa: E402
-from bench.accuracy import COLOURS, MEANING, clips, measure  # noqa: E402
+from bench.accuracy import COLOURS, MEANING, exported, finish, measure, unheard  # noqa: E402
 from demo.compose import Clip  # noqa: E402
-from demo.prepare import watched  # noqa: E402
 from demo.voices import RATE  # noqa: E402
 
 SHARES = (100, 90, 75, 60, 50, 25)  # percent of the embeddings that are left
@@ -85,11 +82,7 @@ def plot(found: Sequence[Row], file: Path) -> None:
     axes.set_xlabel("embeddings of a clip that the decoder is given")
     axes.set_ylabel("percent wrong")
     axes.set_ylim(0, 1.55 * max(error for row in found for error in row["errors"].values()))
-    axes.set_title("What fewer audio tokens cost the demo model", loc="left", weight="bold")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper left")
-    figure.tight_layout()
-    figure.savefig(file, dpi=110, facecolor="white")
+    finish(figure, axes, "What fewer audio tokens cost the demo model", "upper left", file)
 
 
 def main() -> None:
@@ -101,15 +94,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / "bench/results")
     said = parser.parse_args()
-    kinds = {
-        name: clips(sources, said.clips, f"{said.seed} {name}")
-        for name, sources in watched(said.recordings).items()
-    }
-    with tempfile.TemporaryDirectory() as site:
-        command = [sys.executable, str(ROOT / "export.py"), "--model", str(said.model)]
-        command += ["--out", f"{site}/artifacts", "--precision", "fp32"]
-        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-        found = rows(Path(site) / "artifacts", kinds, SHARES)
+    kinds = unheard(said.recordings, said.clips, said.seed)
+    with exported(said.model, "--precision", "fp32") as folder:
+        found = rows(folder, kinds, SHARES)
     said.out.mkdir(parents=True, exist_ok=True)
     text = table(
         found, said.clips, f"python bench/merging.py --recordings DIR --clips {said.clips}"

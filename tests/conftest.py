@@ -177,6 +177,18 @@ def oracle_ort(oracle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def in_dialect(
+    dialect: str, artifacts: Path, checkpoint: Path, factory: pytest.TempPathFactory
+) -> Path:
+    """The artifacts with their decoder in this dialect; those themselves where it is standard."""
+    if dialect == "standard":
+        return artifacts
+    out = Path(shutil.copytree(artifacts, factory.mktemp("dialect") / dialect))
+    words = ("--part", "decoder", "--dynamic-batch", "--dialect", dialect)
+    run_export("--model", checkpoint, *words, "--out", out)
+    return out
+
+
 @pytest.fixture
 def own(artifacts: Path, tmp_path: Path) -> Path:
     """A copy of the artifacts that a test may spoil."""

@@ -135,8 +135,7 @@ def listener(part: Decoder) -> Callable[[int], None]:
     def hear(count: int) -> None:
         for seed in range(count or 6):
             embeds = inputs(40, part.spec.hidden, seed)[None]
-            sizes = {"batch": 1, "past": 0, "capacity": 48, "wanted": 1}
-            cache = [torch.from_numpy(p.empty(sizes)) for p in list(part.inputs.values())[3:]]
+            cache = part.fresh(1, 48)
             with torch.no_grad():
                 part(embeds, torch.tensor([0]), torch.tensor([40]), *cache)
 
@@ -195,8 +194,7 @@ def test_codes_lose_less_of_a_decoders_logits_than_the_nearest() -> None:
     embeds, seen = inputs(40, 128, 50)[None], {}
 
     def logits() -> Tensor:
-        sizes = {"batch": 1, "past": 0, "capacity": 48, "wanted": 1}
-        cache = [torch.from_numpy(p.empty(sizes)) for p in list(part.inputs.values())[3:]]
+        cache = part.fresh(1, 48)
         return part(embeds, torch.tensor([0]), torch.tensor([40]), *cache)[0]
 
     want = logits()

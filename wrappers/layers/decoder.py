@@ -139,6 +139,11 @@ class Decoder(Wrapper):
         if not self.every:
             self.spans["wanted"] = Span(1, 1, MOST_FROM_END)
 
+    def fresh(self, batch: int, positions: int) -> list[Tensor]:
+        """What a call takes behind its lengths: of rows without a past, with room for so many."""
+        sizes = {"batch": batch, "past": 0, "capacity": positions, "wanted": 1}
+        return [torch.from_numpy(port.empty(sizes)) for port in list(self.inputs.values())[3:]]
+
     @property
     def state_scales(self) -> dict[str, Tensor]:
         """Port -> what a step of an integer cache is worth [1, kv_heads, 1, wide]."""
@@ -155,9 +160,8 @@ class Decoder(Wrapper):
         A number of a head gets its own scale, with HEADROOM for what was not seen here.
         """
         seq = len(embeds)
-        sizes = {"batch": 1, "past": 0, "capacity": seq, "wanted": 1}
-        cache = [torch.from_numpy(p.empty(sizes)) for p in list(self.inputs.values())[3:]]
-        outputs = self(embeds[None].float(), torch.tensor([0]), torch.tensor([seq]), *cache)
+        lengths = torch.tensor([0]), torch.tensor([seq])
+        outputs = self(embeds[None].float(), *lengths, *self.fresh(1, seq))
         kept = dict(zip(self.outputs, outputs, strict=True))
         for i, attention in self.model.attentions():
             attention.scales = {

@@ -62,9 +62,7 @@ class Cache:
         """Make room for `most` positions; the first `used` of every row stay what they are."""
         capacity = -(-most // CAPACITY_STEP) * CAPACITY_STEP
         for name, port in self.ports.items() if self.fixed else ():
-            old = self._arrays.get(name)
-            rows = len(self._same)
-            old = self.session.fetch(self.kept[name]) if old is None else old
+            old, rows = self._array(name), len(self._same)
             axis = port.axes.index("capacity")
             if old.shape[axis] >= capacity:
                 continue
@@ -78,12 +76,14 @@ class Cache:
 
     def first(self, length: int) -> dict[str, np.ndarray]:
         """A copy of the first row's first `length` positions [1, ...], by the input's name."""
-        copies: dict[str, np.ndarray] = {}
-        for name in self.ports:
-            array = self._arrays.get(name)
-            array = self.session.fetch(self.kept[name]) if array is None else array
-            copies[name] = array[:1].take(range(length), self._axis(name))
-        return copies
+        return {
+            name: self._array(name)[:1].take(range(length), self._axis(name)) for name in self.ports
+        }
+
+    def _array(self, name: str) -> np.ndarray:
+        """Where a tensor lies, or a copy where the backend has it."""
+        array = self._arrays.get(name)
+        return self.session.fetch(self.kept[name]) if array is None else array
 
     def _axis(self, name: str) -> int:
         """The axis of positions."""
@@ -100,10 +100,7 @@ class Cache:
         """Forget the first `gone` of `used` positions: the others move to the front."""
         for name in self.ports:
             axis = self._axis(name)
-            array = self._arrays.get(name)
-            if array is None:
-                array = self.session.fetch(self.kept[name])
-            places = np.moveaxis(array, axis, 0)
+            places = np.moveaxis(self._array(name), axis, 0)
             if not self.fixed:
                 left = np.ascontiguousarray(np.moveaxis(places[gone:], 0, axis))
                 self.kept[name] = self.session.hold(left)

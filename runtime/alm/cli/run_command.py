@@ -220,8 +220,8 @@ def answer(
 
         others = {"--chat": chat, "--json": as_json, "--align": align, "--language": language}
         others |= {"--format": form != "text", "--each": each is not None, "--truncate": truncate}
-        others |= {"--draft": draft}
-        others |= {"--show-thinking": show_thinking, "--merge-audio": merge_audio != 100}
+        others |= {"--show-thinking": show_thinking, "--draft": draft}
+        others |= {"--merge-audio": merge_audio != merging.WHOLE}
         check_live(manifest.facts, clips, others)
     elif not chat:
         groups = request.meant(clips, prompt, manifest.facts.prompt, each, language, verbatim)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from alm.errors import AlmError, BadAudio, BadOption, BadPrompt
 from alm.generation.decoder import assemble, woven
 from alm.generation.model import Model
 from alm.timings import Stages
-from tests.conftest import run_export
+from tests.conftest import in_dialect
 from tests.runtime.decoding import tiny_lm
 
 GREEDY: dict[str, Any] = dict(num_beams=1, max_new_tokens=12)
@@ -31,12 +30,7 @@ def loaded(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Model:
     """The tiny model, its decoder in each dialect."""
-    if request.param == "standard":
-        return alm.load(artifacts)
-    out = shutil.copytree(artifacts, tmp_path_factory.mktemp("chat") / request.param)
-    words = ("--part", "decoder", "--dynamic-batch", "--dialect", request.param)
-    run_export("--model", checkpoint, *words, "--out", out)
-    return alm.load(out)
+    return alm.load(in_dialect(request.param, artifacts, checkpoint, tmp_path_factory))
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:

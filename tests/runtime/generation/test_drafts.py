@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +14,7 @@ from alm.errors import BadOption, MissingFile
 from alm.generation import drafts
 from alm.generation.answers import Answer
 from alm.text.prompt import Prompt
-from tests.conftest import run_export
+from tests.conftest import in_dialect
 from tests.runtime.generation.test_model import core, noise
 
 LONG: dict[str, Any] = dict(num_beams=1, max_new_tokens=40, min_new_tokens=40)
@@ -34,12 +33,7 @@ def folder(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """The tiny model, its decoder in each dialect."""
-    if request.param == "standard":
-        return artifacts
-    out = Path(shutil.copytree(artifacts, tmp_path_factory.mktemp("drafts") / request.param))
-    words = ("--part", "decoder", "--dynamic-batch", "--dialect", request.param)
-    run_export("--model", checkpoint, *words, "--out", out)
-    return out
+    return in_dialect(request.param, artifacts, checkpoint, tmp_path_factory)
 
 
 def said(answer: Answer) -> dict[str, Any]:

@@ -66,8 +66,7 @@ def wrapped(kind: str, config: Any) -> tuple[Any, Decoder, Tensors]:
 
 
 def logits(decoder: Decoder, embeds: Tensor) -> Tensor:
-    sizes = {"batch": len(embeds), "past": 0, "capacity": embeds.shape[1], "wanted": 1}
-    cache = [torch.from_numpy(p.empty(sizes)) for p in list(decoder.inputs.values())[3:]]
+    cache = decoder.fresh(len(embeds), embeds.shape[1])
     lengths = torch.full((len(embeds),), embeds.shape[1])
     return decoder(embeds, torch.zeros_like(lengths), lengths, *cache)[0]
 

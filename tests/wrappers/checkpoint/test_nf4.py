@@ -185,8 +185,7 @@ def test_only_the_states_are_read_before_a_weight_is_asked_for(
 
 
 def logits(decoder: Any, embeds: Tensor) -> Tensor:
-    sizes = {"batch": 1, "past": 0, "capacity": embeds.shape[1], "wanted": 1}
-    cache = [torch.from_numpy(p.empty(sizes)) for p in list(decoder.inputs.values())[3:]]
+    cache = decoder.fresh(1, embeds.shape[1])
     return decoder(embeds, torch.tensor([0]), torch.tensor([embeds.shape[1]]), *cache)[0]
 
 

@@ -92,8 +92,7 @@ def trained(
 
 def logits(decoder: Any, embeds: Tensor) -> Tensor:
     """[batch, vocab] behind the last position."""
-    sizes = {"batch": len(embeds), "past": 0, "capacity": embeds.shape[1], "wanted": 1}
-    cache = [torch.from_numpy(p.empty(sizes)) for p in list(decoder.inputs.values())[3:]]
+    cache = decoder.fresh(len(embeds), embeds.shape[1])
     lengths = torch.full((len(embeds),), embeds.shape[1])
     return decoder(embeds, torch.zeros_like(lengths), lengths, *cache)[0][:, -1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,13 +173,12 @@ def test_graphs_are_fit_for_their_target(pair: tuple[Tiny, Model]) -> None:
 
 def test_logits_are_those_of_transformers(each: Tiny) -> None:
     """Undivided: its head is the speech model's own, which knows no logits_scaling."""
-    decoder = filled(open_checkpoint(each.folder).part("decoder", "decomposed"))
+    decoder: Any = filled(open_checkpoint(each.folder).part("decoder", "decomposed"))
     clip = noise(RATE)
     ids = torch.tensor([each.ids([(ASK, [clip], [])])])
     want = each.truth(input_ids=ids, input_features=features(clip, each.mels)).logits[:, -1:]
     embeds = each.truth.get_input_embeddings()(ids)
     embeds[ids == tiny_granite_speech.AUDIO] = each.heard(clip)
-    sizes = {"batch": 1, "past": 0, "capacity": ids.shape[1], "wanted": 1}
-    cache = [torch.from_numpy(p.empty(sizes)) for p in list(decoder.inputs.values())[3:]]
+    cache = decoder.fresh(1, ids.shape[1])
     got = decoder(embeds, torch.tensor([0]), torch.tensor([ids.shape[1]]), *cache)[0]
     alike(got, want)

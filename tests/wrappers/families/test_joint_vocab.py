@@ -88,11 +88,10 @@ def test_a_clip_becomes_the_units_of_transformers_features(
 @torch.no_grad()
 def test_the_decoder_gives_the_logits_of_transformers(name: str, folders: dict[str, Path]) -> None:
     original, made = Original(folders[name]), open_checkpoint(folders[name])
-    decoder = filled(made.part("decoder", "decomposed"))
+    decoder: Any = filled(made.part("decoder", "decomposed"))
     ids = torch.tensor([original.ids([(WORDS, [sound(1)], [])])])
     embeds = made.embedding()[ids].float()
-    sizes = {"batch": 1, "past": 0, "capacity": ids.shape[1], "wanted": 1}
-    cache = [torch.from_numpy(p.empty(sizes)) for p in list(decoder.inputs.values())[3:]]
+    cache = decoder.fresh(1, ids.shape[1])
     logits = decoder(embeds, torch.tensor([0]), torch.tensor([ids.shape[1]]), *cache)[0][0, -1]
     wanted = original.llm(input_ids=ids).logits[0, -1]
     assert float((logits - wanted).abs().max()) < 1e-4

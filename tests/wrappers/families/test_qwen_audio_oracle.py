@@ -64,12 +64,11 @@ def test_a_clip_alone_is_heard_as_the_authors_code_hears_it(letter: str, arrays:
 @pytest.mark.parametrize("dialect", DIALECTS)
 @torch.no_grad()
 def test_logits_are_those_of_the_authors_code(dialect: str, arrays: Any) -> None:
-    decoder = filled(open_checkpoint(SHARED).part("decoder", dialect))
+    decoder: Any = filled(open_checkpoint(SHARED).part("decoder", dialect))
     for name in [name for name in arrays if name.endswith(".inputs_embeds")]:
         embeds = torch.from_numpy(arrays[name])[None]
         seq = embeds.shape[1]
-        sizes = {"batch": 1, "past": 0, "capacity": seq, "wanted": 1}
-        *cache, _, _ = [torch.from_numpy(p.empty(sizes)) for p in list(decoder.inputs.values())[3:]]
+        *cache, _, _ = decoder.fresh(1, seq)
         whole = torch.tensor([seq])
         logits = decoder(embeds, torch.tensor([0]), whole, *cache, whole)[0][0, 0]
         wanted = torch.from_numpy(arrays[name.replace("inputs_embeds", "logits_first")])

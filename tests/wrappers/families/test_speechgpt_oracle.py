@@ -78,13 +78,13 @@ def test_embeddings_and_logits_are_those_of_the_authors_code(
     kind: str, arrays: Any, tmp_path: Path
 ) -> None:
     made = open_checkpoint(written(tmp_path, lora=kind == "lora"))
-    decoder, table = filled(made.part("decoder", "ort")), made.embedding()
+    decoder: Any = filled(made.part("decoder", "ort"))
+    table = made.embedding()
     for name in SEQUENCES:
         embeds = torch.from_numpy(arrays[f"{name}.inputs_embeds"])
         assert (table[torch.from_numpy(arrays[f"{name}.input_ids"])] == embeds).all()
         seq = len(embeds)
-        sizes = {"batch": 1, "past": 0, "capacity": seq, "wanted": 1}
-        cache = [torch.from_numpy(p.empty(sizes)) for p in list(decoder.inputs.values())[3:]]
+        cache = decoder.fresh(1, seq)
         whole = torch.tensor([seq])
         given = (embeds[None], torch.tensor([0]), whole, *cache)
         logits = decoder(*given)[0][0, 0]

@@ -303,16 +303,10 @@ def ours(truth: Any, config: Any, dialect: str) -> Decoder:
     return decoder
 
 
-def fresh_cache(decoder: Decoder, batch: int, capacity: int) -> list[Tensor]:
-    ports = list(decoder.inputs.values())[3:]
-    sizes = {"batch": batch, "past": 0, "capacity": capacity, "wanted": 1}
-    return [torch.from_numpy(port.empty(sizes)) for port in ports]
-
-
 def run(decoder: Decoder, embeds: Tensor, chunks: list[int]) -> Tensor:
     """Logits after each chunk: [batch, chunks, vocab]."""
     batch, seq, _ = embeds.shape
-    cache, rows, done = fresh_cache(decoder, batch, seq), [], 0
+    cache, rows, done = decoder.fresh(batch, seq), [], 0
     for chunk in chunks:
         lengths = torch.full((batch,), done), torch.full((batch,), chunk)
         logits, *cache = decoder(embeds[:, done : done + chunk], *lengths, *cache)
@@ -355,7 +349,7 @@ def test_rows_of_different_length_equal_themselves_alone(dialect: str) -> None:
     lengths = torch.tensor([9, 4, 1])
     steps = torch.randn(3, 4, config.hidden_size)
 
-    cache = fresh_cache(decoder, 3, 16)
+    cache = decoder.fresh(3, 16)
     logits, *cache = decoder(embeds, torch.zeros(3, dtype=torch.int64), lengths, *cache)
     together = [logits]
     for i in range(4):

@@ -148,8 +148,7 @@ def test_a_hollow_mixture_runs_layer_by_layer_as_a_filled_one() -> None:
     weights.add_tensors(dict(part.state_dict()))
     with bound("decomposed"):
         empty = attach(hollow(lambda: Decoder(part.spec)), weights)
-    sizes = dict(batch=2, seq=5, past=0, wanted=1)
-    cache = [torch.from_numpy(p.empty(sizes)) for p in list(part.inputs.values())[3:]]
+    cache = part.fresh(2, 5)
     fed = (torch.randn(2, 5, 256), torch.zeros(2, dtype=torch.int64), torch.tensor([5, 3]), *cache)
     with torch.no_grad():
         assert torch.equal(empty(*fed)[0], part(*fed)[0])

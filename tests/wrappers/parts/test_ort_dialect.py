@@ -108,11 +108,7 @@ class Eager:
 
     def __init__(self, model: Exported, rows: int) -> None:
         self.module, self.lengths = model.module, [0] * rows
-        ports = list(model.module.inputs.values())[3:]
-        sizes = {"batch": 1, "capacity": ROOM, "wanted": 1}
-        self.caches: list[list[Tensor]] = [
-            [torch.from_numpy(p.empty(sizes)) for p in ports] for _ in range(rows)
-        ]
+        self.caches: list[list[Tensor]] = [model.module.fresh(1, ROOM) for _ in range(rows)]
 
     def feed(self, new: np.ndarray, lengths: list[int]) -> np.ndarray:
         said = []

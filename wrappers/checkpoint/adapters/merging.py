@@ -270,8 +270,6 @@ def merge_error(before: nn.Module, after: Decoder) -> float:
 
 def _probe(decoder: Decoder) -> list[Tensor]:
     """A short random prompt and an empty cache."""
-    sizes = {"batch": 1, "seq": 8, "past": 0, "capacity": 8, "wanted": 1}
     noise = torch.Generator().manual_seed(0)
     embeds = torch.randn(1, 8, decoder.spec.hidden, generator=noise)
-    cache = [torch.from_numpy(port.empty(sizes)) for port in list(decoder.inputs.values())[3:]]
-    return [embeds, torch.tensor([0]), torch.tensor([8]), *cache]
+    return [embeds, torch.tensor([0]), torch.tensor([8]), *decoder.fresh(1, 8)]
