@@ -59,6 +59,14 @@ def export(
         Path | None,
         typer.Option(help="A folder of clips, for levers that are fitted to what is heard."),
     ] = None,
+    adapter: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=DIR",
+            help="A LoRA of peft that stays a file and is chosen by name at run time; may be "
+            "repeated. Merging is done without: lay it beside the model's weights.",
+        ),
+    ] = [],  # noqa: B006
     simplify: Annotated[bool, typer.Option(help="Simplify graphs where parity allows.")] = True,
     inspect: Annotated[
         bool, typer.Option("--inspect", help="Show what is in --out and export nothing.")
@@ -76,8 +84,8 @@ def export(
     if inspect or netron:
         raise typer.Exit(inspection.show(out, netron=netron))
     # The workshop is heavy: help, inspection and wrong words do without it.
+    from exporters import adapters, precisions
     from exporters import part as parts
-    from exporters import precisions
     from exporters.bundle import Bundle, tools
     from exporters.report import Report
     from wrappers import dialect as dialects
@@ -90,11 +98,13 @@ def export(
     known = [*checkpoint.parts, parts.TABLE]
     chosen = _chosen(part, known)
     precise = _precisions(precision, checkpoint, goal)
+    worn = adapters.read(adapter, checkpoint, chosen)
     settings = parts.Settings(
         dialect=dialect or goal.DIALECT,
         precision=precise,
         clips=_clips(calibrate, {name: precise[name] for name in chosen}, checkpoint, report),
         dynamic_batch=dynamic_batch,
+        slots=worn.slots,
         **({} if simplify else {"simplify": None}),
     )
     with Bundle(out) as bundle:
@@ -113,9 +123,12 @@ def export(
             facts=checkpoint.facts,
             tools=tools(),
             levers=precisions.declared(),
+            adapters=adapters.place(worn, bundle),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
-        bundle.publish(_sized(_joined(bundle.old, manifest, known, report)))
+        adapters.check(manifest, bundle, [*worn.folders])
+        whole = _sized(_joined(bundle.old, manifest, known, report))
+        bundle.publish(adapters.with_old(whole, bundle.old))
     report.table(results)
     if not _builds(out, target, chosen, report):
         raise typer.Exit(1)

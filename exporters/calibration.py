@@ -20,7 +20,7 @@ from alm.facts import Facts
 from alm.generation.pipeline import Pipeline
 from alm.live.hearing import Hearing
 from alm.live.state import Chain, taken
-from alm.ports import Port
+from alm.ports import Port, is_slot
 from alm.session import Feed, Kept, Session
 from alm.timings import Stages
 from wrappers import Checkpoint, Wrapper
@@ -205,4 +205,4 @@ def widened(feeds: Sequence[Mapping[str, np.ndarray]], batches: bool) -> Iterato
     """The feeds, the second in two equal rows, the third in three, where a batch may have them."""
     for number, one in enumerate(feeds):
         rows = number % 3 + 1 if batches else 1
-        yield {name: np.repeat(array, rows, 0) for name, array in one.items()}
+        yield {n: a if is_slot(n) else np.repeat(a, rows, 0) for n, a in one.items()}

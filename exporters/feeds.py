@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from alm.ports import Port, Span, is_carried
+from alm.ports import Port, Span, is_carried, is_slot
 
 Feeds = dict[str, np.ndarray]
 Sizes = dict[str, int]
@@ -79,7 +79,9 @@ def make(
         elif port.below:
             feeds[name] = noise.integers(0, port.below, shape).astype(dtype)
         elif dtype.kind == "f":
-            feeds[name] = (0.5 * noise.standard_normal(shape)).astype(dtype)
+            # A slot's term must not drown what a lever costs.
+            deviation = 0.5 / math.sqrt(shape[1]) if is_slot(name) else 0.5
+            feeds[name] = (deviation * noise.standard_normal(shape)).astype(dtype)
         elif is_carried(name):  # of integers
             feeds[name] = noise.integers(-127, 127, shape, endpoint=True).astype(dtype)
         else:

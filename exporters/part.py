@@ -31,7 +31,8 @@ from exporters import (
 )
 from exporters.bundle import Bundle
 from exporters.levers import Hear
-from wrappers import Checkpoint, Wrapper
+from wrappers import Checkpoint, Wrapper, slots
+from wrappers.checkpoint.adapters.at_run_time import Shares
 from wrappers.checkpoint.weights.memory import give_back
 
 SOME_WORDS = 128  # to calibrate with
@@ -49,6 +50,7 @@ class Settings:
     dynamic_batch: bool
     simplify: Callable[[ir.Model], ir.Model] | None = simplify.simplify  # None: not asked for
     clips: calibration.Clips | None = None  # for levers that must know what is heard
+    slots: Shares = field(default_factory=dict)  # modules that take an adapter at run time
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def _table(checkpoint: Checkpoint, settings: Settings, bundle: Bundle) -> Part:
 def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle, say: Say) -> Part:
     say("loading")
     part = checkpoint.part(name, settings.dialect).eval()
+    shared = settings.slots.get(name, {})
+    groups = slots.put(part, name, shared) if shared else {}
     precision = PLAIN if part.exact else settings.precision[name]
     pulled = precisions.pull(precision)
     embeds = partial(_embeds, checkpoint)
@@ -122,6 +126,7 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
     say("tracing")
     give_back()
     traced = graph.trace(part, settings.dynamic_batch)
+    slots.check(part, name)
     weights = sum(weight.numel() for weight in part.parameters())
     if truth is None:
         truth = _asked(part, settings, bundle, heard, say)
@@ -156,6 +161,7 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
         nodes=sum(summary.read(kept.files[0]).nodes.values()),
         simplified=kept.verdict,
         measured={"parity": judged, "weights": weights} | heard.findings | ids | part.facts,
+        slots=slots.named(groups, shared),
     )
 
 

@@ -79,6 +79,9 @@ class Checkpoint:
     facts: Facts
     notes: tuple[str, ...] = ()
     made_by: Mapping[str, str] = field(default_factory=dict)  # part -> its file, of another name
+    # The folder of a LoRA -> part -> module in it -> names that the file may have for that; None of
+    # families whose adapters are merged alone.
+    shares: Callable[[Path], dict[str, dict[str, tuple[str, ...]]]] | None = None
 
     def part(self, name: str, dialect_name: str) -> Wrapper:
         """A part, loaded; its attention is written in this dialect."""

@@ -17,11 +17,24 @@ DELAY = "delay"  # of a decoder: the steps by which its words follow their sound
 FROM_END = "logits_from_end"  # of a decoder: which logits, 0 is the last real position's
 MOST_FROM_END = 16  # logits of one row at once: a prompt wants one, drafts as many as they have
 PROMPT = "prompt_lengths"  # of a decoder whose rotary frequencies are those of the row's prompt
+SLOT = "lora."  # begins the inputs that take an adapter: lora.PART.GROUP.down and .up
+RANK = "rank"  # the axis of those that is as long as the adapter's rank
+MOST_RANK = 256
 
 
 def is_carried(name: str) -> bool:
     """Whether a port takes what the run before gave: of a KV cache, or of a state."""
     return name.startswith(CACHE_IN)
+
+
+def is_slot(name: str) -> bool:
+    """Whether a port takes an adapter's weights, which are those of every row."""
+    return name.startswith(SLOT)
+
+
+def blank(ports: Mapping[str, Port]) -> dict[str, np.ndarray]:
+    """What the slots of a part take where no adapter is asked for: zeros of rank 1."""
+    return {name: port.empty({RANK: 1}) for name, port in ports.items() if is_slot(name)}
 
 
 def given_as(name: str) -> str:

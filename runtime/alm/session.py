@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from alm.host.processor import check_threads
-from alm.ports import Port
+from alm.ports import Port, is_slot
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,11 @@ class RowByRow(Session):
     ) -> dict[str, Any]:
         """See `Session.run`."""
         keep = keep or {}
-        rows = max(len(f.rows) if isinstance(f, Rows) else len(_array(f)) for f in feeds.values())
+        rows = max(
+            len(feed.rows) if isinstance(feed, Rows) else len(_array(feed))
+            for name, feed in feeds.items()
+            if not is_slot(name)
+        )
 
         def row(feed: Feed | None, i: int) -> Any:
             if feed is None:
@@ -93,7 +97,7 @@ class RowByRow(Session):
 
         results = [
             self._session.run(
-                {name: row(feed, i) for name, feed in feeds.items()},
+                {n: feed if is_slot(n) else row(feed, i) for n, feed in feeds.items()},
                 {name: row(place, i) for name, place in keep.items()},
             )
             for i in range(rows)
@@ -193,7 +197,7 @@ class PieceByPiece(Session):
     def _piece(self, arrays: Mapping[str, np.ndarray], start: int) -> dict[str, np.ndarray]:
         """The outputs of one piece of all rows; of those that have ended, zeros."""
         piece = dict(arrays)
-        there = np.ones(len(next(iter(arrays.values()))), bool)
+        there = np.ones(len(arrays[next(iter(self._cut))]), bool)
         for name, axis in self._cut.items():
             place = (slice(None),) * axis + (slice(start, start + self._most),)
             piece[name] = np.ascontiguousarray(arrays[name][place])
@@ -203,7 +207,8 @@ class PieceByPiece(Session):
         if there.all():
             return self._session.run(piece)
         full: dict[str, np.ndarray] = {}
-        for name, some in self._session.run({n: a[there] for n, a in piece.items()}).items():
+        some_rows = {n: a if is_slot(n) else a[there] for n, a in piece.items()}
+        for name, some in self._session.run(some_rows).items():
             full[name] = np.zeros((len(there), *some.shape[1:]), some.dtype)
             full[name][there] = some
         return full

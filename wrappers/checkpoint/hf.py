@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cached_property, partial
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
@@ -16,7 +17,7 @@ from alm.errors import BadCheckpoint
 from alm.facts import AlignFacts, AudioFacts, Facts, LiveFacts, PromptFacts
 from wrappers import Checkpoint, Wrapper
 from wrappers.checkpoint import llm_files
-from wrappers.checkpoint.adapters import adapter_faults, merging
+from wrappers.checkpoint.adapters import adapter_faults, at_run_time, merging
 from wrappers.checkpoint.hf_files import LLM, Files
 from wrappers.checkpoint.llm_files import TABLE
 from wrappers.checkpoint.text import thoughts, tokenizer_files
@@ -111,7 +112,7 @@ class Folder(Files):
         """The weights with the adapters, if there are any, merged in as they are read."""
         weights = self.weights
         for prefix, adapter in self.adapters.items():
-            whole = self._whole(lambda build: build())
+            whole = self._whole(_made)
             if not prefix:
                 weights = merging.merged(whole, weights, adapter)
                 continue
@@ -211,7 +212,26 @@ class Folder(Files):
             ),
             notes=self.notes(),
             made_by={"mel": self.front, self.joint: self.joint_file},
+            shares=self.shares,
         )
+
+    def shares(self, folder: Path) -> at_run_time.Shares:
+        """See `Checkpoint.shares`."""
+        adapter = self.read_adapter(folder)
+        return at_run_time.shares(folder, adapter, lambda: self._whole(_made), self._home)
+
+    def _home(self, module: str) -> tuple[str, str]:
+        """A module's published name -> its part and its path there; "" where it is loaded anew."""
+        ours = {name: our for our, name in self.bridge.items()}
+        for prefix, part, load in (
+            (self.tower_prefix, self.tower, "encoder"),
+            (self.bridge_prefix, self.joint, "projector"),
+            (LLM, "decoder", "decoder"),
+        ):
+            if module.startswith(prefix) and getattr(type(self), load) is getattr(Folder, load):
+                path = module.removeprefix(prefix)
+                return part, ours.get(path, path) if part == self.joint else path
+        return "", ""
 
     def notes(self) -> tuple[str, ...]:
         """What was found, for the person who exports."""
@@ -268,6 +288,10 @@ class Folder(Files):
                 f"beside it has {text!r} there, which is no special token"
             )
         return text
+
+
+def _made(build: Callable[[], nn.Module]) -> nn.Module:
+    return build()
 
 
 def _below(whole: nn.Module, prefix: str) -> nn.Module:

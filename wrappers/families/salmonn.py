@@ -20,7 +20,7 @@ from alm.facts import AudioFacts, Facts, PromptFacts, TokenFacts
 from wrappers import Checkpoint, Wrapper
 from wrappers.bridges.qformer import QFormer
 from wrappers.checkpoint import llm_files, salmonn_keys
-from wrappers.checkpoint.adapters import adapter_faults, contract
+from wrappers.checkpoint.adapters import adapter_faults, at_run_time, contract, salmonn
 from wrappers.checkpoint.llm_files import TABLE
 from wrappers.checkpoint.plain_files import read_json
 from wrappers.checkpoint.salmonn_files import BERT_HEAD_DIM, UNUSED, Files, base_name
@@ -228,7 +228,15 @@ class Salmonn(Files):
                 licence=self.section("licence"),
             ),
             notes=self._notes(),
+            shares=self.shares,
         )
+
+    def shares(self, folder: Path) -> at_run_time.Shares:
+        """See `Checkpoint.shares`; names are those of the LLM alone, or of the whole SALMONN."""
+        with torch.device("meta"):
+            bridge, speech = QFormer(self.qformer_shape), whisper.build(self.whisper_config)
+        llm = llm_files.with_table(self.spec)
+        return salmonn.shares(folder, llm, speech, bridge, scaled=self.audio_scale != 1.0)
 
     def _prompt(self) -> PromptFacts:
         outer = str(self.settings.get("prompt_template") or "{}")

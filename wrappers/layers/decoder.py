@@ -22,6 +22,7 @@ from alm.ports import (
     Port,
     Span,
     is_carried,
+    is_slot,
 )
 from wrappers import Wrapper, dialect
 from wrappers.layers.decoder_layers import Layer, Norm
@@ -140,9 +141,13 @@ class Decoder(Wrapper):
             self.spans["wanted"] = Span(1, 1, MOST_FROM_END)
 
     def fresh(self, batch: int, positions: int) -> list[Tensor]:
-        """What a call takes behind its lengths: of rows without a past, with room for so many."""
+        """What a call takes behind its lengths: of rows without a past, with room for so many.
+
+        Slots of adapters are left out: a call without them is one of the base.
+        """
         sizes = {"batch": batch, "past": 0, "capacity": positions, "wanted": 1}
-        return [torch.from_numpy(port.empty(sizes)) for port in list(self.inputs.values())[3:]]
+        behind = [port for name, port in list(self.inputs.items())[3:] if not is_slot(name)]
+        return [torch.from_numpy(port.empty(sizes)) for port in behind]
 
     @property
     def state_scales(self) -> dict[str, Tensor]:

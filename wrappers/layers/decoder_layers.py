@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wrappers import dialect
+from wrappers import dialect, slots
 from wrappers.layers.spec import ACTIVATIONS, Spec
 
 
@@ -73,7 +73,8 @@ class Attention(nn.Module):
         linears = (self.q_proj, self.k_proj, self.v_proj)
         weight = torch.cat(tuple(linear.weight for linear in linears))
         biases = tuple(linear.bias for linear in linears if linear.bias is not None)
-        return nn.functional.linear(x, weight, torch.cat(biases) if biases else None)
+        y = nn.functional.linear(x, weight, torch.cat(biases) if biases else None)
+        return slots.joined(y, x, linears)
 
     def before_rope(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Queries and keys [batch, seq, heads * head_dim] as rope meets them: an LLM's file norms.

@@ -39,6 +39,7 @@ class Manifest:
     tools: dict[str, str] = field(default_factory=dict)
     created: str = ""
     levers: Levers = field(default_factory=dict)  # precisions that the exporter knew
+    adapters: dict[str, tuple[File, File]] = field(default_factory=dict)  # config, weights
 
     @property
     def engines(self) -> tuple[Engine, ...]:
@@ -94,6 +95,7 @@ class Manifest:
         """Every file that belongs to the artifacts besides the manifest itself."""
         files = [file for part in self.parts for file in part.files]
         files += [self.tokenizer] if self.tokenizer else []
+        files += [file for pair in self.adapters.values() for file in pair]
         return files + [engine.file for engine in self.engines]
 
     def engine(self, part: str, backend: str) -> Engine | None:
@@ -109,6 +111,8 @@ class Manifest:
         plain["tokenizer"] = vars(self.tokenizer) if self.tokenizer else None
         plain["levers"] = storages.levers_to_json(self.levers)
         plain["parts"] = [part.to_json() for part in self.parts]
+        if self.adapters:
+            plain["adapters"] = {n: [vars(f) for f in pair] for n, pair in self.adapters.items()}
         if self.engines:
             plain["engines"] = [engine.to_json() for engine in self.engines]
         return plain
@@ -204,6 +208,7 @@ def _from_json(plain: Any, path: Path) -> Manifest:
     tools = need(plain, "tools", dict, {})
     levers = need(plain, "levers", dict, {})
     engines = need(plain, "engines", list, [])
+    adapters = need(plain, "adapters", dict, {})
     manifest = Manifest(
         family=need(plain, "family", str),
         parts=parts,
@@ -212,7 +217,15 @@ def _from_json(plain: Any, path: Path) -> Manifest:
         tools={name: need(tools, name, str) for name in tools},
         created=need(plain, "created", str, ""),
         levers=storages.levers_from_json(levers) if "levers" in plain else older_levers.LEVERS,
+        adapters={name: _adapter(pair, name) for name, pair in adapters.items()},
     )
     return manifest.with_engines(
         engine_files.from_json(engine, i) for i, engine in enumerate(engines)
     )
+
+
+def _adapter(plain: Any, name: str) -> tuple[File, File]:
+    if not isinstance(plain, list) or len(plain) != 2:
+        raise Misshapen(f"adapter {name:.80} is not its config and its weights")
+    config, weights = (file(entry, f"a file of adapter {name:.80}") for entry in plain)
+    return config, weights

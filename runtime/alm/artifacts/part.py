@@ -7,8 +7,8 @@ from typing import Any
 
 from alm.artifacts import older_levers, storages
 from alm.artifacts.engine_files import Engine
-from alm.artifacts.port_checks import MOST_AXIS, check_port
-from alm.parsing import File, Misshapen, count, file, is_a, need
+from alm.artifacts.port_checks import MOST_AXIS, check_port, check_slots
+from alm.parsing import File, Misshapen, all_of, count, file, is_a, need
 from alm.ports import Port, Span
 from alm.precision import PLAIN, PLAINEST, Storage
 
@@ -35,6 +35,8 @@ class Part:
     pieces: str = ""  # the axis that is cut into pieces as long as its span, each run alone
     simplified: str = ""  # "yes", or the reason why not
     measured: dict[str, Any] = field(default_factory=dict)
+    # What an adapter may change: group -> each layer's module, by all names that files have.
+    slots: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     engines: tuple[Engine, ...] = ()  # what `alm build` made of the graph; a list of the manifest's
 
     def engine(self, backend: str) -> Engine | None:
@@ -59,6 +61,8 @@ class Part:
         plain["outputs"] = {n: port.to_json() for n, port in self.outputs.items()}
         plain["spans"] = {n: [s.least, s.usual, s.most] for n, s in self.spans.items()}
         plain["measured"] = self.measured
+        if self.slots:
+            plain["slots"] = {n: [list(names) for names in s] for n, s in self.slots.items()}
         return plain
 
 
@@ -90,6 +94,8 @@ def part_from_json(plain: Any, number: int) -> Part:
         raise Misshapen(
             f"'pieces' of {where} is {pieces!r:.80}, no axis of its inputs' with a span"
         )
+    slots = _slots(need(plain, "slots", dict, {}, where), where)
+    check_slots(name, slots, inputs, where)
     return Part(
         name=name,
         role=role,
@@ -108,7 +114,18 @@ def part_from_json(plain: Any, number: int) -> Part:
         pieces=pieces,
         simplified=need(plain, "simplified", str, "", where),
         measured=need(plain, "measured", dict, {}, where),
+        slots=slots,
     )
+
+
+def _slots(plain: dict[str, Any], where: str) -> dict[str, tuple[tuple[str, ...], ...]]:
+    made: dict[str, tuple[tuple[str, ...], ...]] = {}
+    for group, modules in plain.items():
+        all_of(modules, list, f"slots {group:.80} of {where}")
+        for names in modules:
+            all_of(names, str, f"slots {group:.80} of {where}")
+        made[group] = tuple(map(tuple, modules))
+    return made
 
 
 def _port(plain: Any, where: str) -> Port:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alm.onnxfile.summary import BITS, DTYPES, TYPES
 from alm.parsing import Misshapen, is_a
-from alm.ports import CACHE_IN, DELAY, FIRST, FROM_END, PROMPT, Port, given_as, is_carried
+from alm.ports import (
+    CACHE_IN,
+    DELAY,
+    FIRST,
+    FROM_END,
+    PROMPT,
+    RANK,
+    SLOT,
+    Port,
+    given_as,
+    is_carried,
+    is_slot,
+)
 
 # Sizes are bounded before anything of that size is allocated.
 MOST_AXIS = 2**40  # of a port, or of a span
@@ -25,7 +37,7 @@ def check_decoder(inputs: Mapping[str, Port], outputs: Mapping[str, Port], where
         if name not in sides:
             raise Misshapen(f"{where} lacks {name!r}")
     fed = ("inputs_embeds", "past_lengths", "seq_lengths", FIRST, DELAY, PROMPT, FROM_END)
-    if odd := [n for n in inputs if n not in fed and not is_carried(n)]:
+    if odd := [n for n in inputs if n not in fed and not is_carried(n) and not is_slot(n)]:
         raise Misshapen(f"{where} takes {odd[0]!r:.80}, which nothing gives")
     for name, port in inputs.items():
         if not is_carried(name):
@@ -58,6 +70,27 @@ def check_state(inputs: Mapping[str, Port], outputs: Mapping[str, Port], where: 
             raise Misshapen(f"{where} gives no {twin:.80} for {name:.80}")
         if outputs[twin] != port:
             raise Misshapen(f"{twin:.80} of {where} is another tensor than {name:.80}")
+
+
+def check_slots(
+    part: str, slots: Mapping[str, Sequence[Any]], inputs: Mapping[str, Port], where: str
+) -> None:
+    """Refuse, with Misshapen, slots that are not those of the inputs, or of other shapes."""
+    wanted: list[str] = []
+    for group, modules in slots.items():
+        down, up = (f"{SLOT}{part}.{group}.{side}" for side in ("down", "up"))
+        wanted += [down, up]
+        axes = [inputs[n].axes if n in inputs else () for n in (down, up)]
+        layers = len(modules)
+        there = [len(a) == 3 and a[0] == layers for a in axes]
+        if not all(there) or axes[0][2] != RANK or axes[1][1] != RANK:
+            raise Misshapen(f"{where} has no inputs for its slots {group:.80}")
+        if not is_a(axes[0][1], int) or not is_a(axes[1][2], int):
+            raise Misshapen(f"slots {group:.80} of {where} have no size")
+        if any(inputs[n].dtype != "float32" for n in (down, up)):
+            raise Misshapen(f"slots {group:.80} of {where} are no float32")
+    if odd := [name for name in inputs if is_slot(name) and name not in wanted]:
+        raise Misshapen(f"{where} takes {odd[0]:.80}, which is no slot of its own")
 
 
 def check_port(dtype: str, axes: tuple[Any, ...], where: str) -> None:

@@ -19,7 +19,7 @@ from alm.artifacts import verify
 from alm.artifacts.part import Part
 from alm.errors import BadArtifacts, MissingPackage, UnknownName
 from alm.onnxfile import summary
-from alm.ports import differences
+from alm.ports import differences, is_slot
 from alm.session import BackendOptions, OneRowChunks, PieceByPiece, RowByRow, Session
 
 PREFERRED = "ort"  # the backend that comes first; the others follow by name
@@ -138,7 +138,7 @@ def by_rows(session: Session, part: Part) -> Session:
     One by one where the graph or the backend has a single row; in chunks of one where several
     tokens of several rows may not meet a past (`Part.chunk_rows`).
     """
-    batches = {port.axes[0] for port in part.inputs.values() if port.axes}
+    batches = {p.axes[0] for name, p in part.inputs.items() if p.axes and not is_slot(name)}
     if session.one_row or batches == {1}:
         return RowByRow(session)
     return OneRowChunks(session) if part.chunk_rows == 1 else session

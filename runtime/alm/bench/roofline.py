@@ -13,7 +13,7 @@ from alm.cache.audio import batch
 from alm.generation.parts import Parts
 from alm.live.state import taken
 from alm.onnxfile import flops
-from alm.ports import is_carried
+from alm.ports import RANK, is_carried
 
 LOUD = 0.1  # of full scale: the noise from which the encoders' shapes are taken
 
@@ -58,11 +58,11 @@ def roofline(
 
     rows = [row(part.name, part, sizes_of(part, tensors)) for part in parts.pipeline.parts]
     decoder, prompt, steps = parts.decoder_part, clip["prompt_tokens"], clip["new_tokens"] - 1
-    sizes = {"batch": 1, "seq": prompt, "past": 0, "capacity": prompt, "wanted": 1}
+    sizes = {"batch": 1, "seq": prompt, "past": 0, "capacity": prompt, "wanted": 1, RANK: 1}
     rows.append(row("prefill", decoder, sizes))
     if steps:
         past = prompt + steps // 2  # of the step in the middle
-        sizes = {"batch": 1, "seq": 1, "past": past, "capacity": past, "wanted": 1}
+        sizes = {"batch": 1, "seq": 1, "past": past, "capacity": past, "wanted": 1, RANK: 1}
         rows.append(row("per_token", decoder, sizes, cache_bytes(decoder, past)))
     notes += beyond(rows, machine)
     return rows
@@ -116,7 +116,7 @@ def idle_bytes(decoder: Part) -> int:
 
 def sizes_of(part: Part, tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
     """The sizes of a part's dynamic axes in these feeds."""
-    sizes: dict[str, int] = {}
+    sizes: dict[str, int] = {RANK: 1} if RANK in part.spans else {}  # without an adapter
     for name in taken(part.inputs):
         port = part.inputs[name]
         pairs = zip(port.axes, tensors[name].shape, strict=True)

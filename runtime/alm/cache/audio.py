@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
+from alm.adapters.adapter import NONE, Adapter
 from alm.cache.memory import Arrays, Memory
 from alm.text.units import NAME as UNITS
 from alm.text.units import Units
@@ -23,7 +24,10 @@ class Forward(Protocol):
     """The parts before the decoder, as `generation.pipeline.Pipeline` is."""
 
     def forward(
-        self, tensors: dict[str, np.ndarray], stages: Stages | None = None
+        self,
+        tensors: dict[str, np.ndarray],
+        stages: Stages | None = None,
+        worn: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     ) -> dict[str, np.ndarray]: ...
 
 
@@ -48,32 +52,38 @@ class AudioEncoder:
         self.hear, self.units = hear, units
 
     def encode(
-        self, clips: Sequence[np.ndarray], stages: Stages
+        self, clips: Sequence[np.ndarray], stages: Stages, adapter: Adapter = NONE
     ) -> tuple[list[np.ndarray], list[bool]]:
         """Embeddings float32 [n, hidden] of each clip [samples], and whether they were known.
 
         Of a model that hears tokens they are those, int64 [n], in the embeddings' place.
-        Only clips that are new are computed, in few batches and each of them once.
+        Only clips that are new are computed, in few batches and each of them once. What was made
+        with an adapter that changes an encoder is remembered apart.
         """
         if not self.memory:
-            return self._compute(clips, stages), [False] * len(clips)
+            return self._compute(clips, stages, adapter), [False] * len(clips)
         start = time.perf_counter()
-        keys = [key(pcm) for pcm in clips]
+        keys = [key(pcm) + adapter.heard for pcm in clips]
         by_key = {k: _embeds(self.memory.get(k)) for k in keys}
         new = {k: pcm for k, pcm in zip(keys, clips, strict=True) if by_key[k] is None}
         stages.add("recall", start)
         if new:
-            for k, embeds in zip(new, self._compute(list(new.values()), stages), strict=True):
+            made = self._compute(list(new.values()), stages, adapter)
+            for k, embeds in zip(new, made, strict=True):
                 self.memory.put(k, {EMBEDS: embeds})
                 by_key[k] = embeds
         return [by_key[k] for k in keys], [k not in new for k in keys]  # pyright: ignore
 
-    def _compute(self, clips: Sequence[np.ndarray], stages: Stages) -> list[np.ndarray]:
+    def _compute(
+        self, clips: Sequence[np.ndarray], stages: Stages, adapter: Adapter
+    ) -> list[np.ndarray]:
         if self.hear:
             return [self.hear(pcm, stages) for pcm in clips]
         by_place: dict[int, np.ndarray] = {}
         for places in self._batches(clips):
-            tensors = self.pipeline.forward(batch([clips[i] for i in places]), stages)
+            tensors = self.pipeline.forward(
+                batch([clips[i] for i in places]), stages, adapter.arrays
+            )
             if self.units:
                 made = map(self.units.ids, tensors[UNITS])
                 by_place |= dict(zip(places, made, strict=True))

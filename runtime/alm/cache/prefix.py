@@ -44,11 +44,14 @@ class Prefixes:
             return ()
         return tuple(map(int, ids))
 
-    def get(self, ids: tuple[int, ...]) -> dict[str, np.ndarray] | None:
-        """The cache [1, ...] after these ids, by the input's name."""
+    def get(self, ids: tuple[int, ...], told: bytes = b"") -> dict[str, np.ndarray] | None:
+        """The cache [1, ...] after these ids, by the input's name.
+
+        `told`: of the adapter that changes the decoder, if any; see `Adapter.told`.
+        """
         if not ids:
             return None
-        found = self.memory.get(_key(ids))
+        found = self.memory.get(_key(ids, told))
         if not found or found.keys() != self.ports.keys():
             return None
         sizes = {"batch": 1, "past": len(ids), "capacity": len(ids)}
@@ -56,10 +59,11 @@ class Prefixes:
         there = {name: (array.dtype.name, array.shape) for name, array in found.items()}
         return found if there == wanted else None
 
-    def put(self, ids: tuple[int, ...], cache: Mapping[str, np.ndarray]) -> None:
+    def put(self, ids: tuple[int, ...], cache: Mapping[str, np.ndarray], told: bytes = b"") -> None:
         """Remember a cache [1, ...] of these ids."""
-        self.memory.put(_key(ids), cache)
+        self.memory.put(_key(ids, told), cache)
 
 
-def _key(ids: tuple[int, ...]) -> bytes:
-    return np.array(ids, np.int64).tobytes()
+def _key(ids: tuple[int, ...], told: bytes) -> bytes:
+    # Behind an adapter's mark the length is no multiple of 8, which that of ids alone is.
+    return np.array(ids, np.int64).tobytes() + (b"lora" + told if told else b"")

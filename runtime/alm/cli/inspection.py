@@ -99,7 +99,8 @@ def serve(folder: Path, part: str, port: int = PORT, browse: bool = False) -> in
 def examine(folder: Path, manifest: Manifest, parts: Sequence[Part], check: bool) -> Findings:
     """Read the graphs of `parts`; with `check` hold all files against the manifest too."""
     findings = Findings()
-    lone = [manifest.tokenizer] if manifest.tokenizer and len(parts) == len(manifest.parts) else []
+    whole = len(parts) == len(manifest.parts)
+    lone = _lone(manifest) if whole else []
     for file in [*(file for part in parts for file in part.files), *lone]:
         try:
             _checked(folder, file) if check else containment.contained(folder, file.name)
@@ -120,6 +121,12 @@ def examine(folder: Path, manifest: Manifest, parts: Sequence[Part], check: bool
             if str(error) not in findings.wrong:
                 findings.wrong.append(str(error))
     return findings
+
+
+def _lone(manifest: Manifest) -> list[File]:
+    """Files that are of no part: the tokenizer's, and those of adapters."""
+    files = [manifest.tokenizer] if manifest.tokenizer else []
+    return files + [file for pair in manifest.adapters.values() for file in pair]
 
 
 def _checked(folder: Path, file: File) -> Path:
@@ -159,7 +166,7 @@ def _print(
         table("", "|", _header(folder, manifest))
     table("parts", PARTS, _parts(parts))
     files = [file for part in parts for file in part.files]
-    files += [manifest.tokenizer] if whole and manifest.tokenizer else []
+    files += _lone(manifest) if whole else []
     table(
         "files",
         "file|>bytes|sha256|",
@@ -183,6 +190,8 @@ def _header(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "format", f"{FORMAT} {FORMAT_VERSION}"
     yield "created", manifest.created or "?"
     yield "size", terminal.size(sum(file.bytes for file in manifest.files()))
+    if manifest.adapters:
+        yield "adapters", ", ".join(manifest.adapters)
     facts = manifest.facts.to_json() | {"tools": manifest.tools}
     for name in ("source", "licence", "dimensions", "audio", "generation", "tools"):
         if values := facts[name]:

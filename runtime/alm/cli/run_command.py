@@ -105,6 +105,7 @@ def answer(
             metavar="P", help="Give the decoder P percent of a clip, the likest averaged."
         ),
     ] = 100.0,
+    adapter: Annotated[str, Whole(metavar="NAME", help="A LoRA: the export's, or a folder.")] = "",
     list_tasks: Annotated[
         bool, typer.Option("--list-tasks", help="Print the tasks' names and prompts.")
     ] = False,
@@ -220,7 +221,7 @@ def answer(
 
         others = {"--chat": chat, "--json": as_json, "--align": align, "--language": language}
         others |= {"--format": form != "text", "--each": each is not None, "--truncate": truncate}
-        others |= {"--show-thinking": show_thinking, "--draft": draft}
+        others |= {"--draft": draft, "--adapter": adapter, "--show-thinking": show_thinking}
         others |= {"--merge-audio": merge_audio != merging.WHOLE}
         check_live(manifest.facts, clips, others)
     elif not chat:
@@ -239,6 +240,7 @@ def answer(
         "delay": delay,
         "show_thinking": show_thinking,
         "merge_audio": merge_audio,
+        "adapter": adapter,
     }
     model = alm.load(engine, provider, threads, align=align, cache=cache, draft=draft)
     if live:

@@ -46,7 +46,8 @@ class Conversation:
         reader.check_options(parts.rules.rate, "first", inputs.max_audio_seconds)
         self._parts, self._inputs, self._options = parts, inputs, options
         self._drafting = drafting
-        self._past = Past(parts)
+        self._adapter = parts.adapters.find(inputs.adapter)
+        self._past = Past(parts, self._adapter)
         self._turn = threading.Lock()
         self._asking: int | None = None  # the thread whose turn it is
 
@@ -103,13 +104,15 @@ class Conversation:
                 long clip is answered window by window.
             times: counts what is done; made here if there is none.
         """
+        if "adapter" in (options or {}):
+            raise BadOption("a conversation keeps the adapter that it began with; begin another")
         if self._asking == threading.get_ident():
             raise BadOption("this turn is still being answered; ask the next one after it")
         with self._turn:
             self._asking = threading.get_ident()
             try:
                 chosen = self._parts.options({**self._options, **(options or {})})
-                how = self._inputs, times or Times(), listening, self._drafting
+                how = self._inputs, times or Times(), listening, self._drafting, self._adapter
                 turn = Turn(self._parts, chosen, *how)
                 return (yield from turn.answers(questions, self._past if remember else None))
             finally:

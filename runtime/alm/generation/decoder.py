@@ -10,7 +10,7 @@ from alm.artifacts.embedding_table import Table
 from alm.artifacts.manifest import Part
 from alm.cache.kv_cache import Cache
 from alm.live.state import carried
-from alm.ports import FIRST, FROM_END, PROMPT, given_as
+from alm.ports import FIRST, FROM_END, PROMPT, blank, given_as
 from alm.session import Session
 from alm.text.markers import Markers
 
@@ -30,17 +30,20 @@ class Decoder:
         most_fed: int = MOST_FED,
         switches: int | None = None,
         conditions: Mapping[str, float] | None = None,
+        adapter: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """With `most_fed` of 0 a prompt of any length is fed at once.
 
         `switches`: a prompt of more positions has other rotary frequencies from its first one on.
         `conditions`: by the input's name, where the graph has it, a number for every row.
+        `adapter`: what the graph's slots take; none where there is no adapter.
         """
         self.session, self.part, self.table = session, part, table
         self.most_fed, self.switches = most_fed, switches
         self.lengths = np.zeros(0, np.int64)  # valid positions of each row in the cache
         self.conditions: dict[str, float] = {}
         self.told(**(conditions or {}))
+        self._worn = dict(adapter or blank(part.inputs))
         self.cache = Cache(session, carried(part.inputs))
         self._gone = 0  # positions before those that the cache still holds
         self._prompts = self.lengths  # of each row's prompt, with all that was before it
@@ -94,6 +97,7 @@ class Decoder:
             "past_lengths": self.lengths,
             "seq_lengths": np.asarray(lengths, np.int64),
             **cache.kept,
+            **self._worn,
         }
         numbers = self.conditions | ({FIRST: self._gone} if FIRST in self.part.inputs else {})
         feeds |= {n: np.full(len(embeds), v, np.float32) for n, v in numbers.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from os import PathLike
 from typing import Any, Literal, TypedDict
 
 from alm.audio import merging
@@ -28,7 +29,8 @@ class InputOptions:
     its answer is streamed too, between its marks. `merge_audio`: percent of a clip's embeddings
     that the decoder is given, the likest neighbours averaged; 100 is all of them, as the model was
     made. `hypothesis`: a text that the answer is likely to repeat, such as one of an earlier run:
-    where it does, several tokens are computed at once.
+    where it does, several tokens are computed at once. `adapter`: the name of one in the folder, or
+    a peft folder, with which parts compute; "" is the model itself.
     """
 
     truncate: bool = False
@@ -39,6 +41,7 @@ class InputOptions:
     show_thinking: bool = False
     merge_audio: float = merging.WHOLE
     hypothesis: str = ""
+    adapter: str | PathLike[str] = ""
 
 
 class Decoding(TypedDict, total=False):
@@ -89,6 +92,7 @@ class Generating(Decoding, total=False):
     show_thinking: bool
     merge_audio: float
     hypothesis: str
+    adapter: str | PathLike[str]
 
 
 def split(given: Mapping[str, Any]) -> tuple[InputOptions, dict[str, Any]]:

@@ -122,7 +122,8 @@ class Model:
                 task's name or nearly one; `show_thinking`, to stream what a model thinks before
                 its answer too; `merge_audio`, to give the decoder so many percent of a clip's
                 embeddings, the likest neighbours averaged; `hypothesis`, a text that the answer is
-                likely to repeat, which makes it faster; and the fields of `alm.Options`, whose
+                likely to repeat, which makes it faster; `adapter`, the name of a LoRA of the folder
+                or a peft folder, for this answer alone; and the fields of `alm.Options`, whose
                 defaults are the manifest's.
 
         Returns:

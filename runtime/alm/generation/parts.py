@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from alm import backends
+from alm.adapters.adapter import NONE, Adapter
+from alm.adapters.store import Adapters
 from alm.artifacts import verify
 from alm.artifacts.embedding_table import open_table
 from alm.artifacts.manifest import NAME as MANIFEST_NAME
@@ -164,11 +166,12 @@ class Parts:
         self.decoder_session, self.decoder_part = sessions[decoder.name], decoder
         beginnings = Memory("prefix", prefix.MOST_BYTES if audio_cache else 0, kept)
         self.prefixes = prefix.Prefixes(beginnings, carried(decoder.inputs), facts.dimensions)
+        self.adapters = Adapters(self.folder, manifest)
         self.eos = frozenset(manifest.facts.tokens.eos)
         self.aligner: Aligner | None = None  # see `align_with`
         self.stops = detokenizer.Stops(self.tokenizer, manifest.facts.tokens.stop_strings)
 
-    def decoder(self) -> Decoder:
+    def decoder(self, adapter: Adapter = NONE) -> Decoder:
         """The decoder with a KV cache of its own, which holds nothing before `start`."""
         dimensions = self.manifest.facts.dimensions
         return Decoder(
@@ -179,6 +182,7 @@ class Parts:
             most_fed=MOST_FED if dimensions.rope_grows_past is None else 0,
             switches=dimensions.rope_switches_past,
             conditions={DELAY: float(self.manifest.facts.live.delay)},
+            adapter=adapter.arrays.get(self.decoder_part.name),
         )
 
     def hearing(self, stages: Stages | None = None) -> Hearing:

@@ -8,6 +8,7 @@ from itertools import takewhile
 
 import numpy as np
 
+from alm.adapters.adapter import NONE, Adapter
 from alm.decoding import steps
 from alm.facts import DimensionFacts
 from alm.generation.decoder import Decoder, assemble
@@ -40,9 +41,11 @@ class Feed:
 class Past:
     """Turns that were answered. Until there is one, a turn may have several rows, then one."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, adapter: Adapter = NONE) -> None:
+        """`adapter`: with which all of its turns are computed."""
         self.turns = self.clips = 0
-        self._parts, self._decoder = parts, parts.decoder()
+        self._parts, self._decoder = parts, parts.decoder(adapter)
+        self._told = adapter.told
         self._held = 0  # positions in the cache
         self._ids: list[int] = []  # of those positions
         self._unfed: list[int] = []  # ids of the last answer that are not in the cache
@@ -65,7 +68,7 @@ class Past:
         if held or self._history.row or len(rows) > 1 or self._parts.stepping:
             return Feed(rows, embeds, lengths, held)
         prefix = self._parts.prefixes.of(rows[0], len(embeds[0]))
-        begun = self._parts.prefixes.get(prefix)
+        begun = self._parts.prefixes.get(prefix, self._told)
         if begun:
             embeds, lengths = embeds[:, len(prefix) :], lengths - len(prefix)
         return Feed(rows, embeds, lengths, held, prefix, begun)
@@ -82,7 +85,8 @@ class Past:
     def keep_prefix(self, feed: Feed) -> None:
         """Remember the beginning of a prompt that was answered, unless it is known."""
         if feed.prefix and not feed.begun:
-            self._parts.prefixes.put(feed.prefix, self._decoder.cache.first(len(feed.prefix)))
+            begun = self._decoder.cache.first(len(feed.prefix))
+            self._parts.prefixes.put(feed.prefix, begun, self._told)
 
     def forget(self) -> None:
         """The turn failed or was left: the cache is as it was before it."""
@@ -110,7 +114,7 @@ class Past:
         # All beams share the prompt, if nothing else.
         fed = 0 if beams > 1 else min(len(ids), len(answer.token_ids) - 1)
         end = asked.pieces[-1]
-        later = [*(end if asked.later is None else asked.later), *self._told(ids, answer)]
+        later = [*(end if asked.later is None else asked.later), *self._said_later(ids, answer)]
         pairs = zip([*end, *ids[:fed]], later, strict=False)
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         gone, kept = max(0, len(end) - same), ids[: max(0, same - len(end))]  # of turn and answer
@@ -122,7 +126,7 @@ class Past:
         self._history.add(feed, gone, kept)
         self.turns, self.clips = self.turns + 1, self.clips + len(asked.pieces) - 1
 
-    def _told(self, ids: list[int], answer: steps.Sequence) -> list[int]:
+    def _said_later(self, ids: list[int], answer: steps.Sequence) -> list[int]:
         """An answer's ids as later turns have them."""
         if self._parts.manifest.facts.prompt.retold:
             return self._retold(ids[: len(answer.token_ids) - 1])

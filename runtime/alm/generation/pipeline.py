@@ -12,8 +12,11 @@ from alm.artifacts.embedding_table import Table
 from alm.artifacts.manifest import Manifest, Part
 from alm.errors import BadArtifacts
 from alm.live.state import fresh, taken
+from alm.ports import blank
 from alm.session import Session
 from alm.timings import Stages as Stages
+
+Worn = Mapping[str, Mapping[str, np.ndarray]]  # part -> what an adapter puts into its slots
 
 
 class Pipeline:
@@ -29,6 +32,7 @@ class Pipeline:
     ) -> None:
         """`at_once`: so many parts that do not wait for each other may run side by side."""
         self.parts, self.sessions, self.at_once = parts, sessions, at_once
+        self._blank = {part.name: blank(part.inputs) for part in parts}
 
     def lack(self, given: Iterable[str], wanted: Iterable[str]) -> str:
         """The first tensor that nothing makes, in words; "" when `wanted` can be made of `given`.
@@ -45,9 +49,14 @@ class Pipeline:
         return f"no part makes {', '.join(absent)}" if absent else ""
 
     def forward(
-        self, tensors: dict[str, np.ndarray], stages: Stages | None = None
+        self,
+        tensors: dict[str, np.ndarray],
+        stages: Stages | None = None,
+        worn: Worn | None = None,
     ) -> dict[str, np.ndarray]:
         """All tensors after the last part, those that went in as well.
+
+        `worn`: an adapter's weights, for the parts that it changes.
 
         Raises:
             BadArtifacts: a part wants a tensor that no part before it makes.
@@ -63,26 +72,27 @@ class Pipeline:
                 )
             there += part.outputs
             stages.add_ms(part.name, 0.0)  # the order of the manifest, whichever is done first
+        slots = {**self._blank, **(worn or {})}
         if self.at_once > 1:
-            return self._side_by_side(tensors, stages)
+            return self._side_by_side(tensors, stages, slots)
         for part in self.parts:
-            tensors = tensors | self._run(part, tensors, stages)
+            tensors = tensors | self._run(part, tensors, stages, slots)
         return tensors
 
     def _run(
-        self, part: Part, tensors: Mapping[str, np.ndarray], stages: Stages
+        self, part: Part, tensors: Mapping[str, np.ndarray], stages: Stages, slots: Worn
     ) -> dict[str, np.ndarray]:
         start = time.perf_counter()
         session, feeds = self.sessions[part.name], {n: tensors[n] for n in taken(part.inputs)}
         feeds |= fresh(part.inputs, len(next(iter(feeds.values()))))  # what is given is the whole
-        outputs = [session.run(window) for window in _windows(part, feeds)]
+        outputs = [session.run({**w, **slots[part.name]}) for w in _windows(part, feeds)]
         stages.add(part.name, start)
         if len(outputs) == 1:
             return outputs[0]
         return {name: _joined([window[name] for window in outputs]) for name in outputs[0]}
 
     def _side_by_side(
-        self, tensors: Mapping[str, np.ndarray], stages: Stages
+        self, tensors: Mapping[str, np.ndarray], stages: Stages, slots: Worn
     ) -> dict[str, np.ndarray]:
         """Every part is run as soon as what it takes is there, `at_once` of them at a time."""
         start, before = time.perf_counter(), sum(stages.ms[part.name] for part in self.parts)
@@ -93,7 +103,7 @@ class Pipeline:
                 ready = [part for part in waiting if {*available} >= {*taken(part.inputs)}]
                 for part in ready[: self.at_once - len(running)]:
                     waiting.remove(part)
-                    running.add(pool.submit(self._run, part, dict(available), stages))
+                    running.add(pool.submit(self._run, part, dict(available), stages, slots))
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     available |= future.result()
@@ -106,7 +116,8 @@ def _windows(part: Part, feeds: dict[str, np.ndarray]) -> Iterator[dict[str, np.
     """The feeds, as many times as the part's fixed window goes into them."""
     cuts: dict[str, tuple[int, int]] = {}  # input -> its axis of windows, and a window's size
     count = 1
-    for name, port in part.inputs.items():
+    for name in feeds:
+        port = part.inputs[name]
         for axis, size in list(enumerate(port.axes))[1:]:
             there = feeds[name].shape[axis] if axis < feeds[name].ndim else 0
             if isinstance(size, int) and size and there > size and there % size == 0:

@@ -9,6 +9,7 @@ from itertools import islice
 
 import numpy as np
 
+from alm.adapters.adapter import NONE, Adapter
 from alm.audio import reader
 from alm.cache.audio import MOST_ROWS
 from alm.decoding import steps
@@ -50,8 +51,10 @@ class Turn:
         times: Times,
         listening: bool,
         drafting: Drafting | None,
+        adapter: Adapter = NONE,
     ) -> None:
         """With `listening` pieces of text are yielded; then there is one question."""
+        self.adapter = adapter
         self.parts, self.options, self.inputs, self.times = parts, options, inputs, times
         self.listening = listening
         parts.check_merging(inputs.merge_audio)
@@ -155,7 +158,7 @@ class Turn:
         pcms = [pcm for row in rows for pcm in row.pcms]
         if stepping := self.parts.stepping:
             pcms = [stepping.padded(pcm, self.delay) for pcm in pcms]
-        embeds, known = self.parts.audio_encoder.encode(pcms, self.times)
+        embeds, known = self.parts.audio_encoder.encode(pcms, self.times, self.adapter)
         pairs = zip(embeds, known, strict=True)
         for row in rows:
             of_row = list(islice(pairs, len(row.pcms)))
@@ -168,7 +171,7 @@ class Turn:
     ) -> Generator[str, None, list[WindowAnswer]]:
         """The model's answers to these prompts around their audio."""
         start, parts = time.perf_counter(), self.parts
-        begun = past or Past(parts)
+        begun = past or Past(parts, self.adapter)
         feed, stepping = self._fed(begun, rows), parts.stepping
         self.times.add("prompt", start)
         options, cut = self._fitted(max(feed.whole), rows[0])

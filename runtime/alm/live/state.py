@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from alm.artifacts.part import Part
-from alm.ports import Port, is_carried, taken_as
+from alm.ports import Port, blank, is_carried, is_slot, taken_as
 from alm.session import Feed, Kept, Session
 from alm.timings import Stages
 
@@ -20,7 +20,7 @@ def carried(ports: Mapping[str, Port]) -> dict[str, Port]:
 
 def taken(ports: Mapping[str, Port]) -> list[str]:
     """The inputs that other parts, or the caller, give."""
-    return [name for name in ports if not is_carried(name)]
+    return [name for name in ports if not is_carried(name) and not is_slot(name)]
 
 
 def fresh(ports: Mapping[str, Port], rows: int) -> dict[str, np.ndarray]:
@@ -37,6 +37,7 @@ class State:
             {name: session.hold(array) for name, array in fresh(part.inputs, 1).items()}
             for _ in range(2)
         )
+        self._blank = blank(part.inputs)
         self._outputs = {
             name: taken_as(name) for name in part.outputs if taken_as(name) in self._now
         }  # fmt: skip
@@ -51,7 +52,7 @@ class State:
         """What the part makes of a piece, its state aside."""
         feeds: dict[str, Feed] = {name: tensors[name] for name in taken(self.part.inputs)}
         places: dict[str, Kept | None] = {out: self._next[n] for out, n in self._outputs.items()}
-        made = self.session.run(feeds | self._now, places)
+        made = self.session.run(feeds | self._now | self._blank, places)
         self._next = self._now
         # A backend that fills no buffer of ours has given another.
         self._now = {name: made.pop(out) for out, name in self._outputs.items()}

@@ -13,7 +13,7 @@ from alm.bench.roofline import cache_bytes
 from alm.errors import BadArtifacts
 from alm.facts import DimensionFacts
 from alm.onnxfile import flops
-from alm.ports import Port, is_carried, taken_as
+from alm.ports import Port, is_carried, is_slot, taken_as
 from alm.precision import Storage
 
 TASK = "transcribe"
@@ -204,13 +204,13 @@ def rows(part: Part, sizes: Mapping[str, int]) -> int:
 
 def _fixed(part: Part) -> bool:
     """Whether a part takes a window of one size."""
-    axes = [axis for port in part.inputs.values() for axis in port.axes[1:]]
+    axes = [a for n, port in part.inputs.items() if _heard(n) for a in port.axes[1:]]
     return bool(axes) and all(isinstance(axis, int) for axis in axes)
 
 
 def _heard(name: str) -> bool:
-    """Whether a tensor is no state that is carried from piece to piece."""
-    return not (is_carried(name) or taken_as(name))
+    """Whether a tensor is no state that is carried from piece to piece, and no adapter's."""
+    return not (is_carried(name) or taken_as(name) or is_slot(name))
 
 
 def operations(audio_part: AudioPart, sizes: Mapping[str, int]) -> float:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from alm.artifacts.engine_files import Profile
 from alm.artifacts.manifest import Part
 from alm.errors import BadArtifacts, BadOption
-from alm.ports import CAPACITY_STEP, Port, Span
+from alm.ports import CAPACITY_STEP, RANK, Port, Span
 
 ROOM = "capacity"  # the axis of a cache in place
 CONTEXT, PROMPT = 2048, 512  # positions, where none are given and the model can do as many
@@ -62,6 +62,7 @@ def fit(part: Part, sizes: Sizes) -> Fit:
     in_place = any(ROOM in port.axes for port in part.inputs.values())
     fixed = {ROOM: room} if in_place else {}
     common = batch | {"past": Span(0, min(part.spans["past"].usual, context), context)}
+    common |= {RANK: part.spans[RANK]} if RANK in part.spans else {}
     chunk = Span(1, min(part.spans["seq"].usual, prompt), prompt)
     step = Span(1, 1, min(STEP, prompt))
     both = [common | {"seq": chunk}, common | {"seq": step}]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from alm.errors import BadCheckpoint
-from wrappers.checkpoint.adapters import contract, peft_folder
+from wrappers.checkpoint.adapters import at_run_time, contract, peft_folder
 from wrappers.checkpoint.adapters.contract import Adapter
 
 # config.yaml's key -> peft's name of it.
@@ -76,3 +77,40 @@ def _complete(given: Mapping[str, Any], prefix: str, file: Path) -> dict[str, An
             "other file; say it in the model section"
         )
     return dict(given)
+
+
+def shares(
+    folder: Path, llm: nn.Module, speech: nn.Module, bridge: nn.Module, *, scaled: bool
+) -> at_run_time.Shares:
+    """What of the parts the LoRA in a folder changes, that stays a file; see `Checkpoint.shares`.
+
+    Its names are those of the LLM alone, or those of the whole SALMONN.
+
+    Args:
+        llm, speech, bridge: the modules without memory.
+        scaled: the bridge's projection is loaded times a number.
+
+    Raises:
+        MissingFile, BadCheckpoint: see `at_run_time.shares`.
+    """
+
+    def renamed(name: str) -> str:
+        whole = name.startswith(("llama_model.", "speech_", "ln_", "beats."))
+        return name if whole else f"llama_model.{name}"
+
+    def skeleton() -> nn.Module:
+        outer = {"llama_model": llm, "speech_encoder": speech, **dict(bridge.named_children())}
+        return copy.deepcopy(nn.ModuleDict(outer))  # the caller wraps it
+
+    def home(module: str) -> tuple[str, str]:
+        first, _, rest = module.partition(".")
+        if first == "speech_llama_proj" and scaled:
+            return "", ""
+        parts = {"llama_model": "decoder", "speech_encoder": "whisper"}
+        return (parts[first], rest) if first in parts else ("qformer", module)
+
+    def aliases(module: str) -> tuple[str, ...]:
+        return module.removeprefix("llama_model."), module
+
+    adapter = peft_folder.read(folder, rename=renamed, aliases=aliases)
+    return at_run_time.shares(folder, adapter, skeleton, home)
