@@ -114,3 +114,204 @@ def test_each_adapter_answers_as_if_it_were_merged(exported: Exported) -> None:
     assert answers[0] != answers[1] != answers[3] != answers[0]
     by_path, _ = said(slots, clip, adapter=str(exported.loras["street"]))
     assert by_path == answers[1]
+
+
+def test_memories_of_audio_and_of_beginnings_do_not_mix(exported: Exported) -> None:
+    slots, clip = exported.model("slots"), noise(RATE)
+    first = [slots.generate(clip, WORDS, **GREEDY, adapter=n) for n in ("", "medical", "street")]
+    # The medical one leaves the encoder alone, so the clip is known to it.
+    assert [answer.audio_cached for answer in first] == [0, 1, 0]
+    assert [answer.prefix_tokens for answer in first] == [0, 0, 0]
+    again = [slots.generate(clip, WORDS, **GREEDY, adapter=n) for n in ("street", "medical", "")]
+    assert [answer.audio_cached for answer in again] == [1, 1, 1]
+    assert all(answer.prefix_tokens for answer in again)
+    assert [a.token_ids for a in again] == [a.token_ids for a in reversed(first)]
+
+
+def test_a_conversation_keeps_its_adapter(exported: Exported) -> None:
+    slots, merged = exported.model("slots"), exported.model("street")
+    ours, theirs = slots.chat(adapter="street", **GREEDY), merged.chat(**GREEDY)
+    for words, clips in ((WORDS, [noise(RATE)]), ("And then?", []), ("Here?", [noise(2 * RATE)])):
+        assert ours.ask(words, *clips).token_ids == theirs.ask(words, *clips).token_ids
+    with pytest.raises(BadOption, match="keeps the adapter"):
+        ours.ask("And now?", adapter="medical")  # pyright: ignore
+
+
+def test_rows_of_a_batch_share_one_adapter(exported: Exported) -> None:
+    slots, merged = exported.model("slots"), exported.model("street")
+    clips = [noise(2 * RATE), noise(3 * RATE), noise(9 * RATE)]
+    got = slots.generate(clips, WORDS, adapter="street", **GREEDY)
+    wanted = merged.generate(clips, WORDS, **GREEDY)
+    assert [a.token_ids for a in got] == [a.token_ids for a in wanted]
+
+
+# --- one dialect is enough for what follows
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """One adapter, one row at a time, in 4 and 8 bits as well."""
+    root = tmp_path_factory.mktemp("small")
+    tiny = tiny_hf.qwen2_audio(root / "checkpoint", seconds=4, hidden_size=64)
+    lora = adapter_files.save(tiny.truth, root / "street", 1, **LORAS["street"])
+    for precision in ("fp32", "int4", "int8"):
+        words = ["--precision", precision, "--adapter", f"street={lora}"]
+        run_export("--model", tiny.folder, "--out", root / "out" / precision, *words)
+    return Exported(tiny.folder, {"street": lora}, root / "out")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int4", "int8"])
+def test_levers_leave_slots_as_they_are(small: Exported, precision: str) -> None:
+    model, clips = small.model(precision), [noise(RATE), noise(2 * RATE)]
+    ports = model.manifest.named("decoder").inputs
+    assert {p.dtype for name, p in ports.items() if name.startswith("lora.")} == {"float32"}
+    base, worn = (said(model, clips[0], adapter=name)[1][0] for name in ("", "street"))
+    assert np.abs(base - worn).max() > 0.1
+    rows = model.generate(clips, WORDS, adapter="street", **GREEDY)  # row by row
+    alone = [model.generate(clip, WORDS, adapter="street", **GREEDY) for clip in clips]
+    assert [row.token_ids for row in rows] == [answer.token_ids for answer in alone]
+
+
+def test_inspection_shows_adapters(small: Exported, capsys: pytest.CaptureFixture[str]) -> None:
+    from alm.cli import inspection
+
+    assert inspection.show(small.out / "fp32") == 0
+    shown = capsys.readouterr().out
+    assert "adapters/street/adapter_model.safetensors" in shown
+    changed = small.out / "changed"
+    shutil.copytree(small.out / "fp32", changed)
+    (changed / "adapters" / "street" / "adapter_model.safetensors").write_bytes(b"x")
+    assert inspection.show(changed) == 1
+    with pytest.raises(AlmError, match="the manifest says"):
+        alm.load(changed, "cpu").generate(noise(RATE), WORDS, adapter="street")
+
+
+def test_wrong_names_are_refused(small: Exported, tmp_path: Path) -> None:
+    model = small.model("fp32")
+    with pytest.raises(UnknownName, match="unknown adapter 'stret'; there is: street"):
+        model.chat(adapter="stret")
+    with pytest.raises(AlmError, match="there is no adapter_config.json"):
+        model.chat(adapter=tmp_path)
+    with pytest.raises(BadOption, match="wanted as a name"):
+        model.chat(adapter=7)  # pyright: ignore
+
+
+Change = Any  # of a config, or of a file's bytes
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (dict(use_dora=True), "use_dora: True, which is no plain LoRA"),
+        (dict(peft_type="LOHA"), "peft_type: 'LOHA'"),
+        (dict(modules_to_save=["x"]), "modules_to_save"),
+        (dict(bias="all"), "bias: 'all'"),
+        (dict(init_lora_weights="pissa"), "changes the model's own weights"),
+        (dict(alpha_pattern={"(a|a)*b": 1}), "alpha_pattern of expressions"),
+        (dict(lora_alpha="x"), "lora_alpha: 'x', which is no number"),
+    ],
+)
+def test_what_is_no_plain_lora_is_refused(
+    small: Exported, tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    folder = shutil.copytree(small.loras["street"], tmp_path / "lora")
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    with pytest.raises(AlmError, match="(?s)" + sentence.replace("(", r"\(")):
+        small.model("fp32").chat(adapter=folder)
+
+
+def header(change: Any) -> Any:
+    """What changes the header of a safetensors file, as JSON."""
+
+    def changed(data: bytes) -> bytes:
+        size = int.from_bytes(data[:8], "little")
+        plain = json.loads(data[8 : 8 + size])
+        first = next(name for name in plain if name != "__metadata__")
+        change(plain, first)
+        text = json.dumps(plain).encode()
+        return len(text).to_bytes(8, "little") + text + data[8 + size :]
+
+    return changed
+
+
+def _renamed(plain: dict[str, Any], first: str) -> None:
+    plain["base_model.model.lm_head.lora_A.weight"] = plain.pop(first)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda data: data[:4], "header of"),
+        (lambda data: b"\xff" * 8 + data[8:], "does not fit"),
+        (lambda data: data[:-100], "lies from byte"),
+        (lambda data: data[:8] + b"?" + data[9:], "is no JSON"),
+        (header(lambda p, n: p[n].update(dtype="I64")), "is of 'I64'"),
+        (header(lambda p, n: p[n].update(shape=[2**40, 2**40])), "lies from byte"),
+        (header(lambda p, n: p[n].update(shape=[-1])), "has the shape"),
+        (header(lambda p, n: p[n].update(data_offsets=[0])), "has the offsets"),
+        (header(lambda p, n: p[n].update(shape=[*reversed(p[n]["shape"])])), "which takes"),
+        (header(lambda p, n: p.pop(n)), "holds half of"),
+        (header(_renamed), "lm_head, which has no slot|holds half of"),
+        (lambda data: data[:-4] + b"\x00\x00\xc0\x7f", "not finite"),
+    ],
+)
+def test_damaged_weights_are_refused(
+    small: Exported, tmp_path: Path, change: Any, sentence: str
+) -> None:
+    folder = shutil.copytree(small.loras["street"], tmp_path / "lora")
+    file = folder / "adapter_model.safetensors"
+    file.write_bytes(change(file.read_bytes()))
+    with pytest.raises(AlmError, match=sentence):
+        small.model("fp32").chat(adapter=folder)
+
+
+def test_an_adapter_of_other_modules_is_refused(small: Exported, tmp_path: Path) -> None:
+    tiny = tiny_hf.qwen2_audio(tmp_path / "checkpoint", seconds=4, hidden_size=64)
+    other = adapter_files.save(tiny.truth, tmp_path / "other", 2, r=2, target_modules=["q_proj"])
+    with pytest.raises(AlmError, match="q_proj, which has no slot"):
+        small.model("fp32").chat(adapter=other)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (dict(target_modules=["q_proj"], use_dora=True), "is DoRA, which is no plain LoRA"),
+        (dict(target_modules=["q_proj"], bias="lora_only"), "trained biases"),
+        (dict(target_modules=["q_proj"], modules_to_save=["lm_head"]), "whole"),
+        (dict(target_modules=["embed_tokens"]), "embed_tokens.weight whole"),
+        (dict(target_modules=["conv1"]), "a Conv1d, and at run time only Linears"),
+    ],
+)
+def test_an_export_refuses_what_only_merging_follows(
+    small: Exported, tmp_path: Path, settings: dict[str, Any], sentence: str
+) -> None:
+    import wrappers
+    from exporters import adapters
+
+    tiny = tiny_hf.qwen2_audio(tmp_path / "checkpoint", seconds=4, hidden_size=64)
+    lora = adapter_files.save(tiny.truth, tmp_path / "lora", 2, r=2, **settings)
+    checkpoint = wrappers.open_checkpoint(small.checkpoint)
+    with pytest.raises(AlmError, match=sentence):
+        adapters.read([f"a={lora}"], checkpoint, [*checkpoint.parts])
+
+
+def test_wrong_words_of_an_export_are_refused(small: Exported) -> None:
+    import wrappers
+    from exporters import adapters
+
+    checkpoint, lora = wrappers.open_checkpoint(small.checkpoint), small.loras["street"]
+    for words, sentence in (
+        ([f"../a={lora}"], "wanted --adapter NAME=DIR"),
+        ([f"a={lora}", f"a={lora}"], "names a twice"),
+        ([f"a={small.out}"], "there is no adapter_config.json"),
+    ):
+        with pytest.raises(AlmError, match=sentence):
+            adapters.read(words, checkpoint, [*checkpoint.parts])
+    with pytest.raises(BadOption, match="changes part whisper, which is not exported"):
+        adapters.read([f"a={lora}"], checkpoint, ["decoder", "projector"])
+
+
+def test_a_model_without_slots_says_so(exported: Exported) -> None:
+    with pytest.raises(BadOption, match="exported without slots"):
+        exported.model("base").chat(adapter="street")
