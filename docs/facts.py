@@ -43,6 +43,11 @@ graph, or the embedding table, the others hold external data.
 | `pieces` | the axis that is cut into pieces as long as its span, each run alone |
 | `simplified` | `yes` with the counts of nodes, or why not |
 | `measured` | verdict and errors against the original, weights, and what else was found out |
+| `slots` | group -> of each layer the names of its module, which an adapter may change |
+
+## `adapters`
+
+Name -> a LoRA's two files, its config and its weights; absent where there is none.
 
 ## `storage` and `levers`
 

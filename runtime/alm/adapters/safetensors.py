@@ -56,7 +56,9 @@ def header(stream: IO[bytes], size: int, where: str) -> dict[str, Stored]:
 def _stored(entry: Any, name: str, begin: int, size: int) -> Stored:
     if not isinstance(entry, dict):
         raise Misshapen(f"the entry of {name!r:.80} is no object")
-    dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+    shape: Any = entry.get("shape")
+    offsets: Any = entry.get("data_offsets")
+    dtype = entry.get("dtype")
     if dtype not in DTYPES:
         raise Misshapen(f"{name:.80} is of {dtype!r:.40}; known are {', '.join(DTYPES)}")
     if not _counts(shape) or len(shape) > MOST_AXES:

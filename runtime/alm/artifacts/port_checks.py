@@ -80,7 +80,7 @@ def check_slots(
     for group, modules in slots.items():
         down, up = (f"{SLOT}{part}.{group}.{side}" for side in ("down", "up"))
         wanted += [down, up]
-        axes = [inputs[n].axes if n in inputs else () for n in (down, up)]
+        axes: list[tuple[Any, ...]] = [inputs[n].axes if n in inputs else () for n in (down, up)]
         layers = len(modules)
         there = [len(a) == 3 and a[0] == layers for a in axes]
         if not all(there) or axes[0][2] != RANK or axes[1][1] != RANK:
