@@ -17,6 +17,7 @@ import alm
 from alm.errors import AlmError, BadOption, UnknownName
 from alm.generation.decoder import Decoder
 from alm.generation.model import Model
+from alm.lint import lint
 from tests.conftest import run_export
 from tests.whole import adapter_files
 from tests.wrappers.families import tiny_hf
@@ -273,45 +274,13 @@ def test_an_adapter_of_other_modules_is_refused(small: Exported, tmp_path: Path)
         small.model("fp32").chat(adapter=other)
 
 
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        (dict(target_modules=["q_proj"], use_dora=True), "is DoRA, which is no plain LoRA"),
-        (dict(target_modules=["q_proj"], bias="lora_only"), "trained biases"),
-        (dict(target_modules=["q_proj"], modules_to_save=["lm_head"]), "whole"),
-        (dict(target_modules=["embed_tokens"]), "embed_tokens.weight whole"),
-        (dict(target_modules=["conv1"]), "a Conv1d, and at run time only Linears"),
-    ],
-)
-def test_an_export_refuses_what_only_merging_follows(
-    small: Exported, tmp_path: Path, settings: dict[str, Any], sentence: str
-) -> None:
-    import wrappers
-    from exporters import adapters
-
-    tiny = tiny_hf.qwen2_audio(tmp_path / "checkpoint", seconds=4, hidden_size=64)
-    lora = adapter_files.save(tiny.truth, tmp_path / "lora", 2, r=2, **settings)
-    checkpoint = wrappers.open_checkpoint(small.checkpoint)
-    with pytest.raises(AlmError, match=sentence):
-        adapters.read([f"a={lora}"], checkpoint, [*checkpoint.parts])
-
-
-def test_wrong_words_of_an_export_are_refused(small: Exported) -> None:
-    import wrappers
-    from exporters import adapters
-
-    checkpoint, lora = wrappers.open_checkpoint(small.checkpoint), small.loras["street"]
-    for words, sentence in (
-        ([f"../a={lora}"], "wanted --adapter NAME=DIR"),
-        ([f"a={lora}", f"a={lora}"], "names a twice"),
-        ([f"a={small.out}"], "there is no adapter_config.json"),
-    ):
-        with pytest.raises(AlmError, match=sentence):
-            adapters.read(words, checkpoint, [*checkpoint.parts])
-    with pytest.raises(BadOption, match="changes part whisper, which is not exported"):
-        adapters.read([f"a={lora}"], checkpoint, ["decoder", "projector"])
-
-
 def test_a_model_without_slots_says_so(exported: Exported) -> None:
     with pytest.raises(BadOption, match="exported without slots"):
         exported.model("base").chat(adapter="street")
+
+
+def test_targets_of_jetson_take_slots(small: Exported, tmp_path: Path) -> None:
+    words = ["--precision", "fp32", "--dynamic-batch", "--no-simplify", "--target", "trt-jetpack7"]
+    lora = small.loras["street"]
+    run_export("--model", small.checkpoint, "--out", tmp_path, *words, f"--adapter=street={lora}")
+    assert not lint(tmp_path, "trt-jetpack7").refused

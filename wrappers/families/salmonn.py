@@ -232,11 +232,13 @@ class Salmonn(Files):
         )
 
     def shares(self, folder: Path) -> at_run_time.Shares:
-        """See `Checkpoint.shares`; names are those of the LLM alone, or of the whole SALMONN."""
-        with torch.device("meta"):
-            bridge, speech = QFormer(self.qformer_shape), whisper.build(self.whisper_config)
-        llm = llm_files.with_table(self.spec)
-        return salmonn.shares(folder, llm, speech, bridge, scaled=self.audio_scale != 1.0)
+        def build() -> dict[str, nn.Module]:
+            bridge = hollow(lambda: QFormer(self.qformer_shape))
+            speech = hollow(lambda: whisper.build(self.whisper_config))
+            llm = llm_files.with_table(self.spec)
+            return {"llama_model": llm, "speech_encoder": speech, **dict(bridge.named_children())}
+
+        return salmonn.shares(folder, build, scaled=self.audio_scale != 1.0)
 
     def _prompt(self) -> PromptFacts:
         outer = str(self.settings.get("prompt_template") or "{}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,27 +79,29 @@ def _complete(given: Mapping[str, Any], prefix: str, file: Path) -> dict[str, An
 
 
 def shares(
-    folder: Path, llm: nn.Module, speech: nn.Module, bridge: nn.Module, *, scaled: bool
+    folder: Path, build: Callable[[], Mapping[str, nn.Module]], *, scaled: bool
 ) -> at_run_time.Shares:
     """What of the parts the LoRA in a folder changes, that stays a file; see `Checkpoint.shares`.
 
     Its names are those of the LLM alone, or those of the whole SALMONN.
 
     Args:
-        llm, speech, bridge: the modules without memory.
+        build: makes the modules without memory, by the first word of their names.
         scaled: the bridge's projection is loaded times a number.
 
     Raises:
         MissingFile, BadCheckpoint: see `at_run_time.shares`.
     """
 
+    as_whole: list[str] = []  # names in the file that say the part
+
     def renamed(name: str) -> str:
-        whole = name.startswith(("llama_model.", "speech_", "ln_", "beats."))
-        return name if whole else f"llama_model.{name}"
+        if name.startswith(("llama_model.", "speech_", "ln_", "beats.")):
+            as_whole.append(name)
+        return name if as_whole[-1:] == [name] else f"llama_model.{name}"
 
     def skeleton() -> nn.Module:
-        outer = {"llama_model": llm, "speech_encoder": speech, **dict(bridge.named_children())}
-        return copy.deepcopy(nn.ModuleDict(outer))  # the caller wraps it
+        return nn.ModuleDict(build())
 
     def home(module: str) -> tuple[str, str]:
         first, _, rest = module.partition(".")
@@ -110,7 +111,8 @@ def shares(
         return (parts[first], rest) if first in parts else ("qformer", module)
 
     def aliases(module: str) -> tuple[str, ...]:
-        return module.removeprefix("llama_model."), module
+        both = module, module.removeprefix("llama_model.")
+        return both if as_whole else both[::-1]
 
     adapter = peft_folder.read(folder, rename=renamed, aliases=aliases)
     return at_run_time.shares(folder, adapter, skeleton, home)
