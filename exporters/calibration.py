@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
+from torch import Tensor
 
 from alm import backends
 from alm.artifacts.part import Part
@@ -25,6 +27,7 @@ from alm.session import Feed, Kept, Session
 from alm.timings import Stages
 from wrappers import Checkpoint, Wrapper
 
+SOME_WORDS = 128  # to calibrate with
 HOUR = 3600.0  # seconds that a clip may last
 COMPARED = 3  # clips on which a part is compared with its module afterwards
 
@@ -206,3 +209,16 @@ def widened(feeds: Sequence[Mapping[str, np.ndarray]], batches: bool) -> Iterato
     for number, one in enumerate(feeds):
         rows = number % 3 + 1 if batches else 1
         yield {n: a if is_slot(n) else np.repeat(a, rows, 0) for n, a in one.items()}
+
+
+def embeds(checkpoint: Checkpoint) -> Tensor:
+    """Embeddings to calibrate with: the prompts' words, words at random, and noise as of audio."""
+    tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json)
+    words = " ".join(checkpoint.facts.prompt.tasks.values())
+    table = checkpoint.embedding()
+    generator = torch.Generator().manual_seed(0)
+    random_ids = torch.randint(len(table), (SOME_WORDS,), generator=generator)
+    prompt_ids = torch.tensor(tokenizer.encode(words).ids[:SOME_WORDS], dtype=torch.int64)
+    words_embeds = table[torch.cat((prompt_ids, random_ids))].float()
+    noise = 0.5 * torch.randn(SOME_WORDS, words_embeds.shape[1], generator=generator)
+    return torch.cat((words_embeds, noise))

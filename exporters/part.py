@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from alm.artifacts.manifest import Part
-from alm.errors import ExportFailed
+from alm.errors import BadOption, ExportFailed
 from alm.onnxfile import summary
 from alm.ports import Port
 from alm.precision import PLAIN, Codes, Storage
@@ -35,7 +33,6 @@ from wrappers import Checkpoint, Wrapper, slots
 from wrappers.checkpoint.adapters.at_run_time import Shares
 from wrappers.checkpoint.weights.memory import give_back
 
-SOME_WORDS = 128  # to calibrate with
 TABLE = "embed"  # the part that is a file of rows and no graph
 
 Say = Callable[[str], None]
@@ -107,7 +104,9 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
     groups = slots.put(part, name, shared) if shared else {}
     precision = PLAIN if part.exact else settings.precision[name]
     pulled = precisions.pull(precision)
-    embeds = partial(_embeds, checkpoint)
+    if groups and pulled.shrinks(part.role):
+        raise BadOption(f"part {name} cannot be pruned and keep slots for adapters; do one of both")
+    embeds = partial(calibration.embeds, checkpoint)
     pulled.prepare(part, embeds)
     heard, truth, ports = _Heard(), None, dict[str, Tensor]()
     if pulled.listens(part.role) or settings.clips and pulled.hears(part.role):
@@ -220,19 +219,6 @@ def _judged(name: str, precision: str, measured: parity.Parity, bound: float) ->
             f"export this part more finely: --precision {precision},{name}=fp32"
         )
     return measured.to_json() | {"bound": bound, "verdict": verdict}
-
-
-def _embeds(checkpoint: Checkpoint) -> Tensor:
-    """Embeddings to calibrate with: the prompts' words, words at random, and noise as of audio."""
-    tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json)
-    words = " ".join(checkpoint.facts.prompt.tasks.values())
-    table = checkpoint.embedding()
-    generator = torch.Generator().manual_seed(0)
-    random_ids = torch.randint(len(table), (SOME_WORDS,), generator=generator)
-    prompt_ids = torch.tensor(tokenizer.encode(words).ids[:SOME_WORDS], dtype=torch.int64)
-    words_embeds = table[torch.cat((prompt_ids, random_ids))].float()
-    noise = 0.5 * torch.randn(SOME_WORDS, words_embeds.shape[1], generator=generator)
-    return torch.cat((words_embeds, noise))
 
 
 @dataclass(frozen=True)
