@@ -14,7 +14,8 @@ import typer
 from alm import targets
 from alm.artifacts.engine_files import fingerprint
 from alm.artifacts.manifest import Manifest
-from alm.cli import exit_status, inspection, run_command
+from alm.cli import arguments, exit_status
+from alm.cli.reports import inspection
 from alm.errors import BadArtifacts, BadOption, MissingFile, UnknownName
 from alm.precision import PLAIN, PLAINEST, Levers, closest_first
 
@@ -25,7 +26,7 @@ PRECISION = re.compile(r"(?:([^=:]*)=)?(.*)", re.DOTALL)  # of a part, or of all
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # Qwen/Qwen2-Audio-7B-Instruct
 
 # `python export.py` is no command of a shell's.
-app = typer.Typer(**run_command.PLAIN, add_completion=False)
+app = typer.Typer(**arguments.PLAIN, add_completion=False)
 
 
 @app.command()
@@ -136,7 +137,7 @@ def export(
 
 def _builds(out: Path, target: str, chosen: list[str], report: Any) -> bool:
     """Whether the target's backend takes what was exported; if not, or not quite, it is printed."""
-    from alm.cli.lint_report import summary, table
+    from alm.cli.reports.lint_report import summary, table
     from alm.lint import lint
 
     verdict = lint(out, target, chosen)

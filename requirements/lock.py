@@ -26,6 +26,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PYTHON = "3.10"  # the oldest; the resolution holds for every newer one
 TORCH = re.compile(r"(torch|triton|nvidia-[\w-]+|cuda-[\w-]+)==")
+EXTRAS = ("export", "ort", "openvino", "serve", "av", "grammar", "microphone", "ray")
 HEADER = "# Written by `make lock` from pyproject.toml; do not edit.\n"
 
 
@@ -53,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write requirements/*.txt with uv.")
     parser.add_argument("--upgrade", action="store_true", help="take the newest of everything")
     upgrade = ["--upgrade"] if parser.parse_args().upgrade else []
-    everything = ["--extra=export", "--extra=ort", "--extra=openvino", "--group=dev"]
+    everything = [f"--extra={name}" for name in EXTRAS] + ["--group=dev"]
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "whole.txt"  # what stands in it already is kept where it can be
         before = [HERE / "workshop.txt", HERE / "torch.txt"]

@@ -30,13 +30,18 @@ ONLY_IN = {
         "generation/conversation.py",
         "generation/model.py",
     ),  # for type checkers alone
-    "typer": ("cli/run_command.py", "cli/exit_status.py", "cli/alm_commands.py"),
+    "typer": (
+        "cli/arguments.py",
+        "cli/run_command.py",
+        "cli/exit_status.py",
+        "cli/alm_commands.py",
+    ),
     "tokenizers": ("text/detokenizer.py", "text/prompt.py", "text/rust.py"),
     "soundfile": ("audio/reader.py", "live/sources.py"),
     "sounddevice": ("live/sources.py",),  # a microphone's, where it is installed
     "soxr": ("audio/reader.py",),
     "rich": ("cli/terminal.py",),
-    "netron": ("cli/netron.py",),
+    "netron": ("cli/reports/netron.py",),
     "onnxruntime": ("backends/ort.py",),
     "openvino": ("backends/openvino.py",),
 }

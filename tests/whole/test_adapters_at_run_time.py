@@ -174,7 +174,7 @@ def test_levers_leave_slots_as_they_are(small: Exported, precision: str) -> None
 
 
 def test_inspection_shows_adapters(small: Exported, capsys: pytest.CaptureFixture[str]) -> None:
-    from alm.cli import inspection
+    from alm.cli.reports import inspection
 
     assert inspection.show(small.out / "fp32") == 0
     shown = capsys.readouterr().out

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from alm.cli import exit_status, terminal
-from alm.cli.run_command import PLAIN, Debug, Version
+from alm.cli.arguments import PLAIN, Debug, Version
 from alm.cli.terminal import audio_file, speak_utf8, tell
 from alm.errors import BadOption
 
@@ -53,7 +53,7 @@ def inspect(
     debug: Debug = False,
 ) -> int:
     """Show what is in an artifact folder, and whether it is whole."""
-    from alm.cli import inspection
+    from alm.cli.reports import inspection
 
     terminal.check_out(out)
     speak_utf8()
@@ -73,7 +73,7 @@ def lint(
     debug: Debug = False,
 ) -> int:
     """Hold every node against what the target's backend takes; exit status 1 if one fails."""
-    from alm.cli import lint_report
+    from alm.cli.reports import lint_report
 
     terminal.check_out(out)
     speak_utf8()
@@ -161,7 +161,7 @@ def bench(
 ) -> None:
     """Measure time and memory of every stage, cold and warm, against what the machine can do."""
     from alm.bench import measure as measuring
-    from alm.cli import bench_tables
+    from alm.cli.reports import bench_tables
 
     plan = measuring.read_plan(seconds, contexts, new_tokens, prompt, warmup, repeats)
     terminal.check_out(out, picture)
@@ -189,7 +189,7 @@ def plan(
     debug: Debug = False,
 ) -> None:
     """Predict memory and speed on a device, precision by precision, from the manifest alone."""
-    from alm.cli import plan_tables
+    from alm.cli.reports import plan_tables
     from alm.plan import predict as planning
 
     terminal.check_out(out)

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
+from alm.cli import arguments as args
 from alm.cli import exit_status
+from alm.cli.arguments import FORMATS, SUBTITLES
 from alm.cli.terminal import STDIN, speak_utf8, tell
 from alm.errors import BadOption
-from alm.version import __version__
 
-# Plain help: rich's boxes cut options short in a narrow terminal.
-PLAIN: dict[str, Any] = {
-    "pretty_exceptions_enable": False,
-    "rich_markup_mode": None,
-    "context_settings": {"help_option_names": ["-h", "--help"]},
-}
-
-running = typer.Typer(**PLAIN)
-
-SUBTITLES = ("srt", "vtt")
-FORMATS = ("text", "json", *SUBTITLES)
+running = typer.Typer(**args.PLAIN)
 
 
 def run() -> int:
@@ -30,148 +21,45 @@ def run() -> int:
     return exit_status.run(running, name="alm-run")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"alm-edge {__version__}")
-        raise typer.Exit
-
-
-Version = Annotated[
-    bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Whole = typer.Option  # the manifest's default holds where none is given
-
-
 @running.command()
 def answer(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="AUDIO... PROMPT",
-            help="Clips (wav, flac, mp3 or ogg; - reads one from stdin), then what to do or a "
-            "task's name: transcribe. A task is done for each clip. Each <audio> in a prompt is a "
-            "clip's place.",
-        ),
-    ] = None,
-    engine: Annotated[
-        Path, typer.Option(metavar="DIR", help="The folder that export.py wrote.")
-    ] = Path("artifacts"),
-    chat: Annotated[
-        bool,
-        typer.Option("--chat", help="Read one prompt a line; AUDIO... belong to the first."),
-    ] = False,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print one JSON object an answer, with all that was measured."),
-    ] = False,
-    form: Annotated[
-        str,
-        typer.Option(
-            "--format", metavar="FORMAT", help=f"Of the answer to one clip: {', '.join(FORMATS)}."
-        ),
-    ] = "text",
-    live: Annotated[
-        bool,
-        typer.Option(
-            "--live",
-            help="Write down sound while it comes: of a clip, of raw 16-bit samples (-), or of a "
-            "microphone.",
-        ),
-    ] = False,
-    delay: Annotated[
-        float | None, typer.Option(metavar="MS", help="By which a stream's words follow it.")
-    ] = None,
-    align: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="An aligner's folder: it times every word."),
-    ] = None,
-    each: Annotated[
-        bool | None,
-        typer.Option("--each/--together", help="One answer for each clip, or one about all."),
-    ] = None,
-    language: Annotated[
-        str, typer.Option(metavar="CODE", help="To answer in: translate --language de.")
-    ] = "",
-    verbatim: Annotated[
-        bool, typer.Option("--verbatim", help="Ask PROMPT as it is, though it be a task's name.")
-    ] = False,
-    show_thinking: Annotated[
-        bool, typer.Option("--show-thinking", help="Print what a model thinks before it answers.")
-    ] = False,
-    merge_audio: Annotated[
-        float,
-        typer.Option(
-            metavar="P", help="Give the decoder P percent of a clip, the likest averaged."
-        ),
-    ] = 100.0,
-    adapter: Annotated[str, Whole(metavar="NAME", help="A LoRA: the export's, or a folder.")] = "",
-    list_tasks: Annotated[
-        bool, typer.Option("--list-tasks", help="Print the tasks' names and prompts.")
-    ] = False,
-    max_new_tokens: Annotated[int | None, Whole(min=1, help="The longest answer.")] = None,
-    num_beams: Annotated[int | None, Whole(min=1, help="Hypotheses followed at once.")] = None,
-    repetition_penalty: Annotated[
-        float | None, Whole(help="Above 1 makes what was said less likely.")
-    ] = None,
-    length_penalty: Annotated[
-        float | None, Whole(help="Of beams: above 0 favours long answers.")
-    ] = None,
-    min_new_tokens: Annotated[int | None, Whole(min=0, help="The shortest answer.")] = None,
-    no_repeat_ngram_size: Annotated[
-        int | None, Whole(min=0, help="No run of so many tokens comes twice; 0 is off.")
-    ] = None,
-    sample: Annotated[
-        bool | None, typer.Option("--sample/--greedy", help="Draw tokens, or take the likeliest.")
-    ] = None,
-    temperature: Annotated[
-        float | None, Whole(min=0, help="Of sampling: below 1 is bolder in what is likely.")
-    ] = None,
-    top_p: Annotated[
-        float | None, Whole(min=0, max=1, help="Of sampling: only tokens that make up so much.")
-    ] = None,
-    top_k: Annotated[
-        int | None, Whole(min=0, help="Of sampling: only so many tokens; 0 is all.")
-    ] = None,
-    min_p: Annotated[
-        float | None,
-        Whole(min=0, max=1, help="Of sampling: only tokens of so much of the likeliest's chance."),
-    ] = None,
-    seed: Annotated[int | None, Whole(min=0, help="Of sampling: the same gives the same.")] = None,
-    more: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option",
-            metavar="NAME=VALUE",
-            help="Any other of transformers' GenerationConfig, its value in JSON: "
-            "early_stopping=true, 'suppress_tokens=[7, 9]'; may be repeated.",
-        ),
-    ] = None,
-    threads: Annotated[
-        int, typer.Option(min=0, help="Threads for the backend; 0 lets it choose.")
-    ] = 0,
-    provider: Annotated[
-        str, typer.Option(help="auto, or what runs the graphs: cpu, cuda, openvino, tensorrt.")
-    ] = "auto",
-    cache: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Keep what encoders make of clips there, for later runs."),
-    ] = None,
-    draft: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR", help="A smaller model guesses, this one checks; or ngrams, by its words."
-        ),
-    ] = None,
-    build_first: Annotated[
-        bool, typer.Option("--build", help="Build TensorRT's engines that do not fit this machine.")
-    ] = False,
-    truncate: Annotated[
-        bool, typer.Option("--truncate", help="Hear only the first window, as the original does.")
-    ] = False,
-    max_audio_seconds: Annotated[float, typer.Option(help="Refuse longer audio.")] = 3600.0,
-    debug: Debug = False,
-    version: Version = False,
+    words: args.Words = None,
+    engine: args.Engine = Path("artifacts"),
+    chat: args.Chat = False,
+    as_json: args.AsJson = False,
+    form: args.Form = "text",
+    live: args.Live = False,
+    delay: args.Delay = None,
+    align: args.Align = None,
+    each: args.Each = None,
+    language: args.Language = "",
+    verbatim: args.Verbatim = False,
+    show_thinking: args.ShowThinking = False,
+    merge_audio: args.MergeAudio = 100.0,
+    adapter: args.Adapter = "",
+    list_tasks: args.ListTasks = False,
+    max_new_tokens: args.MaxNewTokens = None,
+    num_beams: args.NumBeams = None,
+    repetition_penalty: args.RepetitionPenalty = None,
+    length_penalty: args.LengthPenalty = None,
+    min_new_tokens: args.MinNewTokens = None,
+    no_repeat_ngram_size: args.NoRepeatNgramSize = None,
+    sample: args.Sample = None,
+    temperature: args.Temperature = None,
+    top_p: args.TopP = None,
+    top_k: args.TopK = None,
+    min_p: args.MinP = None,
+    seed: args.Seed = None,
+    more: args.More = None,
+    threads: args.Threads = 0,
+    provider: args.Provider = "auto",
+    cache: args.Cache = None,
+    draft: args.Draft = None,
+    build_first: args.BuildFirst = False,
+    truncate: args.Truncate = False,
+    max_audio_seconds: args.MaxAudioSeconds = 3600.0,
+    debug: args.Debug = False,
+    version: args.Version = False,
 ) -> int:
     """Answer a prompt about clips. The text goes to stdout as it comes, and nothing else does."""
     if list_tasks:

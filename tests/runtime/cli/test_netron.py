@@ -20,7 +20,7 @@ import pytest
 
 from alm.artifacts import manifest
 from alm.cli import alm_commands, exit_status
-from alm.cli.netron import HOST, Viewer
+from alm.cli.reports.netron import HOST, Viewer
 from alm.onnxfile import summary
 from tests import ROOT
 

@@ -12,7 +12,8 @@ import pytest
 import export
 from alm import lint, targets
 from alm.artifacts.manifest import File, Part
-from alm.cli import alm_commands, exit_status, lint_report
+from alm.cli import alm_commands, exit_status
+from alm.cli.reports import lint_report
 from alm.errors import UnknownName
 from alm.lint.rule import Case
 from alm.onnxfile import graph_nodes

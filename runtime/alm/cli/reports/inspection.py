@@ -74,7 +74,7 @@ def show(
 
 def serve(folder: Path, part: str, port: int = PORT, browse: bool = False) -> int:
     """Show a part in Netron, for this machine alone and until Ctrl-C; the URL goes to stdout."""
-    from alm.cli.netron import Viewer
+    from alm.cli.reports.netron import Viewer
 
     chosen = load_manifest(folder).named(part)
     files = {file.name: _checked(folder, file) for file in chosen.files}

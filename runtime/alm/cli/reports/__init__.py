@@ -1,0 +1,1 @@
+"""What commands print of artifacts, measurements, predictions and lints; the viewer Netron."""
