@@ -25,7 +25,7 @@ PLATFORMS = {
     "macos": ("darwin", "Darwin", "arm64"),
     "windows": ("win32", "Windows", "AMD64"),
 }
-CUDA = re.compile(r"torch|triton|nvidia-|cuda-")
+CUDA = re.compile(r"torch$|triton$|nvidia-|cuda-")
 
 
 def lines(name: str) -> list[tuple[Requirement, int]]:
