@@ -21,7 +21,7 @@ from torch import Tensor
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
-from alm.generation.decoder import Decoder, assemble, woven  # noqa: E402
+from alm.decoder.decoder import Decoder, assemble, woven  # noqa: E402
 from alm.timings import Stages  # noqa: E402
 from exporters import answering, calibration  # noqa: E402
 from exporters.levers import _compensated, _moments, _nbits, int4head8, int4mixed, int8  # noqa: E402

@@ -23,8 +23,8 @@ from alm.artifacts.part import Part
 from alm.audio.clips import Rules
 from alm.cache.audio import AudioEncoder
 from alm.cache.memory import Memory
+from alm.decoder.decoder import MOST_FED, Decoder, assemble, woven
 from alm.errors import BadOption
-from alm.generation.decoder import MOST_FED, Decoder, assemble, woven
 from alm.generation.pipeline import Pipeline
 from alm.parsing import File
 from alm.ports import CACHE_IN, Port

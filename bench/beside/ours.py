@@ -65,7 +65,7 @@ class _Ours(Peer):
     def imports(self) -> None:
         import onnxruntime
 
-        import alm.generation.decoder  # noqa: F401
+        import alm.decoder.decoder  # noqa: F401
 
         self.engine = onnxruntime.__version__
 

@@ -76,6 +76,7 @@ def load(
     align: str | Path | None = None,
     cache: str | Path | None = None,
     draft: str | Path | None = None,
+    together: int = 1,
 ) -> Model:
     """Verify the artifacts in `folder` and open them.
 
@@ -93,16 +94,21 @@ def load(
             without; where guesses lose time they rest.
         cache: a folder, made if it is missing, in which embeddings of clips and the beginnings of
             prompts are kept for later runs, up to 1 GiB; several models may share it.
+        together: so many answers that threads ask for at once are computed as rows of one step,
+            which each joins and leaves as it likes, and graphs run one at a time: for servers.
+            Only where the graphs take several rows (`--dynamic-batch`) and the cache is of a fixed
+            capacity in the processor's memory; elsewhere such answers wait for each other's steps.
 
     Raises:
         MissingFile, BadArtifacts: a file is not there, or is not what the manifest says.
         UnknownName, MissingPackage: the provider is unknown, or its package not installed.
-        BadOption: audio_cache is below 0, `cache` can be no folder, or `draft` cannot draft.
+        BadOption: audio_cache is below 0, `cache` can be no folder, `draft` cannot draft, or
+            `together` is no number of answers.
     """
     from alm.generation.model import Model
 
     kept = None if cache is None else Path(cache)
-    model = Model(Path(folder), provider, threads, audio_cache, kept, draft)
+    model = Model(Path(folder), provider, threads, audio_cache, kept, draft, together)
     if align is not None:
         from alm.align.aligner import Aligner
 

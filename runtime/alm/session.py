@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from alm.host.processor import check_threads
+from alm.host.turns import Turns
 from alm.ports import Port, is_slot
 
 
@@ -21,6 +22,7 @@ class BackendOptions:
     threads: int = 0  # 0: the backend's own choice
     lean: bool = False  # a graph that is run now and then: little is kept between two runs
     halves: bool = False  # weights of 16 bits: on a CPU they are widened when they are needed
+    turns: Turns | None = None  # runs of all graphs with the same turns wait for each other
 
     def __post_init__(self) -> None:
         """Refuse, with BadOption, more threads than could help: each takes memory at once."""
@@ -153,6 +155,30 @@ class OneRowChunks(Session):
 
     def _apart(self, kept: Kept) -> Rows:
         return self._rows.hold(self._session.fetch(kept))
+
+    def hold(self, array: np.ndarray) -> Kept:
+        """See `Session.hold`."""
+        return self._session.hold(array)
+
+    def fetch(self, kept: Kept) -> np.ndarray:
+        """See `Session.fetch`."""
+        return self._session.fetch(kept)
+
+
+class InTurn(Session):
+    """A graph that is run while no other of the same turns is."""
+
+    def __init__(self, session: Session, turns: Turns) -> None:
+        self._session, self._turns = session, turns
+        self.inputs, self.outputs = session.inputs, session.outputs
+        self.in_place, self.one_row = session.in_place, session.one_row
+
+    def run(
+        self, feeds: Mapping[str, Feed], keep: Mapping[str, Kept | None] | None = None
+    ) -> dict[str, Any]:
+        """See `Session.run`."""
+        with self._turns:
+            return self._session.run(feeds, keep)
 
     def hold(self, array: np.ndarray) -> Kept:
         """See `Session.hold`."""

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import alm
+from alm.decoder.decoder import Decoder
 from alm.errors import AlmError, BadOption, UnknownName
-from alm.generation.decoder import Decoder
 from alm.generation.model import Model
 from alm.lint import lint
 from tests.conftest import run_export

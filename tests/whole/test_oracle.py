@@ -12,7 +12,7 @@ import pytest
 import alm
 from alm import lint
 from alm.audio import reader
-from alm.generation.decoder import Decoder, assemble, woven
+from alm.decoder.decoder import Decoder, assemble, woven
 from alm.generation.model import Model
 
 PROMPT = "Recognize the speech and give me the transcription."

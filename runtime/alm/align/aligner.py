@@ -12,8 +12,8 @@ import numpy as np
 from alm.align import sentences
 from alm.align.times import in_order
 from alm.align.words import Place, split
+from alm.decoder.decoder import assemble, woven
 from alm.errors import BadArtifacts
-from alm.generation.decoder import assemble, woven
 from alm.generation.parts import Parts
 from alm.text.segments import Segment, Word
 from alm.timings import Stages

@@ -20,7 +20,7 @@ from alm.artifacts.part import Part
 from alm.errors import BadArtifacts, MissingPackage, UnknownName
 from alm.onnxfile import summary
 from alm.ports import differences, is_slot
-from alm.session import BackendOptions, OneRowChunks, PieceByPiece, RowByRow, Session
+from alm.session import BackendOptions, InTurn, OneRowChunks, PieceByPiece, RowByRow, Session
 
 PREFERRED = "ort"  # the backend that comes first; the others follow by name
 HALVES = ("float16", "bfloat16")  # types of weights that a CPU widens
@@ -109,11 +109,11 @@ def open_session(
     tuned = replace(options, lean=options.lean or seldom, halves=halves)
     backend = _backends()[options.provider]
     if trusted:
-        return any_size(backend.open_session(part, folder, tuned), part)
+        return any_size(in_turn(backend.open_session(part, folder, tuned), tuned), part)
     listed = {file.name for file in part.files}
     with verify.unchanged(folder, part.files) as paths:
         verify.check_graph(folder, summary.read(paths[0]), part.files[0].name, listed)
-        session: Session = backend.open_session(part, folder, tuned)
+        session: Session = in_turn(backend.open_session(part, folder, tuned), tuned)
     for side, ours, theirs in (
         ("input", part.inputs, session.inputs),
         ("output", part.outputs, session.outputs),
@@ -122,6 +122,11 @@ def open_session(
         if wrong:
             raise BadArtifacts(f"{paths[0]} has other {side}s than the manifest: {wrong}")
     return any_size(session, part)
+
+
+def in_turn(session: Session, options: BackendOptions) -> Session:
+    """The session that waits for its turn, where there are turns."""
+    return InTurn(session, options.turns) if options.turns else session
 
 
 def any_size(session: Session, part: Part) -> Session:

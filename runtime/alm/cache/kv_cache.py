@@ -54,7 +54,7 @@ class Cache:
                 places[:, : copied.shape[1]] = copied
             else:
                 arrays[name] = np.repeat(first, rows, 0)
-        self._arrays = arrays if self.fixed and self.session.in_place else {}
+        self._arrays = arrays if self.shares else {}
         self._same = np.zeros((rows, rows), np.int64)
         self.kept = {name: self.session.hold(array) for name, array in arrays.items()}
 
@@ -73,6 +73,48 @@ class Cache:
             if self._arrays:
                 self._arrays[name] = new
             self.kept[name] = self.session.hold(new)
+
+    def add(self, other: Cache, used: int) -> None:
+        """One row more: the first of `other`, of which `used` positions are valid.
+
+        Only where both lie in arrays of ours (`shares`).
+        """
+        rows, capacity = len(self._same), other.capacity
+        if not rows:
+            self.start(1, capacity)
+        else:
+            self.grow(capacity, self.capacity)
+            if rows == self._room():
+                self._widen(np.arange(2 * rows) % rows, self.capacity)
+            self._same = np.zeros((rows + 1, rows + 1), np.int64)
+        self.copy(other, 0, rows, used)
+        self._hold(rows + 1)
+
+    def copy(self, other: Cache, source: int, target: int, used: int) -> None:
+        """Row `target` becomes row `source` of `other`, of which `used` positions are valid."""
+        for name, array in self._arrays.items():
+            axis = self._axis(name)
+            ours, theirs = np.moveaxis(array, axis, 1), np.moveaxis(other._arrays[name], axis, 1)
+            ours[target, :used] = theirs[source, :used]
+
+    def clear(self) -> None:
+        """No rows, and no memory for any."""
+        self.kept, self._arrays, self._same = {}, {}, np.zeros((0, 0), np.int64)
+
+    @property
+    def shares(self) -> bool:
+        """Whether its rows lie in arrays of ours, of a fixed capacity."""
+        return self.fixed and self.session.in_place
+
+    @property
+    def capacity(self) -> int:
+        """Positions of a row, of a cache that `shares` and was started."""
+        name, array = next(iter(self._arrays.items()))
+        return array.shape[self._axis(name)]
+
+    def _hold(self, rows: int) -> None:
+        """Only so many rows of the arrays are those of the cache."""
+        self.kept = {name: self.session.hold(array[:rows]) for name, array in self._arrays.items()}
 
     def first(self, length: int) -> dict[str, np.ndarray]:
         """A copy of the first row's first `length` positions [1, ...], by the input's name."""
@@ -135,9 +177,7 @@ class Cache:
         # Beams of one prompt differ in their last tokens only, and remember from where on.
         self._same = self._same[np.ix_(rows, rows)]
         if len(rows) != len(lengths):
-            self.kept = {
-                name: self.session.hold(array[: len(rows)]) for name, array in self._arrays.items()
-            }
+            self._hold(len(rows))
 
     def _room(self) -> int:
         return len(next(iter(self._arrays.values())))

@@ -19,7 +19,7 @@ class Drafter(Protocol):
 
 
 class Cached(Protocol):
-    """A decoder with a KV cache, as `generation.decoder.Decoder` is."""
+    """A decoder with a KV cache, as `decoder.decoder.Decoder` is."""
 
     lengths: np.ndarray
 

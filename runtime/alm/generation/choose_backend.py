@@ -14,8 +14,8 @@ from alm.artifacts.embedding_table import Table
 from alm.artifacts.engine_files import fingerprint
 from alm.artifacts.manifest import Manifest
 from alm.backends import open_session
+from alm.decoder.decoder import Decoder
 from alm.errors import AlmError
-from alm.generation.decoder import Decoder
 from alm.host import processor, user_cache
 from alm.session import BackendOptions
 

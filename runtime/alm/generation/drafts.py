@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from alm.decoder.decoder import assemble, woven
 from alm.decoding.options import Options
 from alm.drafting.gain import Gain
 from alm.drafting.ngrams import Ngrams
 from alm.drafting.verified import Cached, Drafter, Verified
 from alm.errors import BadOption
-from alm.generation.decoder import assemble, woven
 from alm.generation.parts import Parts
 from alm.ports import FROM_END
 from alm.text.prompt import Prompt

@@ -43,9 +43,10 @@ class Model:
         audio_cache: int = MOST_BYTES,
         cache: Path | None = None,
         draft: str | Path | None = None,
+        together: int = 1,
     ) -> None:
         """See `alm.load`."""
-        self.parts = Parts(folder, provider, threads, audio_cache, cache=cache)
+        self.parts = Parts(folder, provider, threads, audio_cache, cache=cache, together=together)
         self.drafting = None if draft is None else drafts.opened(draft, self.parts, threads)
 
     @property

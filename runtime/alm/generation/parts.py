@@ -19,7 +19,6 @@ from alm.adapters.store import Adapters
 from alm.artifacts import verify
 from alm.artifacts.embedding_table import open_table
 from alm.artifacts.manifest import NAME as MANIFEST_NAME
-from alm.artifacts.manifest import check_run
 from alm.artifacts.manifest import load as load_manifest
 from alm.audio import merging
 from alm.audio.clips import Piece, Rules
@@ -27,13 +26,16 @@ from alm.cache import prefix
 from alm.cache.audio import AudioEncoder
 from alm.cache.folder import Folder
 from alm.cache.memory import Memory
+from alm.decoder.decoder import MOST_FED, Decoder
+from alm.decoder.together import Member, Together, check_together
 from alm.decoding.options import Options
 from alm.errors import BadArtifacts, BadOption
 from alm.generation import keywords
 from alm.generation.choose_backend import Fastest
-from alm.generation.decoder import MOST_FED, Decoder
+from alm.generation.complete import check_complete
 from alm.generation.pipeline import Pipeline, at_once, check_table
 from alm.host import processor
+from alm.host.turns import Turns
 from alm.live.hearing import Hearing
 from alm.live.live import Live, endless
 from alm.live.state import Chain, carried
@@ -44,7 +46,6 @@ from alm.text import detokenizer
 from alm.text.prompt import Prompter
 from alm.text.segments import Segment
 from alm.text.spoken import shifted
-from alm.text.units import NAME as UNITS
 from alm.text.units import Units
 from alm.timings import Stages
 
@@ -76,15 +77,18 @@ class Parts:
         *,
         aligns: bool = False,
         cache: Path | None = None,
+        together: int = 1,
     ) -> None:
         """Verify the artifacts and open them; see `alm.load`. `aligns`: they are an aligner's."""
         start = time.perf_counter()
         if audio_cache < 0:
             raise BadOption(f"audio_cache is bytes, 0 or more, not {audio_cache!r}")
         processor.check_threads(threads)
+        check_together(together)
         self.folder = folder
         self.manifest = load_manifest(folder)
-        self._check_complete(aligns)
+        check_complete(self.manifest, folder, aligns)
+        self._check_defaults()
         self.provider = backends.choose(provider, Fastest(folder, self.manifest, threads))
         tokenizer = self.manifest.tokenizer
         assert tokenizer is not None
@@ -92,7 +96,8 @@ class Parts:
         self.tokenizer = detokenizer.load_tokenizer(folder / tokenizer.name, content)
         facts = self.manifest.facts
         self.prompter = Prompter(self.tokenizer, facts.prompt, facts.tokens)
-        options = BackendOptions(self.provider, threads)
+        turns = Turns() if together > 1 else None
+        options = BackendOptions(self.provider, threads, turns=turns)
         graphs = [part for part in self.manifest.parts if part.role != "table"]
         with ThreadPoolExecutor(2) as pool:
             opened = pool.map(lambda part: backends.open_session(part, folder, options), graphs)
@@ -101,33 +106,12 @@ class Parts:
         cores = processor.usable_cores() if backends.on_cpu(self.provider) else 1
         kept = Folder(cache, self._identity()) if cache else None
         self._connect(sessions, audio_cache, kept, at_once(threads, cores))
+        if not self.stepping:
+            self.together = Together.opened(*self._decoder, together)
         self.load_ms = (time.perf_counter() - start) * 1e3
 
-    def _check_complete(self, aligns: bool) -> None:
-        """All that answering, or aligning, needs was exported."""
-        manifest = self.manifest
-        roles = {part.role for part in manifest.parts}
-        names = ", ".join(part.name for part in manifest.parts) or "nothing"
-        front = [part for part in manifest.parts if part.role not in ("table", "decoder")]
-        heard = UNITS if manifest.facts.units.count else "audio_embeds"
-        lack = Pipeline(front, {}).lack(("pcm", "pcm_lengths"), (heard,))
-        if lack or not {"table", "decoder"} <= roles or manifest.tokenizer is None:
-            why = f" ({lack})" if lack else ""
-            raise BadArtifacts(
-                f"{self.folder} holds only {names}, not a whole model{why}; "
-                f"export the rest with: python export.py --model M --part all --out {self.folder}"
-            )
-        check_run(manifest, self.folder)
-        if aligns and not manifest.facts.align.mark:
-            raise BadArtifacts(
-                f"{self.folder} answers with text, and --align wants the folder of an aligner, "
-                "such as that of Qwen3-ForcedAligner"
-            )
-        if manifest.facts.align.mark and not aligns:
-            raise BadArtifacts(
-                f"{self.folder} is an aligner, which times words and answers nothing; give it "
-                f"beside a model: --align {self.folder}"
-            )
+    def _check_defaults(self) -> None:
+        """Refuse, with BadArtifacts, defaults of the manifest that contradict each other."""
         try:
             self.options({})
         except BadOption as error:
@@ -164,6 +148,8 @@ class Parts:
         memory = Memory("audio", audio_cache, kept)
         self.audio_encoder = AudioEncoder(self.pipeline, memory, window, hear, units)
         self.decoder_session, self.decoder_part = sessions[decoder.name], decoder
+        self._decoder = self.decoder_session, decoder, self.table
+        self.together: Together | None = None
         beginnings = Memory("prefix", prefix.MOST_BYTES if audio_cache else 0, kept)
         self.prefixes = prefix.Prefixes(beginnings, carried(decoder.inputs), facts.dimensions)
         self.adapters = Adapters(self.folder, manifest)
@@ -174,12 +160,13 @@ class Parts:
     def decoder(self, adapter: Adapter = NONE) -> Decoder:
         """The decoder with a KV cache of its own, which holds nothing before `start`."""
         dimensions = self.manifest.facts.dimensions
+        # Where each length has rotary frequencies of its own, a prompt is one call.
+        most_fed = MOST_FED if dimensions.rope_grows_past is None else 0
+        if self.together and adapter is NONE:
+            return Member(self.together, *self._decoder, most_fed, dimensions.rope_switches_past)
         return Decoder(
-            self.decoder_session,
-            self.decoder_part,
-            self.table,
-            # Where each length has rotary frequencies of its own, a prompt is one call.
-            most_fed=MOST_FED if dimensions.rope_grows_past is None else 0,
+            *self._decoder,
+            most_fed=most_fed,
             switches=dimensions.rope_switches_past,
             conditions={DELAY: float(self.manifest.facts.live.delay)},
             adapter=adapter.arrays.get(self.decoder_part.name),

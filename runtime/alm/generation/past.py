@@ -9,9 +9,9 @@ from itertools import takewhile
 import numpy as np
 
 from alm.adapters.adapter import NONE, Adapter
+from alm.decoder.decoder import Decoder, assemble
 from alm.decoding import steps
 from alm.facts import DimensionFacts
-from alm.generation.decoder import Decoder, assemble
 from alm.generation.parts import Parts
 from alm.text.prompt import Prompt
 

@@ -12,6 +12,7 @@ import numpy as np
 from alm.adapters.adapter import NONE, Adapter
 from alm.audio import reader
 from alm.cache.audio import MOST_ROWS
+from alm.decoder.decoder import MOST_TOGETHER, Decoder, woven
 from alm.decoding import steps
 from alm.decoding.options import Options
 from alm.decoding.run import Run
@@ -19,7 +20,6 @@ from alm.drafting.verified import Verified
 from alm.errors import BadPrompt
 from alm.generation import answers
 from alm.generation.answers import Answer, Row, WindowAnswer
-from alm.generation.decoder import MOST_TOGETHER, Decoder, woven
 from alm.generation.drafts import Drafting, drafts_of
 from alm.generation.keywords import InputOptions
 from alm.generation.parts import Parts
@@ -207,12 +207,14 @@ class Turn:
             sequences, texts = yield from run.answers(says, *new, prompts, stream, joiner)
         except BaseException:  # whoever stopped it may ask again
             begun.forget()
+            decoder.done()
             raise
         drafted = verified.drafted() if verified else (0, 0)
         begun.keep_prefix(feed)
         if past:
             before = prompts[0] if prompts else []
             past.remember(feed, sequences[0], rows[0].prompt, before, options.num_beams)
+        decoder.done()
         of_rows = zip(rows, sequences, texts, feed.whole, strict=True)
         return [
             self._answer(row, feed, drafted, cut, sequence, text, whole)

@@ -20,7 +20,7 @@ ENDLESS = 2**62
 
 
 class Sliding(Protocol):
-    """A decoder whose cache may forget its beginning, as `generation.decoder.Decoder` is."""
+    """A decoder whose cache may forget its beginning, as `decoder.decoder.Decoder` is."""
 
     lengths: np.ndarray
     table: Any

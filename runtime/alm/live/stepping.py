@@ -15,7 +15,7 @@ MOST_DELAY = 60.0  # seconds
 
 
 class Cached(Protocol):
-    """A decoder with a KV cache, as `generation.decoder.Decoder` is."""
+    """A decoder with a KV cache, as `decoder.decoder.Decoder` is."""
 
     lengths: np.ndarray
     table: Any

@@ -19,9 +19,9 @@ from alm.artifacts import manifest
 from alm.artifacts.embedding_table import Table
 from alm.artifacts.part import Part
 from alm.backends import open_session
+from alm.decoder.decoder import Decoder
 from alm.errors import BadArtifacts
 from alm.generation.choose_backend import Fastest
-from alm.generation.decoder import Decoder
 from alm.parsing import File
 from alm.session import BackendOptions, Session
 from demo.clips import EXAMPLES, FOLDER

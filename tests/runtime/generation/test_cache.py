@@ -10,7 +10,7 @@ import pytest
 from alm.artifacts.embedding_table import Table
 from alm.artifacts.manifest import Part
 from alm.cache.kv_cache import SPARE, order
-from alm.generation.decoder import Decoder
+from alm.decoder.decoder import Decoder
 from alm.ports import Port
 from alm.session import OneRowChunks, RowByRow
 from tests.runtime.generation.test_pipeline import Fake, Held

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import alm
+from alm.decoder.decoder import assemble, woven
 from alm.decoding.options import Options
 from alm.errors import AlmError, BadAudio, BadOption, BadPrompt
-from alm.generation.decoder import assemble, woven
 from alm.generation.model import Model
 from alm.timings import Stages
 from tests.conftest import in_dialect

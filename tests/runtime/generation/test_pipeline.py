@@ -15,8 +15,8 @@ import pytest
 from alm.artifacts import manifest
 from alm.artifacts.embedding_table import Table
 from alm.artifacts.manifest import File, Part
+from alm.decoder.decoder import assemble, woven
 from alm.errors import BadArtifacts, BadPrompt
-from alm.generation.decoder import assemble, woven
 from alm.generation.pipeline import Pipeline, Stages, at_once, check_table
 from alm.ports import Port
 from alm.session import Feed, Kept, RowByRow, Session

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 import alm
+from alm.decoder.decoder import woven
 from alm.facts import DimensionFacts
 from alm.generation import decoder as running
 from alm.generation import parts
-from alm.generation.decoder import woven
 from alm.generation.model import Model
 from alm.generation.past import Feed, History
 from alm.timings import Stages

@@ -16,7 +16,7 @@ import pytest
 
 import alm
 from alm.artifacts.manifest import NAME
-from alm.generation.decoder import assemble
+from alm.decoder.decoder import assemble
 from alm.generation.model import Model
 from alm.generation.turn import Question
 from alm.text.thoughts import LEFT_OUT

@@ -15,9 +15,9 @@ import soundfile
 
 import alm
 from alm import lint
+from alm.decoder.decoder import assemble, woven
 from alm.decoding import search
 from alm.decoding.options import Options
-from alm.generation.decoder import assemble, woven
 from alm.generation.model import Model
 from tests.conftest import run_export
 from tests.reference import LIBRISPEECH

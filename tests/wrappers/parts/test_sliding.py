@@ -10,7 +10,7 @@ import pytest
 import wrappers
 from alm import registry
 from alm.artifacts.manifest import Part
-from alm.generation.decoder import Decoder as Runs
+from alm.decoder.decoder import Decoder as Runs
 from alm.session import BackendOptions
 from exporters import graph
 from wrappers import dialects

@@ -44,9 +44,17 @@ class Decoder:
         self.conditions: dict[str, float] = {}
         self.told(**(conditions or {}))
         self._worn = dict(adapter or blank(part.inputs))
-        self.cache = Cache(session, carried(part.inputs))
+        self._own = Cache(session, carried(part.inputs))
         self._gone = 0  # positions before those that the cache still holds
         self._prompts = self.lengths  # of each row's prompt, with all that was before it
+
+    @property
+    def cache(self) -> Cache:
+        """What it remembers."""
+        return self._own
+
+    def done(self) -> None:
+        """The answer has ended; what follows it in the cache is wanted no more."""
 
     def told(self, **conditions: float) -> None:
         """From the next start on these numbers hold, where the graph has inputs of their names."""
@@ -134,6 +142,28 @@ class Decoder:
             return
         self.cache.reorder(rows, self.lengths)
         self.lengths, self._prompts = self.lengths[rows], self._prompts[rows]
+
+    def add(self, other: Decoder) -> None:
+        """One row more, which is the only one of `other`."""
+        self._own.add(other._own, int(other.lengths[0]))
+        self.lengths = np.append(self.lengths, other.lengths)
+        self._prompts = np.append(self._prompts, other._prompts)
+
+    def remove(self, row: int) -> None:
+        """One row less; the last takes its place."""
+        last = len(self.lengths) - 1
+        if not last:
+            self._own.clear()
+            self.lengths = self._prompts = np.zeros(0, np.int64)
+            return
+        rows = np.arange(last)
+        rows[row:][:1] = last
+        self.reorder(rows)
+
+    def give(self, row: int, other: Decoder) -> None:
+        """The only row of `other` becomes one of ours."""
+        other.lengths = self.lengths[row : row + 1].copy()
+        other._own.copy(self._own, row, 0, int(other.lengths[0]))
 
     def room(self, most: int) -> None:
         """Let the sequences grow up to `most` positions, with what they hold already."""
