@@ -102,6 +102,11 @@ class Cache:
         self.kept, self._arrays, self._same = {}, {}, np.zeros((0, 0), np.int64)
 
     @property
+    def bytes(self) -> int:
+        """Of all rows, where the backend has them or where they lie."""
+        return sum(self._array(name).nbytes for name in self.kept)
+
+    @property
     def shares(self) -> bool:
         """Whether its rows lie in arrays of ours, of a fixed capacity."""
         return self.fixed and self.session.in_place

@@ -144,4 +144,8 @@ BuildFirst = Annotated[
 Truncate = Annotated[
     bool, typer.Option("--truncate", help="Hear only the first window, as the original does.")
 ]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TEXT", help="Ends the answer, and is no part of it; may be repeated."),
+]
 MaxAudioSeconds = Annotated[float, typer.Option(help="Refuse longer audio.")]

@@ -50,6 +50,7 @@ def answer(
     top_k: args.TopK = None,
     min_p: args.MinP = None,
     seed: args.Seed = None,
+    stop: args.Stop = None,
     more: args.More = None,
     threads: args.Threads = 0,
     provider: args.Provider = "auto",
@@ -109,7 +110,12 @@ def answer(
 
         others = {"--chat": chat, "--json": as_json, "--align": align, "--language": language}
         others |= {"--format": form != "text", "--each": each is not None, "--truncate": truncate}
-        others |= {"--draft": draft, "--adapter": adapter, "--show-thinking": show_thinking}
+        others |= {
+            "--draft": draft,
+            "--stop": stop,
+            "--adapter": adapter,
+            "--show-thinking": show_thinking,
+        }
         others |= {"--merge-audio": merge_audio != merging.WHOLE}
         check_live(manifest.facts, clips, others)
     elif not chat:
@@ -129,6 +135,7 @@ def answer(
         "show_thinking": show_thinking,
         "merge_audio": merge_audio,
         "adapter": adapter,
+        "stop": stop or (),
     }
     model = alm.load(engine, provider, threads, align=align, cache=cache, draft=draft)
     if live:

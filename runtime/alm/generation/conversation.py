@@ -14,6 +14,7 @@ from alm.generation.drafts import Drafting
 from alm.generation.keywords import InputOptions
 from alm.generation.parts import Parts
 from alm.generation.past import Past
+from alm.generation.telling import tell
 from alm.generation.turn import Question, Turn
 from alm.timings import Times
 
@@ -81,6 +82,28 @@ class Conversation:
         """
         questions = [Question(prompt, sources)]
         return finish(self.turn(questions, options, on_text is not None, remember=True), on_text)[0]
+
+    def tell(self, prompt: str, *sources: reader.Source, answer: str) -> None:
+        """Go on as if the next turn had been answered so; nothing is generated.
+
+        Args:
+            prompt, sources: as `ask` takes them.
+            answer: the text of the answer.
+
+        Raises:
+            BadAudio, MissingFile, BadPrompt, BadOption: as `ask`.
+        """
+        if self._asking == threading.get_ident():
+            raise BadOption("this turn is still being answered; ask the next one after it")
+        with self._turn:
+            how = self._inputs, Times(), False, None, self._adapter
+            turn = Turn(self._parts, self._parts.options(self._options), *how)
+            tell(turn, Question(prompt, sources), answer, self._past)
+
+    @property
+    def bytes(self) -> int:
+        """What is kept in memory for the next turn."""
+        return self._past.bytes
 
     def turn(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from os import PathLike
 from typing import Any, Literal, TypedDict
@@ -14,6 +14,7 @@ from alm.errors import BadOption
 from alm.text.tasks import near
 
 MOST_BEAMS = 256  # rows of the KV cache; published settings have at most 16
+MOST_STOPS, LONGEST_STOP = 16, 256
 MOST_TOKENS = 2**31 - 1  # positions: the graphs' int32, more than any context
 
 
@@ -30,7 +31,8 @@ class InputOptions:
     that the decoder is given, the likest neighbours averaged; 100 is all of them, as the model was
     made. `hypothesis`: a text that the answer is likely to repeat, such as one of an earlier run:
     where it does, several tokens are computed at once. `adapter`: the name of one in the folder, or
-    a peft folder, with which parts compute; "" is the model itself.
+    a peft folder, with which parts compute; "" is the model itself. `stop`: texts of which the
+    first ends the answer, and is no part of it.
     """
 
     truncate: bool = False
@@ -42,6 +44,17 @@ class InputOptions:
     merge_audio: float = merging.WHOLE
     hypothesis: str = ""
     adapter: str | PathLike[str] = ""
+    stop: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse, with BadOption, stops that are no texts, or too many or too long of them."""
+        given = self.stop
+        fits = not isinstance(given, str) and len(given) <= MOST_STOPS
+        if not fits or not all(isinstance(s, str) and 0 < len(s) <= LONGEST_STOP for s in given):
+            raise BadOption(
+                f"stop is up to {MOST_STOPS} texts of 1 to {LONGEST_STOP} characters, "
+                f"not {given!r:.80}"
+            )
 
 
 class Decoding(TypedDict, total=False):
@@ -93,6 +106,7 @@ class Generating(Decoding, total=False):
     merge_audio: float
     hypothesis: str
     adapter: str | PathLike[str]
+    stop: Sequence[str]
 
 
 def split(given: Mapping[str, Any]) -> tuple[InputOptions, dict[str, Any]]:

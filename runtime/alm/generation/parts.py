@@ -27,11 +27,11 @@ from alm.cache.audio import AudioEncoder
 from alm.cache.folder import Folder
 from alm.cache.memory import Memory
 from alm.decoder.decoder import MOST_FED, Decoder
+from alm.decoder.fastest import Fastest
 from alm.decoder.together import Member, Together, check_together
 from alm.decoding.options import Options
 from alm.errors import BadArtifacts, BadOption
 from alm.generation import keywords
-from alm.generation.choose_backend import Fastest
 from alm.generation.complete import check_complete
 from alm.generation.pipeline import Pipeline, at_once, check_table
 from alm.host import processor

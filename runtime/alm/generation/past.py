@@ -13,6 +13,7 @@ from alm.decoder.decoder import Decoder, assemble
 from alm.decoding import steps
 from alm.facts import DimensionFacts
 from alm.generation.parts import Parts
+from alm.text.detokenizer import Stops
 from alm.text.prompt import Prompt
 
 
@@ -50,6 +51,11 @@ class Past:
         self._ids: list[int] = []  # of those positions
         self._unfed: list[int] = []  # ids of the last answer that are not in the cache
         self._history = History(parts.manifest.facts.dimensions)
+
+    @property
+    def bytes(self) -> int:
+        """Of the KV cache."""
+        return self._decoder.cache.bytes
 
     @property
     def ids(self) -> list[int]:
@@ -99,7 +105,8 @@ class Past:
         answer: steps.Sequence,
         asked: Prompt,
         prompt: Sequence[int],
-        beams: int,
+        stops: Stops,
+        followed: bool,
     ) -> None:
         """Leave the cache of the one row as the next turn wants it, and note what must go in.
 
@@ -108,13 +115,15 @@ class Past:
             answer: the answer to it.
             asked: the turn itself.
             prompt: all ids before the answer, or none for models that are not given ids.
-            beams: with more than one, the cache's first row is of another hypothesis.
+            stops: what ended the answer, and is no part of it.
+            followed: whether the cache's first row holds the answer; of beams it may hold another
+                hypothesis, and an answer that was told was not fed.
         """
-        ids = self._parts.stops.before(list(map(int, answer.token_ids)))
-        # All beams share the prompt, if nothing else.
-        fed = 0 if beams > 1 else min(len(ids), len(answer.token_ids) - 1)
+        ids = stops.before(list(map(int, answer.token_ids)))
+        fed = min(len(ids), len(answer.token_ids) - 1) if followed else 0
         end = asked.pieces[-1]
-        later = [*(end if asked.later is None else asked.later), *self._said_later(ids, answer)]
+        said = self._said_later(ids, answer, stops)
+        later = [*(end if asked.later is None else asked.later), *said]
         pairs = zip([*end, *ids[:fed]], later, strict=False)
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         gone, kept = max(0, len(end) - same), ids[: max(0, same - len(end))]  # of turn and answer
@@ -126,12 +135,12 @@ class Past:
         self._history.add(feed, gone, kept)
         self.turns, self.clips = self.turns + 1, self.clips + len(asked.pieces) - 1
 
-    def _said_later(self, ids: list[int], answer: steps.Sequence) -> list[int]:
+    def _said_later(self, ids: list[int], answer: steps.Sequence, stops: Stops) -> list[int]:
         """An answer's ids as later turns have them."""
         if self._parts.manifest.facts.prompt.retold:
             return self._retold(ids[: len(answer.token_ids) - 1])
         thoughts = self._parts.prompter.thoughts
-        later = thoughts.later(self._parts.stops.cut(ids)) if thoughts.left_out else None
+        later = thoughts.later(stops.cut(ids)) if thoughts.left_out else None
         return ids if later is None else self._parts.prompter.said(later)
 
     def _retold(self, ids: list[int]) -> list[int]:

@@ -26,7 +26,7 @@ from alm.generation.parts import Parts
 from alm.generation.past import Feed, Past
 from alm.live.stepping import Beside
 from alm.ports import DELAY
-from alm.text.detokenizer import Joiner, TextStream
+from alm.text.detokenizer import Joiner, Stops, TextStream
 from alm.text.prompt import Prompt
 from alm.text.reading import ReadingStream, read
 from alm.timings import Times, ahead
@@ -61,6 +61,9 @@ class Turn:
         self.delay = parts.delay(inputs.delay)  # in steps, of models that have them
         self.drafts = drafts_of(drafting, parts, options, inputs.hypothesis)
         self._joiner = Joiner("")
+        self.stops = parts.stops
+        if inputs.stop:
+            self.stops = Stops(parts.tokenizer, (*parts.stops.strings, *inputs.stop))
 
     def answers(
         self, questions: Sequence[Question], past: Past | None
@@ -75,14 +78,14 @@ class Turn:
         Raises:
             BadAudio, MissingFile, BadPrompt, BadOption, UnknownName: see `Model.generate`.
         """
-        prompts = self._prompts(questions, past)
-        clips = [[self._read(source) for source in question.sources] for question in questions]
+        prompts = self.prompts(questions, past)
+        clips = [[self.read(source) for source in question.sources] for question in questions]
         start = time.perf_counter()
         left_out: list[list[str]] = [[] for _ in questions]  # as notes
         rows = [
             row
             for i, question_clips in enumerate(clips)
-            for row in self._rows(i, prompts[i], question_clips, past is None, left_out[i])
+            for row in self.rows(i, prompts[i], question_clips, past is None, left_out[i])
         ]
         self.times.add("windows", start)
         if self.listening:
@@ -91,7 +94,7 @@ class Turn:
         most = 1 if len(questions) == 1 else MOST_ROWS
         answered: list[WindowAnswer] = []
         batches = [rows[at : at + most] for at in range(0, len(rows), most)]
-        for batch in ahead(batches, self._encode, self.parts.pipeline.at_once > 1, self.times):
+        for batch in ahead(batches, self.encode, self.parts.pipeline.at_once > 1, self.times):
             answered += yield from self._generated(batch, past)
         answered = [
             self._timed(row, window, left_out[row.question])
@@ -110,7 +113,7 @@ class Turn:
             for i, question_clips in enumerate(clips)
         ]
 
-    def _prompts(self, questions: Sequence[Question], past: Past | None) -> list[Prompt]:
+    def prompts(self, questions: Sequence[Question], past: Past | None) -> list[Prompt]:
         start, build = time.perf_counter(), self.parts.prompter.build
         earlier, first = (past.clips, not past.turns) if past else (0, True)
         ways = (earlier, first, self.inputs.verbatim, self.inputs.language)
@@ -120,10 +123,10 @@ class Turn:
         self.times.add("prompt", start)
         return prompts
 
-    def _read(self, source: reader.Source) -> reader.Clip:
+    def read(self, source: reader.Source) -> reader.Clip:
         return self.parts.rules.read(source, self.inputs.max_audio_seconds, self.times)
 
-    def _rows(
+    def rows(
         self,
         question: int,
         prompt: Prompt,
@@ -153,7 +156,7 @@ class Turn:
         notes += [fault for fault in faults if fault not in notes]
         return replace(window, segments=segments)
 
-    def _encode(self, rows: Sequence[Row]) -> None:
+    def encode(self, rows: Sequence[Row]) -> None:
         """Give these rows the embeddings of their clips."""
         pcms = [pcm for row in rows for pcm in row.pcms]
         if stepping := self.parts.stepping:
@@ -172,9 +175,9 @@ class Turn:
         """The model's answers to these prompts around their audio."""
         start, parts = time.perf_counter(), self.parts
         begun = past or Past(parts, self.adapter)
-        feed, stepping = self._fed(begun, rows), parts.stepping
+        feed, stepping = self.fed(begun, rows), parts.stepping
         self.times.add("prompt", start)
-        options, cut = self._fitted(max(feed.whole), rows[0])
+        options, cut = self.fitted(max(feed.whole), rows[0])
         # Each row has its own room, which a batch would share, and is fed in its own chunks.
         apart = cut or max(feed.whole) > MOST_TOGETHER or stepping
         if apart and len(rows) > 1:
@@ -201,7 +204,7 @@ class Turn:
             decoder.told(**{DELAY: self.delay})
         try:
             stream = self._stream(rows[0].prompt)
-            run = Run(options, parts.eos, parts.stops, self.times)
+            run = Run(options, parts.eos, self.stops, self.times)
             joiner = self._joiner if self.listening else None
             new = feed.embeds, feed.lengths, feed.whole
             sequences, texts = yield from run.answers(says, *new, prompts, stream, joiner)
@@ -213,7 +216,9 @@ class Turn:
         begun.keep_prefix(feed)
         if past:
             before = prompts[0] if prompts else []
-            past.remember(feed, sequences[0], rows[0].prompt, before, options.num_beams)
+            past.remember(
+                feed, sequences[0], rows[0].prompt, before, self.stops, options.num_beams == 1
+            )
         decoder.done()
         of_rows = zip(rows, sequences, texts, feed.whole, strict=True)
         return [
@@ -251,7 +256,7 @@ class Turn:
             language=reading.language or row.prompt.language,
         )
 
-    def _fed(self, begun: Past, rows: Sequence[Row]) -> Feed:
+    def fed(self, begun: Past, rows: Sequence[Row]) -> Feed:
         """What the prompts put into the cache."""
         if not (stepping := self.parts.stepping):
             markers = self.parts.prompter.markers
@@ -261,7 +266,7 @@ class Turn:
         audio = np.stack([row.embeds[0][: len(ids)] for row in rows])
         return replace(feed, embeds=feed.embeds + audio)
 
-    def _fitted(self, prompt: int, row: Row) -> tuple[Options, str]:
+    def fitted(self, prompt: int, row: Row) -> tuple[Options, str]:
         """The options for a prompt of so many tokens, and what cut them: context, audio or "".
 
         Raises:
@@ -282,7 +287,7 @@ class Turn:
 
     def _stream(self, prompt: Prompt) -> ReadingStream:
         """What makes text of the one row's tokens, if it is yielded."""
-        text = TextStream(self.parts.tokenizer, self.parts.stops.strings)
+        text = TextStream(self.parts.tokenizer, self.stops.strings)
         return ReadingStream(text, self.parts.prompter, prompt, self.inputs.show_thinking)
 
 

@@ -20,8 +20,8 @@ from alm.artifacts.embedding_table import Table
 from alm.artifacts.part import Part
 from alm.backends import open_session
 from alm.decoder.decoder import Decoder
+from alm.decoder.fastest import Fastest
 from alm.errors import BadArtifacts
-from alm.generation.choose_backend import Fastest
 from alm.parsing import File
 from alm.session import BackendOptions, Session
 from demo.clips import EXAMPLES, FOLDER

@@ -206,3 +206,53 @@ def test_text_comes_piece_by_piece(loaded: Model) -> None:
     chat, pieces = loaded.chat(**GREEDY), []
     said = chat.ask("describe", noise(2), on_text=pieces.append)
     assert "".join(pieces) == said.text
+
+
+def test_turns_that_are_told_are_those_that_were_answered(loaded: Model) -> None:
+    a, b = noise(1.5, 1), noise(2, 2)
+    asked = (("describe", [a]), ("And this?", [b]), ("Are you sure?", []))
+    answers = ["two four", "", "no: <Speech>"]
+    told = loaded.chat(**GREEDY)
+    turns: list[tuple[str, list[np.ndarray], list[int]]] = []
+    for (prompt, clips), answer in zip(asked, answers, strict=True):
+        told.tell(prompt, *clips, answer=answer)
+        turns.append((prompt, clips, loaded.parts.prompter.said(answer)))
+    assert told.turns == 3
+    said = told.ask("Why?")
+    assert said.token_ids == from_scratch(loaded, [*turns, ("Why?", [], [])], 12)
+    assert 0 < said.cached_tokens < said.prompt_tokens
+    turns.append(("Why?", [], said.token_ids))
+    assert told.ask("So?").token_ids == from_scratch(loaded, [*turns, ("So?", [], [])], 12)
+
+
+def test_a_turn_that_cannot_be_told_changes_nothing(loaded: Model) -> None:
+    chat = loaded.chat(**GREEDY)
+    chat.tell("describe", noise(1, 3), answer="one")
+    with pytest.raises(BadPrompt, match="context"):
+        chat.tell("And?", answer="word " * 20_000)
+    with pytest.raises(BadAudio):
+        chat.tell("And?", b"no sound", answer="two")
+    same = loaded.chat(**GREEDY)
+    same.tell("describe", noise(1, 3), answer="one")
+    assert chat.turns == 1 and chat.ask("Why?").token_ids == same.ask("Why?").token_ids
+
+
+def test_an_answer_ends_at_the_first_stop_that_is_asked_for(loaded: Model) -> None:
+    clip = noise(1.5, 4)
+    whole = loaded.generate(clip, "describe", **GREEDY)
+    stop = whole.text.strip()[2:4]
+    said = loaded.generate(clip, "describe", stop=["~~", stop], **GREEDY)
+    assert said.text == whole.text[: whole.text.index(stop)].strip()
+    assert said.stop_reason == "stop_string" and len(said.token_ids) <= len(whole.token_ids)
+    assert "".join(loaded.stream(clip, "describe", stop=[stop], **GREEDY)) == said.text
+    chat = loaded.chat(stop=[stop], **GREEDY)  # what follows the stop was never said
+    first = chat.ask("describe", clip)
+    told = loaded.chat(stop=[stop], **GREEDY)
+    told.tell("describe", clip, answer=first.text)
+    assert chat.ask("Why?").prompt_tokens >= told.ask("Why?").prompt_tokens - 4
+
+
+@pytest.mark.parametrize("stop", ["text", [""], [1], ["x"] * 17, ["x" * 257]])
+def test_stops_that_are_none_are_refused(loaded: Model, stop: Any) -> None:
+    with pytest.raises(BadOption, match="stop is up to 16 texts"):
+        loaded.generate(noise(1), "describe", stop=stop)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 import alm
+from alm.decoder import decoder as running
 from alm.decoder.decoder import woven
 from alm.facts import DimensionFacts
-from alm.generation import decoder as running
 from alm.generation import parts
 from alm.generation.model import Model
 from alm.generation.past import Feed, History

@@ -86,7 +86,9 @@ def test_answers_that_join_and_leave_at_any_step_are_those_alone(
 ) -> None:
     rows = counted(shared)
     questions = [asked(seed) for seed in range(40)]
-    want = [alone.generate(clip, prompt, **options).token_ids for clip, prompt, options in questions]
+    want = [
+        alone.generate(clip, prompt, **options).token_ids for clip, prompt, options in questions
+    ]
 
     def ask(question: tuple[np.ndarray, str, Any]) -> list[int]:
         clip, prompt, options = question
