@@ -30,7 +30,13 @@ ONLY_IN = {
         "generation/conversation.py",
         "generation/model.py",
     ),  # for type checkers alone
+    "starlette": (
+        *(f"serve/{name}.py" for name in ("app", "chat", "events", "guard", "refused", "server")),
+        "serve/transcriptions.py",
+    ),
+    "uvicorn": ("serve/listening.py",),
     "typer": (
+        "cli/commands/serve.py",
         "cli/arguments.py",
         "cli/run_command.py",
         "cli/exit_status.py",

@@ -10,6 +10,7 @@ import typer
 
 from alm.cli import exit_status, terminal
 from alm.cli.arguments import PLAIN, Debug, Version
+from alm.cli.commands import serve
 from alm.cli.terminal import audio_file, speak_utf8, tell
 from alm.errors import BadOption
 
@@ -196,3 +197,6 @@ def plan(
     speak_utf8()
     predicted = planning.predict(folder, device, planning.read_seconds(seconds), context)
     terminal.give(predicted, as_json, out, lambda: plan_tables.show(predicted))
+
+
+app.command()(serve.serve)

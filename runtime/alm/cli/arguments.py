@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from alm.errors import BadOption
 from alm.version import __version__
 
 # Plain help: rich's boxes cut options short in a narrow terminal.
@@ -149,3 +150,19 @@ Stop = Annotated[
     typer.Option(metavar="TEXT", help="Ends the answer, and is no part of it; may be repeated."),
 ]
 MaxAudioSeconds = Annotated[float, typer.Option(help="Refuse longer audio.")]
+
+
+def more_options(pairs: list[str]) -> dict[str, Any]:
+    """Options given as NAME=VALUE, the value in JSON or a plain word."""
+    import json
+
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise BadOption(f"wanted --option NAME=VALUE, not {pair!r:.80}")
+        try:
+            options[name.strip().replace("-", "_")] = json.loads(value)
+        except (ValueError, RecursionError):
+            options[name.strip().replace("-", "_")] = value
+    return options

@@ -9,7 +9,7 @@ import typer
 
 from alm.cli import arguments as args
 from alm.cli import exit_status
-from alm.cli.arguments import FORMATS, SUBTITLES
+from alm.cli.arguments import FORMATS, SUBTITLES, more_options
 from alm.cli.terminal import STDIN, speak_utf8, tell
 from alm.errors import BadOption
 
@@ -87,7 +87,7 @@ def answer(
         "top_k": top_k,
         "min_p": min_p,
         "seed": seed,
-    } | _more(more or [])
+    } | more_options(more or [])
     import alm
     from alm.artifacts.manifest import check_run
     from alm.artifacts.manifest import load as load_manifest
@@ -162,22 +162,6 @@ def _formatted(form: str, as_json: bool, chat: bool, clips: list[str]) -> bool:
     if form in SUBTITLES and (chat or len(clips) != 1):
         raise BadOption(f"--format {form} is one file of one clip: run alm-run for each")
     return as_json or form == "json"
-
-
-def _more(pairs: list[str]) -> dict[str, Any]:
-    """Options given as NAME=VALUE, the value in JSON or a plain word."""
-    import json
-
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise BadOption(f"wanted --option NAME=VALUE, not {pair!r:.80}")
-        try:
-            options[name.strip().replace("-", "_")] = json.loads(value)
-        except (ValueError, RecursionError):
-            options[name.strip().replace("-", "_")] = value
-    return options
 
 
 def _split(words: list[str], chat: bool, engine: Path) -> tuple[list[str], str]:

@@ -1,0 +1,54 @@
+"""What a request is refused with: OpenAI's error object, and the status that its clients know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from alm.errors import AlmError, BadAudio, BadOption, BadPrompt, MissingFile, UnknownName
+
+# What is wrong with what was sent; every other error of ours is wrong with what is served.
+THEIRS = (BadAudio, BadOption, BadPrompt, MissingFile, UnknownName)
+
+
+class Refused(Exception):
+    """A request that is not answered; the message is one sentence for a person."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """`param` is the field that is wrong, `code` what OpenAI calls the fault."""
+        super().__init__(message)
+        self.status, self.param, self.code, self.headers = status, param, code, headers
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """OpenAI's error object."""
+        kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+        kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
+        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
+        return {"error": error}
+
+    def response(self) -> JSONResponse:
+        """The whole answer."""
+        return JSONResponse(self.body, self.status, self.headers)
+
+
+def because(error: BaseException, param: str | None = None) -> Refused:
+    """The refusal of a request that ended in this error."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, THEIRS):
+        return Refused(400, str(error), param=param)
+    if isinstance(error, AlmError):
+        return Refused(500, str(error), code="model_error")
+    if isinstance(error, MemoryError):
+        return Refused(503, "the server is out of memory", code="out_of_memory")
+    return Refused(500, "the server failed; its log says why", code="internal_error")
