@@ -31,8 +31,8 @@ ONLY_IN = {
         "generation/model.py",
     ),  # for type checkers alone
     "starlette": (
-        *(f"serve/{name}.py" for name in ("app", "chat", "events", "guard", "refused", "server")),
-        "serve/transcriptions.py",
+        *("serve/app.py", "serve/guard.py", "serve/refused.py", "serve/inside/server.py"),
+        *(f"serve/endpoints/{name}.py" for name in ("chat", "events", "transcriptions")),
     ),
     "uvicorn": ("serve/listening.py",),
     "typer": (

@@ -15,10 +15,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from alm.serve import chat, metrics, transcriptions
+from alm.serve.endpoints import chat, transcriptions
 from alm.serve.guard import Guard
+from alm.serve.inside import metrics
+from alm.serve.inside.server import Server
 from alm.serve.refused import Refused
-from alm.serve.server import Server
 
 Endpoint = Callable[[Server, Request], Awaitable[Response]]
 

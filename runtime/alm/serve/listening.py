@@ -10,7 +10,7 @@ import uvicorn
 from alm.errors import BadOption
 from alm.generation.model import Model
 from alm.serve.app import app
-from alm.serve.server import Server
+from alm.serve.inside.server import Server
 from alm.serve.settings import LOOPBACK, Settings
 
 LEAST_KEY = 8  # characters

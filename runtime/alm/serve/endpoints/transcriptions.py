@@ -14,10 +14,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from alm.errors import AlmError
 from alm.generation.answers import Answer
 from alm.generation.turn import Question
-from alm.serve.events import streamed, whole
-from alm.serve.fields import Fields
+from alm.serve.endpoints.events import streamed, whole
+from alm.serve.endpoints.fields import Fields
+from alm.serve.inside.server import Server, extra, skip_silent
 from alm.serve.refused import Refused, because
-from alm.serve.server import Server, extra, skip_silent
 from alm.text import segments
 from alm.text.tasks import in_language
 

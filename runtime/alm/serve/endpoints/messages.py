@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Iterator
 from typing import Any
 
-from alm.serve.kept import Exchange
+from alm.serve.inside.kept import Exchange
 from alm.serve.refused import Refused
 from alm.text.prompt import MARK
 

@@ -13,12 +13,12 @@ from starlette.responses import JSONResponse, Response
 
 from alm.generation.answers import Answer
 from alm.generation.turn import Question
-from alm.serve.events import streamed, whole
-from alm.serve.fields import Fields
-from alm.serve.kept import Exchange
-from alm.serve.messages import exchanges
+from alm.serve.endpoints.events import streamed, whole
+from alm.serve.endpoints.fields import Fields
+from alm.serve.endpoints.messages import exchanges
+from alm.serve.inside.kept import Exchange
+from alm.serve.inside.server import Server, body, extra, skip_silent
 from alm.serve.refused import Refused
-from alm.serve.server import Server, body, extra, skip_silent
 from alm.timings import Stages
 
 # Fields of OpenAI's that are not done, and the values that ask for nothing.

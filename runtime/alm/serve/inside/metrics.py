@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from alm.generation.answers import Answer
-from alm.serve.work import Work
+from alm.serve.inside.work import Work
 
 CONTENT = "text/plain; version=0.0.4; charset=utf-8"
 # Seconds: from a cached clip on a fast machine to a long recording on a slow one.

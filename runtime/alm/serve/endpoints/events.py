@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from alm.serve.inside.work import End, Job, Work
 from alm.serve.refused import Refused
-from alm.serve.work import End, Job, Work
 
 T = TypeVar("T")
 

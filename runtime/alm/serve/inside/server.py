@@ -11,12 +11,12 @@ from starlette.requests import Request
 from alm.errors import AlmError
 from alm.generation.answers import Answer
 from alm.generation.model import Model
-from alm.serve.fields import Fields
-from alm.serve.kept import Kept
-from alm.serve.metrics import Metrics
+from alm.serve.endpoints.fields import Fields
+from alm.serve.inside.kept import Kept
+from alm.serve.inside.metrics import Metrics
+from alm.serve.inside.work import Work
 from alm.serve.refused import Refused, because
 from alm.serve.settings import Settings
-from alm.serve.work import Work
 
 MOST_TOKENS = 2**20
 # Fields that ask nothing of the answer: who is asking, and what OpenAI keeps or bills.

@@ -1,0 +1,1 @@
+"""What all endpoints share: the model and its queue, conversations that are kept, counters."""
