@@ -135,6 +135,13 @@ def artifacts(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
+def demo_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model exported as `make demo` does it: where words matter. Never to be changed."""
+    words = ("--dynamic-batch", "--out")
+    return made_once(tmp_path_factory, "demo-artifacts", lambda out: run_export(*words, out))
+
+
+@pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wav of 1.5 s at 16 kHz: a chirp in noise."""
     path = tmp_path_factory.mktemp("clip") / "chirp.wav"

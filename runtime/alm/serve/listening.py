@@ -41,16 +41,33 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         BadOption: there can be none.
     """
+    opened = None
     try:
         family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         opened = socket.socket(family, kind)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind(address)
         opened.listen(BACKLOG)
-    except OSError as error:
-        why = error.strerror or error
+    except (OSError, UnicodeError) as error:
+        if opened:
+            opened.close()
+        why = getattr(error, "strerror", None) or error
         raise BadOption(f"nothing can listen on {host}:{port} ({why}); try --port 0") from error
     return opened
+
+
+def made(server: Server) -> uvicorn.Server:
+    """The HTTP server in front of it."""
+    config = uvicorn.Config(
+        app(server),
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=GRACE,
+        limit_concurrency=CONNECTIONS,
+        server_header=False,
+        timeout_keep_alive=30,
+    )
+    return uvicorn.Server(config)
 
 
 def serve(
@@ -64,17 +81,7 @@ def serve(
         opened: listens already.
         tell: is told the address.
     """
-    server = Server(model, settings)
-    config = uvicorn.Config(
-        app(server),
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=GRACE,
-        limit_concurrency=CONNECTIONS,
-        server_header=False,
-        timeout_keep_alive=30,
-    )
     host, port = opened.getsockname()[:2]
     name = f"[{host}]" if ":" in host else host
     tell(f"http://{name}:{port}  ({', '.join(settings.names)}; Ctrl-C ends it)")
-    uvicorn.Server(config).run(sockets=[opened])
+    made(Server(model, settings)).run(sockets=[opened])

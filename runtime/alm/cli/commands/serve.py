@@ -88,8 +88,12 @@ def serve(
         defaults=more_options(more or []),
     )
     listening.check(settings)
-    opened = listening.listen(host, port)
-    model = alm.load(folder, provider, threads, align=align, cache=cache, together=rows)
-    reader.check_options(model.parts.rules.rate, "first", max_audio_seconds)
-    model.options(**settings.defaults)
-    listening.serve(model, settings, opened, lambda line: print(line, file=sys.stderr, flush=True))
+    with listening.listen(host, port) as opened:
+        model = alm.load(folder, provider, threads, align=align, cache=cache, together=rows)
+        reader.check_options(model.parts.rules.rate, "first", max_audio_seconds)
+        model.options(**settings.defaults)
+        listening.serve(model, settings, opened, _tell)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
