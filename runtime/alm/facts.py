@@ -26,6 +26,10 @@ class PromptFacts:
     """How a turn of a user is put into words: `alm.text.prompt` fills the templates in."""
 
     start: str = fact("text that opens a conversation, before its first turn", "")
+    system: str = fact(
+        "the same with a system message; `{}` is its text. Where it is empty there can be none", ""
+    )
+    system_trimmed: bool = fact("white space around a system message is left out", False)
     turn: str = fact(
         "a turn: one `{clips}` and one `{}` for the user's words; white space from the words to "
         "clips behind them is written where clips are", "", needed=True,

@@ -145,6 +145,9 @@ BuildFirst = Annotated[
 Truncate = Annotated[
     bool, typer.Option("--truncate", help="Hear only the first window, as the original does.")
 ]
+System = Annotated[
+    str, typer.Option(metavar="TEXT", help="A message to the model before the conversation.")
+]
 Stop = Annotated[
     list[str] | None,
     typer.Option(metavar="TEXT", help="Ends the answer, and is no part of it; may be repeated."),

@@ -50,6 +50,7 @@ def answer(
     top_k: args.TopK = None,
     min_p: args.MinP = None,
     seed: args.Seed = None,
+    system: args.System = "",
     stop: args.Stop = None,
     more: args.More = None,
     threads: args.Threads = 0,
@@ -136,6 +137,7 @@ def answer(
         "merge_audio": merge_audio,
         "adapter": adapter,
         "stop": stop or (),
+        "system": system,
     }
     model = alm.load(engine, provider, threads, align=align, cache=cache, draft=draft)
     if live:

@@ -32,7 +32,8 @@ class InputOptions:
     made. `hypothesis`: a text that the answer is likely to repeat, such as one of an earlier run:
     where it does, several tokens are computed at once. `adapter`: the name of one in the folder, or
     a peft folder, with which parts compute; "" is the model itself. `stop`: texts of which the
-    first ends the answer, and is no part of it.
+    first ends the answer, and is no part of it. `system`: a message to the model before the
+    conversation, of models whose prompts have a place for one.
     """
 
     truncate: bool = False
@@ -45,6 +46,7 @@ class InputOptions:
     hypothesis: str = ""
     adapter: str | PathLike[str] = ""
     stop: Sequence[str] = ()
+    system: str = ""
 
     def __post_init__(self) -> None:
         """Refuse, with BadOption, stops that are no texts, or too many or too long of them."""
@@ -107,6 +109,7 @@ class Generating(Decoding, total=False):
     hypothesis: str
     adapter: str | PathLike[str]
     stop: Sequence[str]
+    system: str
 
 
 def split(given: Mapping[str, Any]) -> tuple[InputOptions, dict[str, Any]]:

@@ -116,7 +116,8 @@ class Turn:
     def prompts(self, questions: Sequence[Question], past: Past | None) -> list[Prompt]:
         start, build = time.perf_counter(), self.parts.prompter.build
         earlier, first = (past.clips, not past.turns) if past else (0, True)
-        ways = (earlier, first, self.inputs.verbatim, self.inputs.language)
+        inputs = self.inputs
+        ways = (earlier, first, inputs.verbatim, inputs.language, inputs.system)
         prompts = [build(asked.prompt, len(asked.sources), *ways) for asked in questions]
         if stepping := self.parts.stepping:
             stepping.asked([prompt.pieces for prompt in prompts])

@@ -17,10 +17,10 @@ from alm.facts import PromptFacts, TokenFacts
 from alm.text.heading import Heading
 from alm.text.markers import Markers
 from alm.text.spoken import Spoken
-from alm.text.tasks import checked, in_language, task
+from alm.text.tasks import MARK as MARK
+from alm.text.tasks import check_turn, checked, in_language, interleaved, task
 from alm.text.thoughts import Thoughts
 
-MARK = "<audio>"  # in a user's words: here stands the next clip
 # In the manifest's templates; a clip has a number in the conversation and one in its turn.
 CLIPS, WORDS, NUMBER, TURN_NUMBER = "{clips}", "{}", "{n}", "{k}"
 # What a family's original strips of white space: nothing, a user's whole words, each text between
@@ -67,6 +67,10 @@ class Prompter:
             raise BadArtifacts(
                 f"the manifest's prompt heading {prompt.heading!r:.80} wants one {WORDS}"
             )
+        if prompt.system and prompt.system.count(WORDS) != 1:
+            raise BadArtifacts(
+                f"the manifest's prompt system {prompt.system!r:.80} wants one {WORDS}"
+            )
         self.heading = Heading(prompt.heading)
         self.thoughts = Thoughts(prompt.thought, prompt.left_out)
         self.spoken, self.markers = Spoken(prompt), Markers(prompt, self._ids)
@@ -89,12 +93,12 @@ class Prompter:
         first: bool = True,
         verbatim: bool = False,
         language: str = "",
+        system: str = "",
     ) -> Prompt:
         """Token ids of a turn about `clips` clips.
 
-        What stands between two clips is tokenized on its own and without special tokens, as models
-        with audio in the middle of a prompt are trained; the BOS token is put in front of the
-        first turn when there is one.
+        What stands between two clips is tokenized on its own, as models with audio in the middle
+        of a prompt are trained; the BOS token, if any, is put in front of the first turn.
 
         Args:
             query: a task's name or free text, in which each `<audio>` is the place of a clip; where
@@ -104,14 +108,16 @@ class Prompter:
             first: whether no turn was before it.
             verbatim: take `query` as text, even where it is a task's name or nearly one.
             language: in which to answer, by its code; "" leaves it to the model.
+            system: a message before the conversation; "" is the model's own, if any.
 
         Raises:
             BadPrompt: empty, no text, it holds the placeholder itself, or marks for more or fewer
-                clips; a second turn or clip of a model that takes one; none where one must be.
+                clips; a turn, clip or system message for which this model has no place; no clip
+                where one must be.
             UnknownName: one word that is nearly a task's name, or a language that is not known.
         """
         checked(query)
-        _check_one(self.facts, query, clips, earlier, first)
+        check_turn(self.facts, query, clips, earlier, first)
         query, named = in_language(query, language, self.facts) if language else (query, "")
         name = None if verbatim else task(query, self.tasks)
         words = query if name is None else self.tasks[name]
@@ -121,7 +127,7 @@ class Prompter:
         turn += self.heading.filled(named) if named else ""
         pieces: list[list[int]] = []
         # Texts since the last clip, and which are encoded apart from the others.
-        texts = [(self.start if first else self.end, False)]
+        texts = self._opening(system) if first else [(self.end, False)]
         number = 0
         for text, users in self._closed(self._slots(turn, words, clips, from_user)):
             if text is None:
@@ -139,6 +145,20 @@ class Prompter:
             pieces[0].insert(0, int(self.bos))
         joined = not self.joined.isdisjoint((words.strip(), WORDS))
         return Prompt(pieces, joined, named, self.thoughts.begun_by(turn), later, query)
+
+    def _opening(self, system: str) -> list[tuple[str, bool]]:
+        """What opens a conversation: texts, and which are encoded apart from the others."""
+        if not system.strip():
+            return [(self.start, False)]
+        if not self.facts.system:
+            raise BadPrompt(
+                "this model's prompt has no place for a system message; say it in the question"
+            )
+        if self.placeholder in system and not self.literal:
+            raise BadPrompt(f"a system message may not hold {self.placeholder}")
+        before, after = self.facts.system.split(WORDS)
+        said = system.strip() if self.facts.system_trimmed else system
+        return [(before, False), (said, self.literal), (after, False)]
 
     def ids(self, prompt: Prompt, clips: Sequence[np.ndarray]) -> list[int]:
         """All ids of a turn with clips [n, hidden], a placeholder for each of their embeddings.
@@ -248,23 +268,6 @@ class Prompter:
         return ", ".join(sorted(self.tasks))
 
 
-def _check_one(facts: PromptFacts, words: str, clips: int, earlier: int, first: bool) -> None:
-    """Refuse, with BadPrompt, what a model that takes one turn or one clip does not take."""
-    if (facts.single or facts.one_turn) and not first:
-        raise BadPrompt("this model answers one turn; begin a new conversation")
-    if clips > 1 and (facts.single or facts.one_clip) or not clips and facts.single:
-        raise BadPrompt(f"this model hears one clip at a time, and {clips} are given; ask of each")
-    if clips and earlier and facts.one_clip:
-        raise BadPrompt("this model hears one clip in a conversation; begin a new one for another")
-    if facts.clip_first and first and not clips:
-        raise BadPrompt(
-            "this model's weights are those for sound, and without a clip the original answers "
-            "with others; give one with the first question"
-        )
-    if MARK in words and (facts.single or facts.one_clip):
-        raise BadPrompt(f"this model has its own place for the clip; leave out the {MARK}")
-
-
 _JOINT = re.compile(re.escape(WORDS) + r"\s+" + re.escape(CLIPS))  # words, and clips behind them
 
 
@@ -274,12 +277,6 @@ def _trimmed_beside(content: list[str | None], how: str, turn: str) -> list[str 
     behind = WORDS + CLIPS in turn or bool(_JOINT.search(turn))
     items = trimmed([*[None] * before, *content, *[None] * behind], how)
     return items[before : len(items) - behind]
-
-
-def interleaved(words: str) -> list[str | None]:
-    """The words' texts with None where a mark stands between them."""
-    first, *rest = words.split(MARK)
-    return [first, *(item for text in rest for item in (None, text))]
 
 
 def trimmed(content: Sequence[str | None], how: str) -> list[str | None]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from alm.errors import BadPrompt, UnknownName
 from alm.facts import PromptFacts
 
+MARK = "<audio>"  # in a user's words: here stands the next clip
 NEAR = 0.8  # difflib's ratio: one wrong, lost or added letter in a word of five is near
 
 
@@ -93,3 +94,26 @@ def checked(query: object) -> str:
             "the prompt holds bytes that are not UTF-8; type it again where text is UTF-8"
         ) from None
     return query
+
+
+def check_turn(facts: PromptFacts, words: str, clips: int, earlier: int, first: bool) -> None:
+    """Refuse, with BadPrompt, what a model that takes one turn or one clip does not take."""
+    if (facts.single or facts.one_turn) and not first:
+        raise BadPrompt("this model answers one turn; begin a new conversation")
+    if clips > 1 and (facts.single or facts.one_clip) or not clips and facts.single:
+        raise BadPrompt(f"this model hears one clip at a time, and {clips} are given; ask of each")
+    if clips and earlier and facts.one_clip:
+        raise BadPrompt("this model hears one clip in a conversation; begin a new one for another")
+    if facts.clip_first and first and not clips:
+        raise BadPrompt(
+            "this model's weights are those for sound, and without a clip the original answers "
+            "with others; give one with the first question"
+        )
+    if MARK in words and (facts.single or facts.one_clip):
+        raise BadPrompt(f"this model has its own place for the clip; leave out the {MARK}")
+
+
+def interleaved(words: str) -> list[str | None]:
+    """The words' texts with None where a mark stands between them."""
+    first, *rest = words.split(MARK)
+    return [first, *(item for text in rest for item in (None, text))]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -196,3 +198,23 @@ def test_prometheus_can_read_what_is_counted(there: Served) -> None:
     assert found["alm_audio_seconds_total", ()] > 2
     count = found["alm_request_seconds_count", ()]
     assert count == found["alm_request_seconds_bucket", (("le", "+Inf"),)] >= 1
+
+
+def test_a_system_message_opens_the_conversation(demo_artifacts: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    shutil.copytree(demo_artifacts, folder)
+    manifest = folder / "manifest.json"
+    plain = json.loads(manifest.read_text())
+    plain["prompt"]["system"] = "SYSTEM: {}\n"
+    manifest.write_text(json.dumps(plain))
+    model = alm.load(folder, threads=1, together=2)
+    asked = user(audio("lamp"), text("transcribe"))
+    with served(model) as there:
+        said = completed(there, [{"role": "system", "content": "Be brief."}, asked])
+        bare = completed(there, [{"role": "developer", "content": " "}, asked])
+        assert said.usage.prompt_tokens > bare.usage.prompt_tokens
+        right = model.generate(clip("lamp"), "transcribe", system="Be brief.")
+        assert said.choices[0].message.content == right.text
+        late = [asked, {"role": "system", "content": "Be brief."}, asked]
+        with pytest.raises(openai.BadRequestError, match="a system message comes first"):
+            completed(there, late)

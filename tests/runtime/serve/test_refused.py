@@ -78,8 +78,18 @@ Error = openai.BadRequestError
         ({"stream_options": {"include_usage": True}}, Error, "stream_options", "beside stream"),
         ({"extra_body": {"wisdom": 3}}, Error, "wisdom", "unknown field 'wisdom'"),
         ({"messages": []}, Error, "messages", "a list of 1 to 1000"),
-        ({"messages": [{"role": "system", "content": "Be kind."}]}, Error, None, "no place for a"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, Error, None, "user or assistant"),
+        (
+            {"messages": [{"role": "system", "content": "Be kind."}, user(text("?"))]},
+            Error,
+            None,
+            "has no place for a system",
+        ),
+        (
+            {"messages": [{"role": "tool", "content": "x"}]},
+            Error,
+            None,
+            "system, user or assistant",
+        ),
         ({"messages": [{"role": "assistant", "content": "x"}]}, Error, None, "answers nothing"),
         (
             {"messages": [user(text("Hm?")), {"role": "assistant", "content": "x"}]},
@@ -113,7 +123,7 @@ def test_a_chat_that_is_not_done(
 @pytest.mark.parametrize(
     ("options", "param", "says"),
     [
-        ({"prompt": "names"}, "prompt", "not done here"),
+        ({"prompt": "names"}, "prompt", "take no words of context"),
         ({"language": "tlh"}, "language", "knows no language 'tlh'"),
         ({"response_format": "xml"}, "response_format", "one of json, text, srt"),
         ({"timestamp_granularities": ["word"]}, "response_format", "verbose_json"),

@@ -60,6 +60,7 @@ def refusal(source: str) -> str:
 def test_chatml_that_counts_its_clips_is_said() -> None:
     assert said(TEMPLATE) == PromptFacts(
         start="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n",
+        system="<|im_start|>system\n{}<|im_end|>\n",
         turn="<|im_start|>user\n{clips}{}<|im_end|>\n<|im_start|>assistant\n",
         clip="Audio {n}: <|audio_bos|><|AUDIO|><|audio_eos|>\n",
         placeholder=AUDIO,
@@ -84,6 +85,23 @@ def test_a_template_that_wants_clips_described_otherwise_is_said() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("role", "system"),
+    [
+        ("<{{ m.role }}>{{ m.content }};", "<system>{};"),
+        ("{% if m.role != 'system' %}<{{ m.role }}>{{ m.content }};{% endif %}", ""),  # dropped
+        ("{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+         "<{{ m.role }}>{{ m.content }};", ""),
+        ("<{{ m.role }}>{{ m.content | upper if m.role == 'system' else m.content }};", ""),
+        ("<{{ m.role }}>{{ m.content.replace('\"', '') }};", ""),  # other than what was said
+    ],
+)  # fmt: skip
+def test_a_system_message_has_its_place_or_none(role: str, system: str) -> None:
+    source = f"{{% for m in messages %}}{role}{{% endfor %}}<assistant>"
+    found = Template(source, {}, "here", spelled=True).prompt(AUDIO)
+    assert (found.start, found.system, found.system_trimmed) == ("", system, False)
+
+
 def test_a_template_without_a_start_and_with_plain_clips_is_said() -> None:
     found = said(plain("user: ", AUDIO, ";\n"))
     assert found.start == "" and found.clip == AUDIO and found.end == ";\n"
@@ -103,6 +121,8 @@ def test_the_template_of_an_llm_has_clips_spelled_in_a_text(tmp_path: Path) -> N
     )
     wanted = PromptFacts(
         start="<s>",
+        system="<s><system>{}</s>",
+        system_trimmed=True,
         turn="<user>{clips}{}</s><assistant>",
         clip="<|audio|>",
         placeholder="<|audio|>",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from alm.errors import BadArtifacts, BadPrompt
 from alm.facts import TokenFacts
 from alm.text.prompt import Prompter
 from tests.wrappers.families import tiny_hf
@@ -46,6 +48,28 @@ def test_a_question_has_the_tokens_that_transformers_gives_it(
     first, *rest = ours.build(query, clips).pieces
     got = first + [token for piece in rest for token in (place, *piece)]
     assert got == wanted
+
+
+@pytest.mark.parametrize("said", ["Be brief.", " Two\n lines <|im_end|>. \n"])
+@pytest.mark.parametrize("source", [TEMPLATE, CONTENT_STRIPPED])
+def test_a_system_message_has_the_tokens_that_transformers_gives_it(source: str, said: str) -> None:
+    ours = Prompter(chatml(), Template(source, {}, "here").prompt(AUDIO), TokenFacts())
+    theirs = PreTrainedTokenizerFast(tokenizer_object=chatml(), chat_template=source)
+    messages: Any = [{"role": "system", "content": said}, {"role": "user", "content": "Who?"}]
+    wanted = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert ours.build("Who?", 0, system=said).pieces == [wanted]
+    assert ours.build("Who?", 0, system=" ").pieces == ours.build("Who?", 0).pieces
+
+
+def test_a_prompt_without_a_place_takes_no_system_message() -> None:
+    facts = replace(Template(TEMPLATE, {}, "here").prompt(AUDIO), system="")
+    with pytest.raises(BadPrompt, match="no place for a system message"):
+        Prompter(chatml(), facts, TokenFacts()).build("Who?", 0, system="Be brief.")
+    facts = Template(TEMPLATE, {}, "here").prompt(AUDIO)
+    with pytest.raises(BadPrompt, match="may not hold"):
+        Prompter(chatml(), facts, TokenFacts()).build("Who?", 0, system=f"Hear {AUDIO}.")
+    with pytest.raises(BadArtifacts, match="wants one {}"):
+        Prompter(chatml(), replace(facts, system="system"), TokenFacts())
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from alm.errors import BadCheckpoint
 from alm.facts import PromptFacts
 from alm.text.prompt import TRIMS
 from alm.text.thoughts import LEFT_OUT
-from wrappers.checkpoint.text import rendering, thoughts
+from wrappers.checkpoint.text import rendering, systems, thoughts
 from wrappers.checkpoint.text.conversations import (
     ANSWER,
     CLIP_FORMS,
@@ -27,9 +27,11 @@ from wrappers.checkpoint.text.conversations import (
     Conversation,
     Form,
     common_end,
+    difference,
     messages_of,
     numbered,
     proof,
+    shown,
     user,
     written,
 )
@@ -81,9 +83,9 @@ class Template:
             got = [written(tried, conversation) for conversation in conversations]
             odd = [i for i, pair in enumerate(zip(got, wanted, strict=True)) if pair[0] != pair[1]]
             if not odd:
-                return self._thinking(tried, form)
+                return systems.proved(self._thinking(tried, form), form, self._texts)
             at = odd[0]
-            reason = f"for {_shown(conversations[at])} {_difference(wanted[at], got[at])}"
+            reason = f"for {shown(conversations[at])} {difference(wanted[at], got[at])}"
             wrong.append((len(conversations) - len(odd), reason))
         raise self._refusal(max(wrong, key=lambda entry: entry[0])[1])
 
@@ -100,8 +102,8 @@ class Template:
             odd = [i for i, pair in enumerate(zip(got, wanted, strict=True)) if pair[0] != pair[1]]
             if not odd:
                 return tried
-            difference = _difference(wanted[odd[0]], got[odd[0]])
-            reasons.append(f"after the answer {asked[odd[0]][1][0]!r} {difference}")
+            differs = difference(wanted[odd[0]], got[odd[0]])
+            reasons.append(f"after the answer {asked[odd[0]][1][0]!r} {differs}")
         raise self._refusal(reasons[0])
 
     def request(self, prompt: PromptFacts) -> str:
@@ -115,7 +117,7 @@ class Template:
         before, _, after = written(prompt, ((None, FIRST),)).partition(FIRST)
         if not got.startswith(before) or not got[len(before) :].endswith(after):
             raise self._refusal(
-                f"for {_shown(wordless)} {_difference(got, before + after)}, which is its own"
+                f"for {shown(wordless)} {difference(got, before + after)}, which is its own"
             )
         return got[len(before) : len(got) - len(after)]
 
@@ -133,7 +135,7 @@ class Template:
         for (messages, text), result in zip(wanted, results, strict=True):
             got = result.get("text")
             if got != text:
-                reason = result.get("error") if got is None else _difference(got, text)
+                reason = result.get("error") if got is None else difference(got, text)
                 raise BadCheckpoint(
                     f"{self.where}: its chat template is not the one that is known of this family: "
                     f"for {str(messages)[:200]} {reason}"
@@ -223,9 +225,14 @@ class Template:
             if "text" not in result:
                 raise BadCheckpoint(
                     f"{self.where}: its chat template cannot be rendered for "
-                    f"{_shown(conversation)}: {result.get('error', '')}"
+                    f"{shown(conversation)}: {result.get('error', '')}"
                 )
         return [result["text"] for result in results]
+
+    def _texts(self, dialogues: Sequence[list[dict[str, Any]]]) -> list[str]:
+        """The messages as the template writes them; "" where it refuses them."""
+        asked = [{"messages": messages, "add_generation_prompt": True} for messages in dialogues]
+        return [result.get("text", "") for result in self._run(asked)]
 
     def _run(self, conversations: list[dict[str, Any]]) -> list[dict[str, str]]:
         given = [{"tools": None, "documents": None} | c for c in conversations]
@@ -281,19 +288,3 @@ def _own_file(folder: Path) -> Template | None:
         return Template(plain.read_text("utf-8"), variables_of(folder), str(plain))
     except UnicodeDecodeError as error:
         raise BadCheckpoint(f"{plain} is no text: {error}") from error
-
-
-def _shown(conversation: Conversation) -> str:
-    """`<clip>What is that?` of a conversation, for messages."""
-    turns = ("".join(p if p is not None else "<clip>" for p in turn) for turn in conversation)
-    return repr(" / ".join(turns))
-
-
-def _difference(wanted: str, got: str) -> str:
-    """What two texts hold where they part."""
-    same = next(
-        (i for i, (a, b) in enumerate(zip(wanted, got, strict=False)) if a != b),
-        min(len(wanted), len(got)),
-    )
-    at = max(0, same - 10)
-    return f"it writes {wanted[at : same + 30]!r} and not {got[at : same + 30]!r}"

@@ -111,3 +111,19 @@ def common_end(one: str, two: str) -> int:
     """How many characters at their ends two texts share."""
     most = min(len(one), len(two))
     return next((i for i in range(most) if one[-1 - i] != two[-1 - i]), most)
+
+
+def shown(conversation: Conversation) -> str:
+    """`<clip>What is that?` of a conversation, for messages."""
+    turns = ("".join(p if p is not None else "<clip>" for p in turn) for turn in conversation)
+    return repr(" / ".join(turns))
+
+
+def difference(wanted: str, got: str) -> str:
+    """What two texts hold where they part."""
+    same = next(
+        (i for i, (a, b) in enumerate(zip(wanted, got, strict=False)) if a != b),
+        min(len(wanted), len(got)),
+    )
+    at = max(0, same - 10)
+    return f"it writes {wanted[at : same + 30]!r} and not {got[at : same + 30]!r}"

@@ -15,7 +15,7 @@ from alm.generation.answers import Answer
 from alm.generation.turn import Question
 from alm.serve.endpoints.events import streamed, whole
 from alm.serve.endpoints.fields import Fields
-from alm.serve.endpoints.messages import exchanges
+from alm.serve.endpoints.messages import conversation
 from alm.serve.inside.kept import Exchange
 from alm.serve.inside.server import Server, body, extra, skip_silent
 from alm.serve.refused import Refused
@@ -51,9 +51,12 @@ async def complete(server: Server, request: Request) -> Response:
         raise Refused(400, "the body is wanted as a JSON object")
     fields = Fields(given)
     name = server.check_model(fields)
-    said = await run_in_threadpool(exchanges, fields.take("messages"))
+    system, said = await run_in_threadpool(conversation, fields.take("messages"))
+    if system.strip() and not server.model.manifest.facts.prompt.system:
+        why = "this model's prompt has no place for a system message; say it in the user's"
+        raise Refused(400, why, param="messages[0]")
     stream, with_usage = _stream(fields)
-    bounds = _bounds(server, fields)
+    bounds = _bounds(server, fields) | {"system": system}
     for field, harmless in NOT_DONE.items():
         fields.only(field, *harmless)
     skip_silent(fields)
@@ -107,20 +110,20 @@ def _answered(
     """The answer to the last question, from what was computed of those before it, if it is kept."""
     *told, last = said
     how = repr(sorted(bounds.items()))
-    conversation = server.kept.take(told, how) if told else None
-    if conversation is None:
-        conversation = server.model.chat(**bounds)
+    talk = server.kept.take(told, how) if told else None
+    if talk is None:
+        talk = server.model.chat(**bounds)
         for exchange in told:
             prompt = _asked(server, exchange.prompt)
-            conversation.tell(prompt, *exchange.clips, answer=exchange.answer or "")
+            talk.tell(prompt, *exchange.clips, answer=exchange.answer or "")
             yield ""  # here whoever went away is let go
     remember = bool(told) or not _windowed(server, last)
     question = Question(_asked(server, last.prompt), last.clips)
-    (answer,) = yield from conversation.turn([question], options, True, remember=remember)
+    (answer,) = yield from talk.turn([question], options, True, remember=remember)
     server.metrics.answer(answer)
     if remember:
         done = Exchange(last.prompt, last.clips, answer.text)
-        server.kept.put([*told, done], how, conversation)
+        server.kept.put([*told, done], how, talk)
     return answer
 
 

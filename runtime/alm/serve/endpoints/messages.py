@@ -14,8 +14,8 @@ from alm.text.prompt import MARK
 MOST_MESSAGES = 1000
 
 
-def exchanges(messages: Any) -> list[Exchange]:
-    """The conversation; its last exchange has no answer.
+def conversation(messages: Any) -> tuple[str, list[Exchange]]:
+    """The system message, "" where there is none, and the exchanges; the last has no answer.
 
     Texts and clips of a message keep their order, and messages of the user that follow each other
     are one question.
@@ -27,9 +27,15 @@ def exchanges(messages: Any) -> list[Exchange]:
         raise _wrong("messages", f"a list of 1 to {MOST_MESSAGES} messages")
     made: list[Exchange] = []
     asked: list[str | bytes] = []
+    system = ""
     for i, message in enumerate(messages):
         place = f"messages[{i}]"
         role, content = _message(message, place)
+        if role in ("system", "developer"):
+            if i:
+                raise Refused(400, f"{place}: a {role} message comes first", param=place)
+            system = "".join(map(str, _content(content, place)))
+            continue
         if role == "user":
             asked += ["\n"] if asked and isinstance(asked[-1], str) else []
             asked += _content(content, place, clips=True)
@@ -40,21 +46,15 @@ def exchanges(messages: Any) -> list[Exchange]:
         asked = []
     if not asked:
         raise Refused(400, "the last message is wanted from the user", param="messages")
-    return [*made, _exchange(asked, "messages", None)]
+    return system, [*made, _exchange(asked, "messages", None)]
 
 
 def _message(message: Any, place: str) -> tuple[str, Any]:
     if not isinstance(message, dict):
         raise _wrong(place, "an object with role and content")
     role = message.get("role")
-    if role in ("system", "developer"):
-        raise Refused(
-            400,
-            f"{place}: this model's prompt has no place for a {role} message; say it in the user's",
-            param=place,
-        )
-    if role not in ("user", "assistant"):
-        raise _wrong(f"{place}.role", "user or assistant")
+    if role not in ("system", "developer", "user", "assistant"):
+        raise _wrong(f"{place}.role", "system, user or assistant")
     known = {"role", "content", "name", "refusal", "reasoning_content", "annotations"}
     for name, value in message.items():
         if (name not in known and value not in (None, [], {})) or (name == "refusal" and value):

@@ -23,7 +23,7 @@ from alm.text.tasks import in_language
 
 JSON, TEXT, SRT, VTT, VERBOSE = FORMATS = "json", "text", "srt", "vtt", "verbose_json"
 MOST_FIELDS, FIELD_BYTES = 40, 2**16
-BOUNDS = ("language", "max_audio_seconds")
+BOUNDS = ("language", "max_audio_seconds", "verbatim")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ async def _asked(server: Server, request: Request, task: str) -> Asked:
     stream = fields.flag("stream")
     if stream and form_ not in (JSON, TEXT):
         raise Refused(400, f"a stream is of text, not of {form_}", param="response_format")
-    fields.only("prompt", "")
+    context = fields.text("prompt")
     fields.only("chunking_strategy", "auto")
     fields.only("include[]")
     fields.only("include")
@@ -106,6 +106,11 @@ async def _asked(server: Server, request: Request, task: str) -> Asked:
     options = server.decoding(fields)
     fields.end()
     name = _task(server, task, language)
+    if context.strip():
+        if server.model.tasks[name].strip():
+            why = "this model's transcriptions take no words of context; leave prompt out"
+            raise Refused(400, why, param="prompt")
+        name, options["verbatim"] = context, True
     bounds = {"language": language, "max_audio_seconds": server.settings.audio_seconds}
     return Asked(audio, name, language, form_, times, stream, options | bounds)
 
@@ -189,7 +194,7 @@ def _verbose(server: Server, asked: Asked, answer: Answer) -> dict[str, Any]:
     options = server.model.options(**{k: v for k, v in asked.options.items() if k not in BOUNDS})
     encode = server.model.parts.tokenizer.encode
     found: dict[str, Any] = {
-        "task": "translate" if asked.task.startswith("translate") else "transcribe",
+        "task": "translate" if asked.task == "translate_en" else "transcribe",
         "language": answer.language or asked.language,
         "duration": answer.audio_seconds,
     }
