@@ -86,7 +86,7 @@ class OursDecoder(_Ours, Decoder):
     def load(self) -> None:
         from alm.artifacts import manifest
         from alm.artifacts.embedding_table import Table
-        from alm.generation import decoder
+        from alm.decoder import decoder
 
         session, part = _opened(self.folder, self.part, self.place.threads)
         table = manifest.load(self.folder).part(TABLE)

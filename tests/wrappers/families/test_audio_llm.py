@@ -15,8 +15,8 @@ from torch import Tensor
 
 from alm import registry
 from alm.artifacts.manifest import Part
+from alm.decoder import decoder as running
 from alm.facts import AudioFacts, TokenFacts
-from alm.generation import decoder as running
 from alm.session import BackendOptions, Session
 from alm.text.prompt import Prompter
 from exporters import graph

@@ -15,7 +15,7 @@ import torch
 
 from alm import registry
 from alm.artifacts.manifest import Part
-from alm.generation import decoder as running
+from alm.decoder import decoder as running
 from alm.session import BackendOptions
 from exporters import graph
 from tests.one_more import one_more

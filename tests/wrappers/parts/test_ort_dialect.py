@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from alm.artifacts.manifest import File, Part
 from alm.backends import ort
+from alm.decoder import decoder as running
 from alm.errors import BadArtifacts
-from alm.generation import decoder as running
 from alm.onnxfile import summary
 from alm.session import BackendOptions, Session
 from exporters import graph
