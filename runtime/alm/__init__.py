@@ -24,6 +24,7 @@ from alm.errors import (
 from alm.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from alm.cache.audio import Forward
     from alm.decoding.options import Options
     from alm.generation.answers import Answer
     from alm.generation.conversation import Conversation
@@ -77,6 +78,7 @@ def load(
     cache: str | Path | None = None,
     draft: str | Path | None = None,
     together: int = 1,
+    front: Forward | None = None,
 ) -> Model:
     """Verify the artifacts in `folder` and open them.
 
@@ -98,17 +100,20 @@ def load(
             which each joins and leaves as it likes, and graphs run one at a time: for servers.
             Only where the graphs take several rows (`--dynamic-batch`) and the cache is of a fixed
             capacity in the processor's memory; elsewhere such answers wait for each other's steps.
+        front: runs the parts before the decoder, such as on a server that has them: `forward` takes
+            samples as `pcm` float32 [rows, samples] and `pcm_lengths` int64 [rows] and gives what
+            those parts give. Their files are then neither wanted nor opened here.
 
     Raises:
         MissingFile, BadArtifacts: a file is not there, or is not what the manifest says.
         UnknownName, MissingPackage: the provider is unknown, or its package not installed.
-        BadOption: audio_cache is below 0, `cache` can be no folder, `draft` cannot draft, or
-            `together` is no number of answers.
+        BadOption: audio_cache is below 0, `cache` can be no folder, `draft` cannot draft, `together`
+            is no number of answers, or there is a `front` for a model that hears a stream.
     """
     from alm.generation.model import Model
 
     kept = None if cache is None else Path(cache)
-    model = Model(Path(folder), provider, threads, audio_cache, kept, draft, together)
+    model = Model(Path(folder), provider, threads, audio_cache, kept, draft, together, front)
     if align is not None:
         from alm.align.aligner import Aligner
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from alm.artifacts.manifest import Manifest
 from alm.audio import reader
-from alm.cache.audio import MOST_BYTES
+from alm.cache.audio import MOST_BYTES, Forward
 from alm.decoding.options import Options
 from alm.errors import BadOption, BadPrompt
 from alm.generation import drafts, keywords
@@ -44,9 +44,11 @@ class Model:
         cache: Path | None = None,
         draft: str | Path | None = None,
         together: int = 1,
+        front: Forward | None = None,
     ) -> None:
         """See `alm.load`."""
-        self.parts = Parts(folder, provider, threads, audio_cache, cache=cache, together=together)
+        more: Any = {"cache": cache, "together": together, "front": front}
+        self.parts = Parts(folder, provider, threads, audio_cache, **more)
         self.drafting = None if draft is None else drafts.opened(draft, self.parts, threads)
 
     @property

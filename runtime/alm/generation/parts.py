@@ -23,7 +23,7 @@ from alm.artifacts.manifest import load as load_manifest
 from alm.audio import merging
 from alm.audio.clips import Piece, Rules
 from alm.cache import prefix
-from alm.cache.audio import AudioEncoder
+from alm.cache.audio import AudioEncoder, Forward
 from alm.cache.folder import Folder
 from alm.cache.memory import Memory
 from alm.decoder.decoder import MOST_FED, Decoder
@@ -78,6 +78,7 @@ class Parts:
         aligns: bool = False,
         cache: Path | None = None,
         together: int = 1,
+        front: Forward | None = None,
     ) -> None:
         """Verify the artifacts and open them; see `alm.load`. `aligns`: they are an aligner's."""
         start = time.perf_counter()
@@ -85,10 +86,12 @@ class Parts:
             raise BadOption(f"audio_cache is bytes, 0 or more, not {audio_cache!r}")
         processor.check_threads(threads)
         check_together(together)
-        self.folder = folder
+        self.folder, self._front = folder, front
         self.manifest = load_manifest(folder)
         check_complete(self.manifest, folder, aligns)
         self._check_defaults()
+        if front and self.manifest.facts.live.step_samples:
+            raise BadOption(f"{folder} hears a stream piece by piece, so it takes no `front`")
         self.provider = backends.choose(provider, Fastest(folder, self.manifest, threads))
         tokenizer = self.manifest.tokenizer
         assert tokenizer is not None
@@ -98,7 +101,8 @@ class Parts:
         self.prompter = Prompter(self.tokenizer, facts.prompt, facts.tokens)
         turns = Turns() if together > 1 else None
         options = BackendOptions(self.provider, threads, turns=turns)
-        graphs = [part for part in self.manifest.parts if part.role != "table"]
+        roles = {part.role for part in self.manifest.parts} - {"table"}
+        graphs = self.manifest.with_role(*({"decoder"} if front else roles))
         with ThreadPoolExecutor(2) as pool:
             opened = pool.map(lambda part: backends.open_session(part, folder, options), graphs)
             sessions = {part.name: s for part, s in zip(graphs, opened, strict=True)}
@@ -146,7 +150,7 @@ class Parts:
         hear = self.hear if self.stepping else None
         units = Units(facts.units) if facts.units.count else None
         memory = Memory("audio", audio_cache, kept)
-        self.audio_encoder = AudioEncoder(self.pipeline, memory, window, hear, units)
+        self.audio_encoder = AudioEncoder(self._front or self.pipeline, memory, window, hear, units)
         self.decoder_session, self.decoder_part = sessions[decoder.name], decoder
         self._decoder = self.decoder_session, decoder, self.table
         self.together: Together | None = None
