@@ -107,8 +107,8 @@ def load(
     Raises:
         MissingFile, BadArtifacts: a file is not there, or is not what the manifest says.
         UnknownName, MissingPackage: the provider is unknown, or its package not installed.
-        BadOption: audio_cache is below 0, `cache` can be no folder, `draft` cannot draft, `together`
-            is no number of answers, or there is a `front` for a model that hears a stream.
+        BadOption: audio_cache is below 0, `cache` can be no folder, `draft` cannot draft,
+            `together` is no number of answers, or `front` is for a model that hears a stream.
     """
     from alm.generation.model import Model
 

@@ -41,6 +41,7 @@ ONLY_IN = {
         "cli/run_command.py",
         "cli/exit_status.py",
         "cli/alm_commands.py",
+        "cli/commands/pack.py",
     ),
     "tokenizers": ("text/detokenizer.py", "text/prompt.py", "text/rust.py"),
     "soundfile": ("audio/reader.py", "live/sources.py"),
@@ -50,6 +51,7 @@ ONLY_IN = {
     "netron": ("cli/reports/netron.py",),
     "onnxruntime": ("backends/ort.py",),
     "openvino": ("backends/openvino.py",),
+    "triton_python_backend_utils": ("triton/python_model.py",),  # in Triton's own process
 }
 
 # A module's name is computed where it is a file's of ours, TensorRT's flavour or CUDA's bindings.

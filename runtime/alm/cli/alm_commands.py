@@ -11,12 +11,14 @@ import typer
 from alm.cli import exit_status, terminal
 from alm.cli.arguments import PLAIN, Debug, Version
 from alm.cli.commands import serve
+from alm.cli.commands.pack import pack
 from alm.cli.terminal import audio_file, speak_utf8, tell
 from alm.errors import BadOption
 
 MOST_MEMORY = 2**20  # GiB
 
 app = typer.Typer(**PLAIN)
+app.command()(pack)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print everything as data, and no tables.")]
 Out = Annotated[

@@ -1,0 +1,58 @@
+"""alm pack: a folder in the form that something else wants it in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alm.cli import terminal
+from alm.cli.arguments import Debug
+from alm.errors import BadOption
+
+
+def pack(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
+    triton: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT", help="Write a model repository of Triton there."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Of the answering model in Triton.")] = "alm",
+    gpu: Annotated[bool, typer.Option("--gpu", help="Run the graphs on GPUs.")] = False,
+    batch: Annotated[
+        int, typer.Option(help="Rows at once, of graphs that were exported for any batch.")
+    ] = 8,
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads of each graph; 0 lets ONNX Runtime choose.")
+    ] = 0,
+    stream: Annotated[
+        bool,
+        typer.Option("--stream/--no-stream", help="Answers may come in pieces (decoupled)."),
+    ] = True,
+    link: Annotated[
+        bool, typer.Option("--link", help="Hard links to DIR's files in the place of copies.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Write a folder as a model repository of NVIDIA's Triton Inference Server."""
+    from alm.triton import repository
+    from alm.triton.settings import Settings
+
+    if triton is None:
+        raise BadOption(
+            f"pack it as what? Triton's model repository: alm pack {folder} --triton OUT"
+        )
+    terminal.speak_utf8()
+    settings = Settings(name, gpu, batch, threads, stream, link)
+    made = repository.pack(folder, triton, settings, terminal.tell)
+    for note in made.notes:
+        terminal.tell(f"note: {note}")
+    if link:
+        terminal.tell(
+            f"note: {folder} and {triton} share their files, and alm refuses files with several "
+            "links unless ALM_HARD_LINKS=1 is set"
+        )
+    for model, what in made.models.items():
+        print(f"{model}  {what}")
+    print(f"\ntritonserver --model-repository={triton}")
