@@ -124,12 +124,19 @@ def _add_part(made: Plan, folder: Path, part: Part, settings: Settings) -> None:
     verify.check_graph(folder, graph, part.files[0].name, {file.name for file in part.files})
     name, home = settings.model(part), PurePosixPath(part.files[0].name).parent
     made.texts[f"{name}/{CONFIG}"] = pbtxt.text(onnx_models.config(part, graph, settings))
-    made.models[name] = f"onnxruntime: {part.role} {part.name}, opset {part.opset or '?'}"
+    made.models[name] = f"onnxruntime: {part.role} {part.name}, {_needs(graph)}"
     for file in part.files:
         if home not in PurePosixPath(file.name).parents:
             raise BadArtifacts(f"{file.name!r} of part {part.name} lies outside its graph's folder")
         inner = PurePosixPath(file.name).relative_to(home)
         made.copies.append((file, f"{name}/{VERSION}/{inner}"))
+
+
+def _needs(graph: summary.GraphFile) -> str:
+    """What the server's ONNX Runtime must know: an older one refuses a newer file."""
+    domains = {"": "opset", "com.microsoft": "contrib"}
+    opsets = [f"{domains.get(name, name)} {opset}" for name, opset in sorted(graph.opsets.items())]
+    return ", ".join([f"IR {graph.ir_version}", *opsets])
 
 
 def _check_whole(manifest: Manifest, folder: Path) -> None:

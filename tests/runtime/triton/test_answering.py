@@ -38,7 +38,7 @@ def text(value: str | bytes) -> np.ndarray:
 
 
 def request(path: Path, prompt: str = "transcribe", **options: Any) -> Request:
-    more = {"options": text(json.dumps(options))} if options else {}
+    more: dict[str, Any] = {"options": text(json.dumps(options))} if options else {}
     return Request(file=text(path.read_bytes()), prompt=text(prompt), **more)
 
 

@@ -18,6 +18,7 @@ from alm.artifacts.manifest import File
 from alm.cli import alm_commands, exit_status
 from alm.errors import BadArtifacts
 from alm.host import containment
+from alm.onnxfile import summary
 from demo.clips import FOLDER
 
 Capture = pytest.CaptureFixture[str]
@@ -65,6 +66,9 @@ def test_the_command_writes_the_tree_and_says_what_is_in_it(
     assert names(out) == sorted(TREE) and not hidden(out.parent)
     assert "alm_audio  ensemble" in said.out and "alm  python: answers, in pieces" in said.out
     assert f"tritonserver --model-repository={out}" in said.out and said.err == ""
+    graph = summary.read(demo / "whisper.onnx")
+    needs = f"IR {graph.ir_version}, opset {graph.opsets['']}"
+    assert f"alm_whisper  onnxruntime: encoder whisper, {needs}" in said.out
     for file in manifest.load(demo).files():
         copies = list(out.rglob(Path(file.name).name))
         assert len(copies) == 1 and copies[0].read_bytes() == (demo / file.name).read_bytes()
