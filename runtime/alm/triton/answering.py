@@ -135,6 +135,9 @@ class Answering:
             except AlmError as error:
                 reply.fail(str(error))
                 continue
+            except Exception as error:  # of this request alone
+                self._unexpected(error, [reply])
+                continue
             # Drawn tokens would depend on the company that a question is in.
             alone = question.stream or sampled
             key = f"{i}" if alone else question.company
@@ -177,10 +180,13 @@ class Answering:
             for one in there:  # one of them is to blame, and the others are answered
                 self._answer([one])
         except Exception as error:  # the client is told, and the server lives
-            sentence = f"unexpected {type(error).__name__}: {error}".split("\n")[0]
-            self._utils.Logger.log_error(sentence)
-            for _, reply in there:
-                reply.fail(sentence, "INTERNAL")
+            self._unexpected(error, [reply for _, reply in there])
+
+    def _unexpected(self, error: Exception, replies: Sequence[Reply]) -> None:
+        sentence = f"unexpected {type(error).__name__}: {error}".split("\n")[0]
+        self._utils.Logger.log_error(sentence)
+        for reply in replies:
+            reply.fail(sentence, "INTERNAL")
 
     def _stream(self, question: Asked, reply: Reply) -> None:
         answer = self.model.generate(

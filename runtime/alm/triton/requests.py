@@ -24,6 +24,9 @@ Tensors = Callable[
 ]  # an input's array by its name, None where it is absent
 
 NAMES = sorted(Generating.__annotations__)
+KINDS: dict[str, type] = dict.fromkeys(("language", "hypothesis"), str)
+KINDS |= dict.fromkeys(("truncate", "verbatim", "show_thinking"), bool)
+KIND_WORDS = {str: "text", bool: "true or false"}
 INLINE = b"data:"  # begins a file in JSON, which cannot hold bytes: data:audio/wav;base64,...
 
 
@@ -107,6 +110,9 @@ def _options(text: str, adapters: Collection[str], most_seconds: float) -> dict[
             nearest = near(name, NAMES)
             meant = f"; did you mean {nearest[0]}?" if nearest else ""
             raise BadOption(f"unknown option {name!r:.80}{meant}")
+        kind = KINDS.get(name, object)
+        if not isinstance(options[name], kind):
+            raise BadOption(f"{name} is {options[name]!r:.40}, wanted {KIND_WORDS[kind]}")
     seconds = options.get("max_audio_seconds", most_seconds)
     if not isinstance(seconds, int | float) or not 0 < seconds <= most_seconds:
         raise BadOption(f"max_audio_seconds is {seconds!r:.40}, at most {most_seconds:g} here")

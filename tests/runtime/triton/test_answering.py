@@ -167,6 +167,8 @@ WRONG = {
     "num_beams is at most 256": {"pcm": PCM, "options": text('{"num_beams": 1000}')},
     "at most 3600 here": {"pcm": PCM, "options": text('{"max_audio_seconds": 4000}')},
     "max_audio_seconds is 'long'": {"pcm": PCM, "options": text('{"max_audio_seconds": "long"}')},
+    "language is 5, wanted text": {"pcm": PCM, "options": text('{"language": 5}')},
+    "truncate is 'no', wanted true": {"pcm": PCM, "options": text('{"truncate": "no"}')},
     "unknown adapter '/etc'": {"pcm": PCM, "options": text('{"adapter": "/etc"}')},
     "unknown adapter ['a']": {"pcm": PCM, "options": text('{"adapter": ["a"]}')},
 }
@@ -212,6 +214,16 @@ def test_what_a_server_cannot_do_is_said_and_not_a_crash(
         model.execute([asked := request(LAMP)])
         message, _ = failure(sent(asked)[0])
         assert "Triton's model nothing" in message
+
+
+def test_what_nobody_foresaw_ends_its_own_request_alone(model: Any) -> None:
+    asked = [request(LAMP), request(DIGITS)]
+    vars(asked[0])["_inputs"][0].as_numpy = lambda: 1 / 0
+    model.execute(asked)
+    message, code = failure(sent(asked[0])[0])
+    assert message == "unexpected ZeroDivisionError: division by zero"
+    assert code == TritonError.INTERNAL
+    assert said(sent(asked[1])[0])[0] == SAYS[DIGITS]
 
 
 def test_drawn_answers_do_not_depend_on_their_company(model: Any, demo: Path) -> None:
