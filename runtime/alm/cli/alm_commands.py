@@ -10,8 +10,8 @@ import typer
 
 from alm.cli import exit_status, terminal
 from alm.cli.arguments import PLAIN, Debug, Version
-from alm.cli.commands import serve
 from alm.cli.commands.pack import pack
+from alm.cli.commands.serve import serve
 from alm.cli.terminal import audio_file, speak_utf8, tell
 from alm.errors import BadOption
 
@@ -201,4 +201,4 @@ def plan(
     terminal.give(predicted, as_json, out, lambda: plan_tables.show(predicted))
 
 
-app.command()(serve.serve)
+app.command()(serve)
