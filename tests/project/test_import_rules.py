@@ -43,11 +43,21 @@ ONLY_IN = {
         "cli/alm_commands.py",
         "cli/commands/pack.py",
     ),
-    "tokenizers": ("text/detokenizer.py", "text/prompt.py", "text/rust.py"),
+    "tokenizers": (
+        "text/detokenizer.py",
+        "text/prompt.py",
+        "text/rust.py",
+        "grammar/vocabulary.py",
+    ),
     "soundfile": ("audio/reader.py", "live/sources.py"),
     "sounddevice": ("live/sources.py",),  # a microphone's, where it is installed
     "soxr": ("audio/reader.py",),
     "rich": ("cli/terminal.py",),
+    "llguidance": (
+        "grammar/following.py",
+        "grammar/forms.py",
+        "grammar/vocabulary.py",
+    ),
     "netron": ("cli/reports/netron.py",),
     "onnxruntime": ("backends/ort.py",),
     "openvino": ("backends/openvino.py",),

@@ -90,6 +90,13 @@ MergeAudio = Annotated[
     typer.Option(metavar="P", help="Give the decoder P percent of a clip, the likest averaged."),
 ]
 Adapter = Annotated[str, Whole(metavar="NAME", help="A LoRA: the export's, or a folder.")]
+Schema = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A JSON schema: the answer is JSON of it.")
+]
+Grammar = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The answer follows it: Lark or EBNF.")
+]
+Regex = Annotated[str, typer.Option(metavar="R", help="The answer is what it matches.")]
 ListTasks = Annotated[
     bool, typer.Option("--list-tasks", help="Print the tasks' names and prompts.")
 ]

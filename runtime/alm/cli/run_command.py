@@ -37,6 +37,9 @@ def answer(
     show_thinking: args.ShowThinking = False,
     merge_audio: args.MergeAudio = 100.0,
     adapter: args.Adapter = "",
+    schema: args.Schema = None,
+    grammar: args.Grammar = None,
+    regex: args.Regex = "",
     list_tasks: args.ListTasks = False,
     max_new_tokens: args.MaxNewTokens = None,
     num_beams: args.NumBeams = None,
@@ -103,6 +106,7 @@ def answer(
     keywords.choose(manifest.facts.generation, options)
     processor.check_threads(threads)
     merging.check(merge_audio)
+    shapes = _shapes(schema, grammar, regex, live or form in SUBTITLES)
     reader.check_options(manifest.facts.audio.rate, "first", max_audio_seconds)
     speak_utf8()
     groups = [clips]
@@ -138,7 +142,7 @@ def answer(
         "adapter": adapter,
         "stop": stop or (),
         "system": system,
-    }
+    } | shapes
     model = alm.load(engine, provider, threads, align=align, cache=cache, draft=draft)
     if live:
         from alm.cli.chat import listen
@@ -153,6 +157,19 @@ def answer(
     if form in SUBTITLES:
         return request.subtitles(model, groups[0], prompt, form, bounds | options)
     return request.answer(model, groups, prompt, as_json, bounds | options)
+
+
+def _shapes(schema: Path | None, grammar: Path | None, regex: str, spoken: bool) -> dict[str, Any]:
+    """What answers follow, as keyword arguments."""
+    if schema is None and grammar is None and not regex:
+        return {}
+    if spoken:
+        raise BadOption(
+            "--schema, --grammar and --regex shape an answer, and neither --live nor subtitles"
+        )
+    from alm.grammar import files
+
+    return files.given(schema, grammar, regex)
 
 
 def _formatted(form: str, as_json: bool, chat: bool, clips: list[str]) -> bool:

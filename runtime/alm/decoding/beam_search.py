@@ -59,7 +59,7 @@ class Row:
                 score = self.rules.average(score, len(token_ids))
                 self.finished.append(Hypothesis(token_ids, score, reason))
         self.beams = beams[:width]
-        self.finished = sorted(self.finished, key=lambda hypothesis: -hypothesis.score)[:width]
+        self.finished = sorted(self.finished, key=self._rank)[:width]
         self.done = not self._may_improve()
         return parents[:width]
 
@@ -73,6 +73,11 @@ class Row:
             raise logit_arrays.nothing_left()
         best = self.finished[0]
         return Sequence(best.token_ids, best.stop_reason or "length", float(best.score))
+
+    def _rank(self, hypothesis: Hypothesis) -> tuple[bool, float]:
+        """Where a finished hypothesis stands; one that a grammar saw cut, behind all others."""
+        cut = self.rules.grammar is not None and hypothesis.stop_reason == "length"
+        return cut, -float(hypothesis.score)
 
     def _continuations(self, sums: np.ndarray) -> np.ndarray:
         """The places of sums [beams * vocab] to look at, best first; what is forbidden is none."""

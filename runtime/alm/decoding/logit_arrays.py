@@ -107,5 +107,5 @@ def nothing_left() -> BadOption:
     """The error for options that forbid every token."""
     return BadOption(
         "the options forbid every token of the vocabulary; loosen suppress_tokens, bad_words_ids, "
-        "no_repeat_ngram_size or what else forbids tokens"
+        "no_repeat_ngram_size or what else forbids tokens, such as a schema"
     )

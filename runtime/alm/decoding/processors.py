@@ -20,6 +20,7 @@ from alm.decoding.watermark import green
 
 if TYPE_CHECKING:
     from alm.decoding.options import Ids, Options
+    from alm.decoding.steps import Grammar
 
 NO = np.float32(-np.inf)
 LARGEST = np.finfo(np.float32).max
@@ -44,6 +45,7 @@ class History:
 
     prompt: Prompt
     new: Sequence[int]
+    row: int = 0  # of the prompt
 
     @cached_property
     def ids(self) -> np.ndarray:
@@ -63,8 +65,10 @@ Processor = Callable[[np.ndarray, History], None]  # scores [vocab] are changed 
 class Processors:
     """All processors that `options` turn on, in the order of transformers."""
 
-    def __init__(self, options: Options, eos_ids: Iterable[int]) -> None:
-        self.options = options
+    def __init__(
+        self, options: Options, eos_ids: Iterable[int], grammar: Grammar | None = None
+    ) -> None:
+        self.options, self.grammar = options, grammar
         self.eos = np.array(sorted(eos_ids), np.int64)
         self.steps: list[Processor] = list(self._steps())
         # With beams one token that is no EOS stays, so that a beam can go on.
@@ -81,7 +85,7 @@ class Processors:
             histories: what came before, row by row.
         """
         marked, normed = self.watermark is not None, self.options.renormalize_logits
-        if self.steps or self.warpers or marked:
+        if self.steps or self.warpers or marked or self.grammar:
             scores = scores.copy()
             with np.errstate(over="ignore", invalid="ignore"):
                 for row, history in zip(scores, histories, strict=True):
@@ -91,7 +95,11 @@ class Processors:
     def _process(self, row: np.ndarray, history: History) -> None:
         for step in self.steps:
             step(row, history)
+        if self.grammar:  # what sampling leaves out is a share of what may follow
+            self.grammar.restrict(history.row, history.new, row)
         if self.warpers and row.max() == NO:
+            if self.grammar and self.options.num_beams > 1:
+                return  # other beams go on
             raise logit_arrays.nothing_left()
         warped = row
         for warper in self.warpers:

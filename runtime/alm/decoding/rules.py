@@ -10,7 +10,7 @@ import numpy as np
 from alm.decoding import logit_arrays
 from alm.decoding.options import Options
 from alm.decoding.processors import History, Processors, Prompt
-from alm.decoding.steps import StopReason
+from alm.decoding.steps import Grammar, StopReason
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Rules:
     stopped: Callable[[int, list[int]], bool] | None
     prompts: Sequence[Prompt]  # of each row
     processors: Processors
+    grammar: Grammar | None = None  # what answers must follow
 
     def checked(self, logits: np.ndarray, rows: int) -> np.ndarray:
         """See `logit_arrays.checked`; what `remove_invalid_values` is for is let through."""
@@ -29,7 +30,7 @@ class Rules:
 
     def scores(self, scores: np.ndarray, pasts: Sequence[tuple[int, Sequence[int]]]) -> np.ndarray:
         """Processed scores [n, vocab]; `pasts` are the prompt row and the new tokens of each."""
-        return self.processors(scores, [History(self.prompts[row], new) for row, new in pasts])
+        return self.processors(scores, [History(self.prompts[row], new, row) for row, new in pasts])
 
     @property
     def candidates(self) -> int:
@@ -45,6 +46,10 @@ class Rules:
             return "eos"
         if self.stopped is not None and self.stopped(row, token_ids):
             return "stop_string"
+        if self.grammar is not None and self.grammar.complete(row, token_ids):
+            # Until there are enough tokens the end is forbidden, and the grammar says so.
+            least = self.options.least(self.prompts[row].length)
+            return "grammar" if len(token_ids) >= least else None
         return "length" if len(token_ids) >= self.most(row) else None
 
     def most(self, row: int) -> int:

@@ -30,6 +30,7 @@ class Run:
     eos: Set[int]
     stops: Stops
     times: Times
+    grammar: steps.Grammar | None = None
 
     def answers(
         self,
@@ -68,6 +69,7 @@ class Run:
             stopped=self._stopped if stops.strings else None,
             prompts=prompts,
             lengths=whole,
+            grammar=self.grammar,
         ):
             times.chose(step.decoder_ms, start)
             ended.update(step.ended)

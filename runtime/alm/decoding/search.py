@@ -11,7 +11,7 @@ from alm.decoding import beam_search, logit_arrays, steps
 from alm.decoding.options import Options
 from alm.decoding.processors import Processors, Prompt
 from alm.decoding.rules import Rules
-from alm.decoding.steps import Decoder, Step
+from alm.decoding.steps import Decoder, Grammar, Step
 
 
 def decode(
@@ -23,6 +23,7 @@ def decode(
     stopped: Callable[[int, list[int]], bool] | None = None,
     prompts: Sequence[Sequence[int]] = (),
     lengths: Sequence[int] = (),
+    grammar: Grammar | None = None,
 ) -> Iterator[Step]:
     """Continue every prompt row, step by step; each answer is the one the row would get alone.
 
@@ -44,13 +45,16 @@ def decode(
             new tokens, as from `generate(inputs_embeds=...)`.
         lengths: the positions of each prompt, which `min_length` and `max_length` count; without,
             the lengths of `prompts`.
+        grammar: what answers must follow: other tokens are forbidden after all processors, and
+            before sampling leaves any out.
 
     Yields:
         A step for each pass of the decoder, the prompt's first. Every row ends in one of them.
 
     Raises:
         BadArtifacts: logits that are not finite numbers, or not of one row per prompt.
-        BadOption: options with a token that is not in the vocabulary, or that forbid all of them.
+        BadOption: options with a token that is not in the vocabulary, or that forbid all of them or
+            all that the grammar lets follow.
         BadPrompt: `max_length` leaves no room for an answer.
     """
     logits = np.asarray(logits)
@@ -60,7 +64,8 @@ def decode(
         frozenset(eos_ids),
         stopped,
         [_prompt(prompts, lengths, row) for row in range(len(logits))],
-        Processors(options, eos_ids),
+        Processors(options, eos_ids, grammar),
+        grammar,
     )
     if options.num_beams > 1:
         return beam_search.search(logits, decoder, rules)

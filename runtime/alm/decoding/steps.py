@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
-StopReason = Literal["eos", "stop_string", "length"]
+StopReason = Literal["eos", "stop_string", "length", "grammar"]
 
 
 class Decoder(Protocol):
@@ -20,6 +21,22 @@ class Decoder(Protocol):
 
     def reorder(self, rows: np.ndarray) -> None:
         """Make row i of the cache a copy of what was row rows[i]; rows may become more or fewer."""
+        ...
+
+
+class Grammar(Protocol):
+    """What the rows of a search must follow; `alm.grammar.following` has one."""
+
+    def restrict(self, row: int, new: abc.Sequence[int], scores: np.ndarray) -> None:
+        """Set scores [vocab] to -inf of what may not follow the `new` tokens of prompt row `row`.
+
+        Raises:
+            BadOption: nothing may.
+        """
+        ...
+
+    def complete(self, row: int, new: abc.Sequence[int]) -> bool:
+        """Whether nothing may follow these tokens but an end."""
         ...
 
 

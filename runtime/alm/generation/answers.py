@@ -33,8 +33,8 @@ class Answer:
 
     text: str
     token_ids: list[int]
-    # eos, stop_string, length (max_new_tokens cut it), context (the model's did) or audio (a stream
-    # has ended); of several windows one that was cut, else the last
+    # eos, stop_string, grammar (nothing may follow), length (max_new_tokens cut it), context (the
+    # model's did) or audio (a stream has ended); of several windows one that was cut, else the last
     stop_reason: str
     audio_seconds: float
     audio_tokens: int
@@ -110,6 +110,7 @@ class WindowAnswer:
     language: str = ""
     segments: tuple[Segment, ...] = ()
     thinking: str | None = None
+    lacks: str = ""  # what it was to be and is not: JSON of the schema
 
 
 def join(
@@ -164,7 +165,8 @@ def _cut_notes(windows: Sequence[WindowAnswer]) -> Iterator[str]:
         tokens = max(len(windows[i - 1].sequence.token_ids) for i in places)
         thought = all(windows[i - 1].thinking and not windows[i - 1].text.strip() for i in places)
         thinking = " while the model was thinking" if thought else ""
-        yield f"the answer{many} was cut after {tokens} tokens{thinking}, {why}"
+        lacks = next((f" and is not {w.lacks}" for w in windows if w.lacks), "")
+        yield f"the answer{many} was cut after {tokens} tokens{thinking}{lacks}, {why}"
 
 
 def reason(sequence: steps.Sequence, cut: str) -> str:

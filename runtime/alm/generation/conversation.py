@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from alm.audio import reader
 from alm.errors import BadOption
+from alm.generation import keywords
 from alm.generation.answers import Answer
 from alm.generation.drafts import Drafting
 from alm.generation.keywords import InputOptions
@@ -16,12 +17,13 @@ from alm.generation.parts import Parts
 from alm.generation.past import Past
 from alm.generation.telling import tell
 from alm.generation.turn import Question, Turn
+from alm.grammar import forms
 from alm.timings import Times
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from alm.generation.keywords import Decoding
+    from alm.generation.keywords import Asking
 
 T = TypeVar("T")
 
@@ -43,6 +45,7 @@ class Conversation:
         options: Mapping[str, Any],
         drafting: Drafting | None = None,
     ) -> None:
+        forms.asked(inputs.forms, 0)
         parts.options(options)  # what contradicts itself is refused before any audio is read
         reader.check_options(parts.rules.rate, "first", inputs.max_audio_seconds)
         self._parts, self._inputs, self._options = parts, inputs, options
@@ -62,7 +65,7 @@ class Conversation:
         prompt: str,
         *sources: reader.Source,
         on_text: Callable[[str], None] | None = None,
-        **options: Unpack[Decoding],
+        **options: Unpack[Asking],
     ) -> Answer:
         """Answer the next turn; it waits until another thread's turn is answered.
 
@@ -70,7 +73,8 @@ class Conversation:
             prompt: free text or a task's name; each `<audio>` in it is the place of a clip.
             sources: clips that are new in this turn, as `Model.generate` takes them; may be none.
             on_text: called with pieces of text as they become certain.
-            options: fields of `alm.Options` in the place of the conversation's.
+            options: fields of `alm.Options` in the place of the conversation's, and `schema`,
+                `grammar` or `regex` of this answer.
 
         Returns:
             The answer; its `prompt_tokens` are those of the whole conversation before it, of which
@@ -134,8 +138,9 @@ class Conversation:
         with self._turn:
             self._asking = threading.get_ident()
             try:
-                chosen = self._parts.options({**self._options, **(options or {})})
-                how = self._inputs, times or Times(), listening, self._drafting, self._adapter
+                inputs, given = keywords.shaped(self._inputs, options or {})
+                chosen = self._parts.options({**self._options, **given})
+                how = inputs, times or Times(), listening, self._drafting, self._adapter
                 turn = Turn(self._parts, chosen, *how)
                 return (yield from turn.answers(questions, self._past if remember else None))
             finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from os import PathLike
 from typing import Any, Literal, TypedDict
 
@@ -13,6 +13,7 @@ from alm.decoding import options
 from alm.errors import BadOption
 from alm.text.tasks import near
 
+FORMS = ("schema", "grammar", "regex")
 MOST_BEAMS = 256  # rows of the KV cache; published settings have at most 16
 MOST_STOPS, LONGEST_STOP = 16, 256
 MOST_TOKENS = 2**31 - 1  # positions: the graphs' int32, more than any context
@@ -33,7 +34,9 @@ class InputOptions:
     where it does, several tokens are computed at once. `adapter`: the name of one in the folder, or
     a peft folder, with which parts compute; "" is the model itself. `stop`: texts of which the
     first ends the answer, and is no part of it. `system`: a message to the model before the
-    conversation, of models whose prompts have a place for one.
+    conversation, of models whose prompts have a place for one. `schema`, `grammar`, `regex`: what
+    answers must follow, one of them: a JSON schema (a dict or JSON text), a grammar in Lark or
+    EBNF, or a regular expression; a list has one for each prompt of a batch.
     """
 
     truncate: bool = False
@@ -47,6 +50,9 @@ class InputOptions:
     adapter: str | PathLike[str] = ""
     stop: Sequence[str] = ()
     system: str = ""
+    schema: Any = None
+    grammar: Any = None
+    regex: Any = None
 
     def __post_init__(self) -> None:
         """Refuse, with BadOption, stops that are no texts, or too many or too long of them."""
@@ -57,6 +63,14 @@ class InputOptions:
                 f"stop is up to {MOST_STOPS} texts of 1 to {LONGEST_STOP} characters, "
                 f"not {given!r:.80}"
             )
+        asked = [name for name, form in self.forms.items() if form is not None]
+        if given and asked:
+            raise BadOption(f"stop would cut an answer that must follow a {asked[0]}; give one")
+
+    @property
+    def forms(self) -> dict[str, Any]:
+        """What answers must follow, by its keyword."""
+        return {name: getattr(self, name) for name in FORMS}
 
 
 class Decoding(TypedDict, total=False):
@@ -96,7 +110,15 @@ class Decoding(TypedDict, total=False):
     renormalize_logits: bool | None
 
 
-class Generating(Decoding, total=False):
+class Asking(Decoding, total=False):
+    """What an answer must follow, beside the fields of `Decoding`."""
+
+    schema: dict[str, Any] | str | type | Sequence[dict[str, Any] | str | type | None] | None
+    grammar: str | Sequence[str | None] | None
+    regex: str | Sequence[str | None] | None
+
+
+class Generating(Asking, total=False):
     """The fields of `InputOptions` as keyword arguments, beside those of `Decoding`."""
 
     truncate: bool
@@ -117,6 +139,13 @@ def split(given: Mapping[str, Any]) -> tuple[InputOptions, dict[str, Any]]:
     names = {f.name for f in fields(InputOptions)}
     inputs = InputOptions(**{name: value for name, value in given.items() if name in names})
     return inputs, {name: value for name, value in given.items() if name not in names}
+
+
+def shaped(inputs: InputOptions, given: Mapping[str, Any]) -> tuple[InputOptions, dict[str, Any]]:
+    """Options of one turn: what its answer must follow, in the place of `inputs`', and the rest."""
+    own = {name: value for name, value in given.items() if name in FORMS}
+    rest = {name: value for name, value in given.items() if name not in FORMS}
+    return replace(inputs, **{**dict.fromkeys(FORMS), **own}) if own else inputs, rest
 
 
 def choose(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> options.Options:

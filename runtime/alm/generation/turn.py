@@ -24,6 +24,7 @@ from alm.generation.drafts import Drafting, drafts_of
 from alm.generation.keywords import InputOptions
 from alm.generation.parts import Parts
 from alm.generation.past import Feed, Past
+from alm.grammar.wanted import Wanted
 from alm.live.stepping import Beside
 from alm.ports import DELAY
 from alm.text.detokenizer import Joiner, Stops, TextStream
@@ -78,6 +79,7 @@ class Turn:
         Raises:
             BadAudio, MissingFile, BadPrompt, BadOption, UnknownName: see `Model.generate`.
         """
+        self.wanted = Wanted(self.inputs.forms, len(questions), self.parts)
         prompts = self.prompts(questions, past)
         clips = [[self.read(source) for source in question.sources] for question in questions]
         start = time.perf_counter()
@@ -87,6 +89,7 @@ class Turn:
             for i, question_clips in enumerate(clips)
             for row in self.rows(i, prompts[i], question_clips, past is None, left_out[i])
         ]
+        self.wanted.check([row.question for row in rows])
         self.times.add("windows", start)
         if self.listening:
             self._joiner = Joiner(_separator(prompts[0]))
@@ -186,6 +189,8 @@ class Turn:
             for row in rows:
                 alone += yield from self._generated([row], past)
             return alone
+        asked = [(row.question, row.prompt.begun) for row in rows]
+        grammar, stops = self.wanted.following(asked, options), self.wanted.stops(self.stops)
         start = time.perf_counter()
         most = max(whole + options.most(whole) for whole in feed.whole)
         decoder = begun.open(feed, max(most, *feed.whole))
@@ -204,8 +209,8 @@ class Turn:
             says, prompts = Beside(decoder, rows[0].embeds[0]), [stepping.prompt(self.delay)]
             decoder.told(**{DELAY: self.delay})
         try:
-            stream = self._stream(rows[0].prompt)
-            run = Run(options, parts.eos, self.stops, self.times)
+            stream = self._stream(rows[0].prompt, stops)
+            run = Run(options, parts.eos, stops, self.times, grammar)
             joiner = self._joiner if self.listening else None
             new = feed.embeds, feed.lengths, feed.whole
             sequences, texts = yield from run.answers(says, *new, prompts, stream, joiner)
@@ -217,15 +222,18 @@ class Turn:
         begun.keep_prefix(feed)
         if past:
             before = prompts[0] if prompts else []
-            past.remember(
-                feed, sequences[0], rows[0].prompt, before, self.stops, options.num_beams == 1
-            )
+            followed = options.num_beams == 1
+            past.remember(feed, sequences[0], rows[0].prompt, before, stops, followed)
         decoder.done()
         of_rows = zip(rows, sequences, texts, feed.whole, strict=True)
-        return [
+        answered = [
             self._answer(row, feed, drafted, cut, sequence, text, whole)
             for row, sequence, text, whole in of_rows
         ]
+        if not grammar:
+            return answered
+        lacks = [grammar.lack(i, ended.token_ids, parts.eos) for i, ended in enumerate(sequences)]
+        return [replace(one, lacks=lack) for one, lack in zip(answered, lacks, strict=True)]
 
     def _answer(
         self,
@@ -286,9 +294,9 @@ class Turn:
             return options, ""
         return options.within(room, prompt), cuts
 
-    def _stream(self, prompt: Prompt) -> ReadingStream:
+    def _stream(self, prompt: Prompt, stops: Stops) -> ReadingStream:
         """What makes text of the one row's tokens, if it is yielded."""
-        text = TextStream(self.parts.tokenizer, self.stops.strings)
+        text = TextStream(self.parts.tokenizer, stops.strings)
         return ReadingStream(text, self.parts.prompter, prompt, self.inputs.show_thinking)
 
 
