@@ -33,7 +33,7 @@ class State(Protocol):
         ...
 
     def mask(self) -> np.ndarray:
-        """uint8 [n]: a bit for each token, the lowest of a byte first; 1 may follow."""
+        """uint8 [size / 8]: a bit for each token, the lowest of a byte first; 1 may follow."""
         ...
 
     @property
@@ -50,12 +50,13 @@ class State(Protocol):
 class Plain:
     """An answer that follows its form from the first token on."""
 
-    def __init__(self, matcher: LLMatcher, form: Form) -> None:
-        self._matcher, self._form = matcher, form
+    def __init__(self, matcher: LLMatcher, form: Form, size: int) -> None:
+        """`size` is how many tokens may be said."""
+        self._matcher, self._form, self._size = matcher, form, size
 
     def copy(self) -> Plain:
         """See `State`."""
-        return Plain(self._matcher.deep_copy(), self._form)
+        return Plain(self._matcher.deep_copy(), self._form, self._size)
 
     def take(self, token: int) -> None:
         """See `State`."""
@@ -68,9 +69,12 @@ class Plain:
         Raises:
             BadOption: the form is too large to be followed any further.
         """
-        mask = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        bits = self._matcher.compute_bitmask()
         if self._matcher.is_error():
             raise self._lost()
+        mask = np.frombuffer(bits, np.uint8, -(-self._size // 8)).copy()
+        if last := self._size % 8:
+            mask[-1] &= (1 << last) - 1
         return mask
 
     @property

@@ -59,17 +59,21 @@ class Form:
         """What follows it token by token, at the beginning of an answer.
 
         Raises:
-            BadOption: llguidance does not take it, or takes it in part.
+            BadOption: llguidance does not take it, or takes it in part, or no text follows it.
+            MissingPackage: llguidance is not installed.
         """
+        llguidance, text = library(), self.llg()
         with self.calm():
-            llguidance, text = library(), self.llg()
             limits = llguidance.LLParserLimits(
                 verbose_errors=False, initial_lexer_fuel=MOST_FUEL, max_grammar_size=MOST_FUEL
             )
             how: Any = {"log_level": 0, "limits": limits}
             made = roomy(lambda: llguidance.LLMatcher(tokenizer, text, **how))
-            made.compute_bitmask()  # what cannot be followed is known now
-        if why := made.get_error() or next(iter(made.get_grammar_warnings()), ""):
+            begun = made.deep_copy()  # behind all of the gap, where only an answer may follow
+            begun.consume_tokens(tokenizer.greedy_tokenize("  "))
+            begun.compute_bitmask()
+        errors = made.get_error(), begun.get_error(), *made.get_grammar_warnings()
+        if why := next(filter(None, errors), ""):
             raise self.refused(why)
         return made
 
@@ -168,8 +172,8 @@ def check(form: Form) -> None:
     A grammar may name tokens of the model's, so it is looked at later.
     """
     if form.kind != "grammar":
+        look = library().LLMatcher.validate_grammar_with_warnings
         with form.calm():
-            look = library().LLMatcher.validate_grammar_with_warnings
             wrong, said = roomy(lambda: look(form.llg()))
         if wrong or said:
             raise form.refused(said[0])

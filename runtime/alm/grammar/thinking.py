@@ -38,7 +38,7 @@ class Table:
     @cached_property
     def text(self) -> list[bytes]:
         """What each token says."""
-        return [self.vocabulary.text([token]) for token in range(len(self.vocabulary.tokens))]
+        return [self.vocabulary.text([token]) for token in range(self.vocabulary.size)]
 
     @cached_property
     def free(self) -> np.ndarray:
@@ -63,11 +63,10 @@ class Table:
         return [inside, *over]
 
     def only(self, tokens: Iterable[int]) -> np.ndarray:
-        """A mask of these tokens: uint8 [n]."""
+        """A mask of these tokens: uint8 [size / 8]."""
         bits = np.zeros(len(self.text), np.uint8)
         bits[list(tokens)] = 1
-        padded = np.pad(bits, (0, -len(bits) % 32))
-        return np.packbits(padded, bitorder="little")
+        return np.packbits(bits, bitorder="little")
 
 
 class Thinking:
@@ -119,7 +118,7 @@ class Thinking:
         if not self._thinking:
             mask = self._answer.mask()
             if self._first and opening:
-                mask = mask | self._table.only(opening[:1])[: len(mask)]
+                mask |= self._table.only(opening[:1])
             return mask
         if self._opening:
             return self._table.only([opening[-self._opening]])

@@ -25,7 +25,8 @@ PLAIN = {"Fuse", "Strip"}
 class Vocabulary:
     """The bytes of every token that an answer may hold, of one tokenizer and decoder.
 
-    What `LLTokenizer` asks for: `tokens`, `special_token_ids`, and a call that encodes.
+    What `LLTokenizer` asks for: `tokens`, `special_token_ids`, and a call that encodes. It wants
+    every text encoded, so that bytes of which no token consists stand behind the `size` real ones.
     """
 
     def __init__(self, tokenizer: Tokenizer, size: int, eos: Iterable[int]) -> None:
@@ -38,6 +39,7 @@ class Vocabulary:
         self.tables: dict[Any, Any] = {}  # of the marks of thoughts, made once; see `thinking`
         added = tokenizer.get_added_tokens_decoder()
         hidden = {token for token, text in added.items() if text.special} | set(eos)
+        self.size = size
         self.tokens, self._bytes = [b""] * size, [b""] * size
         turn = _turned(json.loads(tokenizer.to_str()).get("decoder"))
         for text, token in tokenizer.get_vocab(with_added_tokens=True).items():
@@ -49,12 +51,15 @@ class Vocabulary:
                 self.tokens[token] = self._bytes[token] = turn(text)
         self.special_token_ids = sorted(token for token in hidden if token < size)
         self.ends = [token for token in self.special_token_ids if token in set(eos)]
-        if not self.ends:  # beyond the logits: an end that cannot be said
-            self.tokens.append(b"<end>")
-            self.special_token_ids.append(size)
-            self.ends = [size]
-        self.eos_token_id, self.bos_token_id = self.ends[0], None
         self._check()
+        known = set(self._bytes)
+        self._bytes += [bytes([byte]) for byte in range(256) if bytes([byte]) not in known]
+        self.tokens += self._bytes[size:]
+        if not self.ends:
+            self.ends = [len(self.tokens)]
+            self.special_token_ids += self.ends
+            self.tokens.append(b"<end>")
+        self.eos_token_id, self.bos_token_id = self.ends[0], None
 
     def __call__(self, text: bytes | str) -> list[int]:
         """The tokens by which the tokenizer writes a text, which join to the same bytes."""
@@ -96,15 +101,14 @@ class Vocabulary:
         return {said: token for token, said in reversed([*enumerate(self._bytes)]) if said}
 
     def _longest(self, text: bytes) -> list[int]:
-        """The longest token that fits, again and again; a byte that no token has is left out."""
+        """The longest token that fits, again and again."""
         ids: list[int] = []
         most = max(map(len, self._by_bytes), default=1)
         while text:
             sizes = range(min(most, len(text)), 0, -1)
-            size = next((n for n in sizes if text[:n] in self._by_bytes), 0)
-            if size:
-                ids.append(self._by_bytes[text[:size]])
-            text = text[max(1, size) :]
+            size = next(n for n in sizes if text[:n] in self._by_bytes)
+            ids.append(self._by_bytes[text[:size]])
+            text = text[size:]
         return ids
 
     def _check(self) -> None:

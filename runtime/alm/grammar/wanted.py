@@ -50,7 +50,7 @@ class Wanted:
         self._vocabulary = vocabulary.of(model.tokenizer, size, model.eos)
         for form in filter(None, self.forms):
             if form not in self._begun:
-                self._begun[form] = Plain(form.matcher(self._vocabulary.llg), form)
+                self._begun[form] = Plain(form.matcher(self._vocabulary.llg), form, size)
 
     def check(self, rows: Sequence[int]) -> None:
         """Refuse, with BadOption, a clip of several windows: each would be answered on its own.
