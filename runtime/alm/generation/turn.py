@@ -62,9 +62,7 @@ class Turn:
         self.delay = parts.delay(inputs.delay)  # in steps, of models that have them
         self.drafts = drafts_of(drafting, parts, options, inputs.hypothesis)
         self._joiner = Joiner("")
-        self.stops = parts.stops
-        if inputs.stop:
-            self.stops = Stops(parts.tokenizer, (*parts.stops.strings, *inputs.stop))
+        self.stops = parts.stops.also(inputs.stop)
 
     def answers(
         self, questions: Sequence[Question], past: Past | None
@@ -226,10 +224,7 @@ class Turn:
             past.remember(feed, sequences[0], rows[0].prompt, before, stops, followed)
         decoder.done()
         of_rows = zip(rows, sequences, texts, feed.whole, strict=True)
-        answered = [
-            self._answer(row, feed, drafted, cut, sequence, text, whole)
-            for row, sequence, text, whole in of_rows
-        ]
+        answered = [self._answer(row, feed, drafted, cut, *of_row) for row, *of_row in of_rows]
         if not grammar:
             return answered
         lacks = [grammar.lack(i, ended.token_ids, parts.eos) for i, ended in enumerate(sequences)]

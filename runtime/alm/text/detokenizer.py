@@ -133,6 +133,10 @@ class Stops:
         self._ends = {stop[-1] for stop in self.strings} | {REPLACEMENT}
         self._may_end: dict[int, bool] = {}
 
+    def also(self, more: Sequence[str]) -> Stops:
+        """These and more."""
+        return Stops(self.tokenizer, (*self.strings, *more)) if more else self
+
     def reached(self, ids: Sequence[int]) -> bool:
         """Whether the text of `ids` holds a stop string; that of ids[:-1] must not.
 

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders
 from tokenizers.models import WordLevel
 
 from alm.errors import BadOption
+from alm.grammar.following import State
 from alm.grammar.vocabulary import Vocabulary, of
 from alm.text.detokenizer import load_tokenizer
 from tests.runtime.grammar.shapes import SCHEMAS, begun, drawn, llama, problem, tokenizers
@@ -58,15 +59,20 @@ def test_all_that_is_drawn_matches_its_expression(made: Made, name: str) -> None
             assert re.fullmatch(wanted, said), said
 
 
+def may(state: State) -> set[int]:
+    """The tokens that may follow."""
+    return set(np.flatnonzero(np.unpackbits(state.mask(), bitorder="little")).tolist())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_end_counts_and_only_where_the_form_may_end(made: Made, name: str) -> None:
     _, eos, vocabulary = made[name]
     _, state = begun(vocabulary, regex="[0-9]{2,}")
     allowed = list[set[int]]()
     for digit in b"12":
-        allowed.append(set(np.flatnonzero(np.unpackbits(state.mask(), bitorder="little"))))
+        allowed.append(may(state))
         state.take(next(i for i, said in enumerate(vocabulary.tokens) if said == bytes([digit])))
-    allowed.append(set(np.flatnonzero(np.unpackbits(state.mask(), bitorder="little"))))
+    allowed.append(may(state))
     assert [eos & one for one in allowed] == [set(), set(), eos]
     hidden = {i for i, said in enumerate(vocabulary.tokens) if not said}
     assert len(hidden) >= 9 and not hidden & allowed[2]
