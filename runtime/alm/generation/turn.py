@@ -224,7 +224,7 @@ class Turn:
             past.remember(feed, sequences[0], rows[0].prompt, before, stops, followed)
         decoder.done()
         of_rows = zip(rows, sequences, texts, feed.whole, strict=True)
-        answered = [self._answer(row, feed, drafted, cut, *of_row) for row, *of_row in of_rows]
+        answered = [self._answer(row, feed, drafted, cut, s, t, n) for row, s, t, n in of_rows]
         if not grammar:
             return answered
         lacks = [grammar.lack(i, ended.token_ids, parts.eos) for i, ended in enumerate(sequences)]

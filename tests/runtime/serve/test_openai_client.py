@@ -136,6 +136,28 @@ def test_lengths_and_stops(there: Served) -> None:
     assert stopped.finish_reason == "stop" and stopped.message.content.strip() == "turn on the"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_follows_a_schema(stream: bool, there: Served) -> None:
+    words = {"type": "string", "enum": ["lamp", "light", "volume"]}
+    schema = {
+        "type": "object",
+        "properties": {"what": words, "on": {"type": "boolean"}},
+        "required": ["what", "on"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "command", "schema": schema}}
+    asked = [user(audio("lamp"), text("transcribe"))]
+    said = completed(there, asked, response_format=form, stream=stream, max_tokens=60)
+    if stream:
+        content = "".join(chunk.choices[0].delta.content or "" for chunk in said)
+    else:
+        content = said.choices[0].message.content
+        assert said.choices[0].finish_reason == "stop"
+    found = json.loads(content)
+    assert {*found} == {"what", "on"} and found["what"] in words["enum"]
+    assert isinstance(found["on"], bool)
+
+
 def test_a_long_clip_is_answered_window_by_window(
     there: Served, model: Model, tmp_path: Path
 ) -> None:

@@ -60,6 +60,11 @@ Error = openai.BadRequestError
     ("options", "kind", "param", "says"),
     [
         ({"model": "gpt-4o"}, openai.NotFoundError, "model", "no model 'gpt-4o' here"),
+        ({"response_format": {"type": "xml"}}, Error, "response_format", "'xml' is not known"),
+        (
+            {"response_format": {"type": "json_object"}, "stop": ["x"]},
+            *(Error, "stop", "would cut what response_format wants"),
+        ),
         ({"n": 2}, Error, "n", "n=2 is not done here"),
         ({"logprobs": True}, Error, "logprobs", "not done"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, Error, "tools", "not done"),

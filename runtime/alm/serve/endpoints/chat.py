@@ -11,14 +11,16 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from alm.errors import AlmError
 from alm.generation.answers import Answer
 from alm.generation.turn import Question
+from alm.grammar import openai_format
 from alm.serve.endpoints.events import streamed, whole
 from alm.serve.endpoints.fields import Fields
 from alm.serve.endpoints.messages import conversation
 from alm.serve.inside.kept import Exchange
 from alm.serve.inside.server import Server, body, extra, skip_silent
-from alm.serve.refused import Refused
+from alm.serve.refused import Refused, because
 from alm.timings import Stages
 
 # Fields of OpenAI's that are not done, and the values that ask for nothing.
@@ -94,14 +96,13 @@ def _bounds(server: Server, fields: Fields) -> dict[str, Any]:
     stop = fields.texts("stop")
     if len(stop) > MOST_STOPS:
         raise Refused(400, f"stop holds at most {MOST_STOPS} texts", param="stop")
-    form = fields.take("response_format") or {"type": "text"}
-    if not isinstance(form, dict) or form != {"type": "text"}:
-        raise Refused(
-            400,
-            f"response_format={form!r:.80} is not done here; leave it out",
-            param="response_format",
-        )
-    return {"stop": stop, "max_audio_seconds": server.settings.audio_seconds}
+    try:
+        form = openai_format(fields.take("response_format"))
+    except AlmError as error:
+        raise because(error, "response_format") from error
+    if form and stop:
+        raise Refused(400, "stop would cut what response_format wants; leave it out", param="stop")
+    return {"stop": stop, "max_audio_seconds": server.settings.audio_seconds, **form}
 
 
 def _answered(
