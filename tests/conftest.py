@@ -135,10 +135,10 @@ def artifacts(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
-def demo_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo model exported as `make demo` does it: where words matter. Never to be changed."""
     words = ("--dynamic-batch", "--out")
-    return made_once(tmp_path_factory, "demo-artifacts", lambda out: run_export(*words, out))
+    return made_once(tmp_path_factory, "demo", lambda out: run_export(*words, out))
 
 
 @pytest.fixture(scope="session")

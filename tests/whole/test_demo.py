@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import alm
@@ -9,16 +11,13 @@ from alm.audio import reader
 from alm.generation.model import Model
 from demo.clips import EXAMPLES, FOLDER, Example
 from demo.reference import Reference
-from tests.conftest import run_export
 
 CHECKPOINT = FOLDER / "checkpoint"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    out = tmp_path_factory.mktemp("demo") / "artifacts"
-    run_export("--out", out)  # no --model: the demo is what is exported
-    return alm.load(out, provider="cpu")
+def model(demo: Path) -> Model:
+    return alm.load(demo, provider="cpu")
 
 
 def test_it_is_small() -> None:

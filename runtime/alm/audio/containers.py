@@ -20,11 +20,15 @@ BEGINNINGS = {
     b"ADIF": "AAC",
     b"FLV\x01": "Flash video",
     b"\x0b\x77": "AC-3",
+    b"\0\0\x01\xba": "MPEG program stream",
 }
+# Containers that libsndfile knows, and not every codec in them.
+SHELLS = {b"OggS": "Ogg", b"RIFF": "WAV", b"caff": "Core Audio", b"FORM": "AIFF", b".snd": "AU"}
+PACKET = 188  # bytes of an MPEG transport stream's
 
 
 def foreign(data: mmap | bytes) -> str:
-    """What kind of sound that cannot be read here begins like this; "" where that is not known."""
+    """What kind of sound that libsndfile cannot read begins like this; "" where it may."""
     at = 0
     if data[:3] == b"ID3" and len(data) >= 10:
         a, b, c, d = data[6:10]  # seven bits in each byte
@@ -32,11 +36,28 @@ def foreign(data: mmap | bytes) -> str:
     head = data[at : at + 16]
     if head[4:8] in (b"ftyp", b"moov", b"mdat"):
         return "MPEG-4 (m4a, mp4)"
-    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:  # layer 0: no MPEG layer
+    if is_adts(head):
         return "AAC"
     if head[:4] == b"RIFF" and data[8:12] == b"AVI ":
         return "AVI"
+    if is_transport(data):
+        return "MPEG transport stream"
     return next((kind for magic, kind in BEGINNINGS.items() if head.startswith(magic)), "")
+
+
+def is_adts(head: bytes) -> bool:
+    """Whether a frame of AAC begins like this: MPEG's sync, and layer 0, which is no MPEG layer."""
+    return len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0
+
+
+def is_transport(data: mmap | bytes) -> bool:
+    """Whether packets of an MPEG transport stream follow each other."""
+    return all(data[at : at + 1] == b"G" for at in (0, PACKET, 2 * PACKET))
+
+
+def shell(data: mmap | bytes) -> str:
+    """The container that this is, of those that may hold what libsndfile cannot read; or ""."""
+    return SHELLS.get(bytes(data[:4]), "")
 
 
 def way_out(name: str) -> str:

@@ -20,6 +20,7 @@ class Levels:
     def __init__(self, channels: int) -> None:
         self.channels = channels
         self.peak = 0.0
+        self.said: list[str] = []  # notes of whoever decodes it
         self._energy = np.zeros(channels)
         self._apart = np.zeros(channels)  # energy of the difference to the first channel
         self._mean = 0.0
@@ -50,7 +51,7 @@ class Levels:
 
     def notes(self, name: str, channel: str) -> tuple[str, ...]:
         """What a listener should know; `channel` is the one that is heard, first or mean."""
-        notes: list[str] = []
+        notes = [*self.said]
         loudest = float(self._energy.max())
         if self.peak > SCALED:
             notes.append(

@@ -14,26 +14,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Literal
+from typing import IO, BinaryIO, Literal
 
 import numpy as np
 import soundfile
 import soxr
 
-from alm.audio import truncation
-from alm.audio.containers import contents, foreign, way_out
+from alm.audio import arrays, by_av, truncation
+from alm.audio.bounds import BLOCK, MOST_SECONDS, RATES, Bounds
+from alm.audio.bounds import HOUR as HOUR
+from alm.audio.bounds import MOST_BYTES as MOST_BYTES
+from alm.audio.containers import contents, foreign, shell, way_out
 from alm.audio.levels import Levels
 from alm.audio.windows import windows as windows
 from alm.errors import BadAudio, BadOption, MissingFile
 from alm.host.hush import hush
 from alm.timings import OnStage
 
-HOUR = 3600.0  # seconds
-MOST_SECONDS = 24 * HOUR  # that may be allowed: at 16 kHz the samples are 5.5 GB by then
-MOST_BYTES = 256 * 2**20
-RATES = range(1_000, 768_001)  # Hz that are resampled; beyond lie broken headers
-BLOCK = 2**18  # samples of all channels decoded at a time
-MOST_CHANNELS = 64  # of an array: more is [channels, samples], turned the wrong way
 PADDING = 10_000  # samples that an MPEG header may say to drop at both ends together
 
 Source = (
@@ -66,36 +63,6 @@ class Clip:
         return len(self.pcm) / self.rate
 
 
-@dataclass(frozen=True)
-class _Bounds:
-    seconds: float
-    bytes: float
-    rate: int  # the model's
-
-    def check(self, name: str, frames: int, channels: int, rate: int) -> None:
-        """Refuse sound that is empty, too long or too large; `rate` is the sound's own."""
-        if rate not in RATES:
-            wanted = f"{RATES[0]} to {RATES[-1]} Hz"
-            raise BadAudio(f"{name} has a sample rate of {rate} Hz; wanted {wanted}")
-        if frames < 1:
-            raise BadAudio(f"{name} holds no samples; wanted at least one")
-        seconds = frames / rate
-        if seconds > self.seconds:
-            raise BadAudio(
-                f"{name} lasts {seconds:.1f} s, and at most {self.seconds:g} s was wanted; cut it, "
-                f"or allow more: --max-audio-seconds {int(seconds) + 1}"
-            )
-        need = max(frames * channels, seconds * self.rate) * 4
-        if need > self.bytes:
-            # The byte bound grows with max_seconds, so this is what would let the sound in.
-            enough = int(max(self.seconds, HOUR) * need / self.bytes) + 1
-            raise BadAudio(
-                f"{name} decodes to {need / 2**20:.0f} MiB ({seconds:.0f} s, {channels} channels, "
-                f"{rate} Hz), and at most {self.bytes / 2**20:.0f} MiB was wanted; cut it, or "
-                f"allow more: --max-audio-seconds {enough}"
-            )
-
-
 def read(
     source: Source,
     rate: int,
@@ -106,10 +73,11 @@ def read(
 ) -> Clip:
     """The sound of `source` as float32 mono [samples] at `rate` Hz.
 
-    `source` is a file (wav, flac, mp3, ogg, and what else libsndfile reads) as a path, as its bytes
-    or opened for reading bytes; an array that is at `rate` already; or (array, its rate). Arrays
-    are [samples] or [samples, channels]; integers are scaled by their type's range, floats are
-    taken as they are. `channel`: the first, or the mean.
+    `source` is a file (wav, flac, mp3, ogg, and what else libsndfile reads; with the package av
+    also m4a, aac, webm, videos and what else FFmpeg reads) as a path, as its bytes or opened for
+    reading bytes; an array that is at `rate` already; or (array, its rate). Arrays are [samples] or
+    [samples, channels]; integers are scaled by their type's range, floats are taken as they are.
+    `channel`: the first, or the mean.
 
     At most `max_seconds` long and `max_bytes` decoded; past one hour the bytes grow in proportion,
     so max_seconds=7200 allows twice `max_bytes`.
@@ -117,10 +85,10 @@ def read(
     `on_stage` is called after the stages "decode_audio" and, where it is needed, "resample".
 
     Raises MissingFile when there is no file, BadAudio when it holds no sound that can be used,
-    BadOption when an option is out of range.
+    MissingPackage when only av could read it, BadOption when an option is out of range.
     """
     check_options(rate, channel, max_seconds, max_bytes)
-    bounds = _Bounds(max_seconds, max_bytes * max(1.0, max_seconds / HOUR), int(rate))
+    bounds = Bounds(max_seconds, max_bytes * max(1.0, max_seconds / HOUR), int(rate))
     start = time.perf_counter()
     if isinstance(source, str | os.PathLike):
         name = os.fspath(source)
@@ -129,7 +97,7 @@ def read(
         name, data = contents(source, 2 * int(bounds.bytes))  # float64 takes twice
         pcm, source_rate, levels = _read_data(name, data, io.BytesIO(data), channel, bounds)
     else:
-        name, (pcm, source_rate, levels) = "the array", _read_array(source, channel, bounds)
+        name, (pcm, source_rate, levels) = "the array", arrays.read(source, channel, bounds)
     if on_stage:
         on_stage("decode_audio", start)
     start = time.perf_counter()
@@ -143,11 +111,11 @@ def check_options(
     rate: int, channel: str, max_seconds: float = HOUR, max_bytes: int = MOST_BYTES
 ) -> None:
     """Refuse, with BadOption, options that `read` does not take."""
-    if not _is_whole(rate) or rate not in RATES:
+    if not arrays.is_whole(rate) or rate not in RATES:
         raise BadOption(f"a model's rate is {RATES[0]} to {RATES[-1]} Hz, not {rate!r}")
     if channel not in ("first", "mean"):
         raise BadOption(f"channel is 'first' or 'mean', not {channel!r}")
-    if not _is_number(max_seconds) or not 0 < max_seconds <= MOST_SECONDS:
+    if not arrays.is_number(max_seconds) or not 0 < max_seconds <= MOST_SECONDS:
         raise BadOption(
             f"--max-audio-seconds (max_audio_seconds) is above 0 and at most {MOST_SECONDS:g}, a "
             f"day, not {max_seconds!r:.40}"
@@ -156,7 +124,7 @@ def check_options(
         raise BadOption(f"max_bytes is positive, not {max_bytes!r}")
 
 
-def _read_file(path: Path, channel: str, bounds: _Bounds) -> tuple[np.ndarray, int, Levels]:
+def _read_file(path: Path, channel: str, bounds: Bounds) -> tuple[np.ndarray, int, Levels]:
     with ExitStack() as stack:
         file = stack.enter_context(_open(path))
         data = stack.enter_context(mmap(file.fileno(), 0, access=ACCESS_READ))
@@ -165,18 +133,24 @@ def _read_file(path: Path, channel: str, bounds: _Bounds) -> tuple[np.ndarray, i
 
 
 def _read_data(
-    name: str, data: mmap | bytes, file: int | BinaryIO, channel: str, bounds: _Bounds
+    name: str, data: mmap | bytes, file: int | BinaryIO, channel: str, bounds: Bounds
 ) -> tuple[np.ndarray, int, Levels]:
     """The sound of a file's bytes, which `file` reads as well."""
     with ExitStack() as stack:
         if kind := foreign(data):
-            raise BadAudio(f"{name} is {kind}, which is not read here; {way_out(name)}")
+            return by_av.read(name, data, kind, channel, bounds)
         if lack := truncation.lack(data):
             raise BadAudio(f"{name} {lack}")
         mpeg = truncation.is_mpeg(data)
         if mpeg:
             stack.enter_context(hush())
-        sound = stack.enter_context(_sound(name, file))
+        try:
+            sound = stack.enter_context(soundfile.SoundFile(file, closefd=False))
+        except soundfile.LibsndfileError as error:
+            if (kind := shell(data)) and by_av.there():  # a known container of an unknown codec
+                return by_av.read(name, data, kind, channel, bounds)
+            why = f"({_reason(error)}); wanted wav, flac, mp3 or ogg"
+            raise BadAudio(f"{name} is not audio that can be read {why}") from None
         frames = sound.frames
         if frames >= 2**62 or (mpeg and frames + PADDING < truncation.mpeg_samples(data)):
             raise BadAudio(f"{name} does not say truly how long it is; {way_out(name)}")
@@ -202,15 +176,6 @@ def _open(path: Path) -> BinaryIO:
     return file
 
 
-def _sound(name: str, file: int | BinaryIO) -> soundfile.SoundFile:
-    try:
-        return soundfile.SoundFile(file, closefd=False)
-    except soundfile.LibsndfileError as error:
-        raise BadAudio(
-            f"{name} is not audio that can be read ({_reason(error)}); wanted wav, flac, mp3 or ogg"
-        ) from None
-
-
 def _decode(
     name: str, sound: soundfile.SoundFile, channel: str, short: bool
 ) -> tuple[np.ndarray, int, Levels]:
@@ -225,55 +190,13 @@ def _decode(
             after = f"after {done / rate:.1f} s of {frames / rate:.1f} s"
             raise BadAudio(f"{name} is cut or damaged {after} ({_reason(error)})") from None
         levels.add(name, block, done, rate)
-        pcm[done : done + len(block)] = _mono(block, channel)
+        pcm[done : done + len(block)] = arrays.mono(block, channel)
         done += len(block)
         if len(block) < wanted:
             break
     if done < frames and (not short or not done):
         raise BadAudio(f"{name} is cut: its header promises {frames} samples, {done} are there")
     return (pcm if done == frames else pcm[:done].copy()), rate, levels
-
-
-def _read_array(source: Any, channel: str, bounds: _Bounds) -> tuple[np.ndarray, int, Levels]:
-    array, rate = source if isinstance(source, tuple) and len(source) == 2 else (source, None)
-    rate = bounds.rate if rate is None else rate
-    if not isinstance(array, np.ndarray) or not _is_whole(rate):
-        got = f"({type(array).__name__}, {type(rate).__name__})"
-        got = got if isinstance(source, tuple) else type(source).__name__
-        raise BadAudio(f"wanted a path, bytes, an array, or (array, rate in Hz); got {got}")
-    if array.dtype.kind not in "fiu" or array.ndim not in (1, 2):
-        raise BadAudio(
-            "the array is wanted as floats or integers [samples] or [samples, channels]; got "
-            f"{array.dtype} {list(array.shape)}"
-        )
-    sound = array[:, None] if array.ndim == 1 else array
-    frames, channels = sound.shape
-    if frames and not 1 <= channels <= MOST_CHANNELS:
-        raise BadAudio(
-            f"the array is {list(array.shape)}, so {channels} channels; wanted [samples, channels] "
-            f"with 1 to {MOST_CHANNELS}: transpose it"
-        )
-    bounds.check("the array", frames, channels, int(rate))
-    pcm, levels = np.empty(frames, np.float32), Levels(channels)
-    for start in range(0, frames, BLOCK):
-        block = _to_float(sound[start : start + BLOCK])
-        levels.add("the array", block, start, int(rate))
-        pcm[start : start + BLOCK] = _mono(block, channel)
-    return pcm, int(rate), levels
-
-
-def _to_float(block: np.ndarray) -> np.ndarray:
-    if block.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # float64 beyond float32 is infinite, and then refused
-            return block.astype(np.float32)
-    scale = 2.0 ** (8 * block.dtype.itemsize - 1)
-    middle = scale if block.dtype.kind == "u" else 0.0
-    return ((block.astype(np.float64) - middle) / scale).astype(np.float32)
-
-
-def _mono(block: np.ndarray, channel: str) -> np.ndarray:
-    # In float64, since the sum of loud channels may not fit float32 though the mean does.
-    return block[:, 0] if channel == "first" else block.mean(axis=1, dtype=np.float64)
 
 
 def _resample(pcm: np.ndarray, source_rate: int, rate: int) -> np.ndarray:
@@ -286,11 +209,3 @@ def _resample(pcm: np.ndarray, source_rate: int, rate: int) -> np.ndarray:
 
 def _reason(error: soundfile.LibsndfileError) -> str:
     return error.error_string.strip().rstrip(".")
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)

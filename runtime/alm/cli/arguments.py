@@ -37,7 +37,8 @@ Words = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="AUDIO... PROMPT",
-        help="Clips (wav, flac, mp3 or ogg; - reads one from stdin), then what to do or a "
+        help="Clips (wav, flac, mp3, ogg; with the extra `av` m4a, webm, videos; - reads one from "
+        "stdin), then what to do or a "
         "task's name: transcribe. A task is done for each clip. Each <audio> in a prompt is a "
         "clip's place.",
     ),

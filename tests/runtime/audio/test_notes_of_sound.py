@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -109,28 +108,13 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("end", FOREIGN)
-def test_a_container_that_is_not_read_is_named_with_the_way_out(tmp_path: Path, end: str) -> None:
+def test_a_container_that_only_begins_like_one_is_named(tmp_path: Path, end: str) -> None:
     data, kind = FOREIGN[end]
     path = tmp_path / f"my recording.{end}"
     path.write_bytes(data)
     with pytest.raises(BadAudio) as caught:
         reader.read(path, RATE)
-    way = f"convert it: ffmpeg -i '{path}' sound.wav"
-    assert str(caught.value) == f"{path} is {kind}, which is not read here; {way}"
-
-
-def test_the_way_out_can_be_pasted_whatever_the_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("-y.m4a", "a'b $(touch x).m4a"):
-        (tmp_path / name).write_bytes(ISO)
-        with pytest.raises(BadAudio) as caught:
-            reader.read(name, RATE)
-        command = str(caught.value).partition("convert it: ")[2]
-        words = shlex.split(command)
-        assert words[:2] == ["ffmpeg", "-i"] and not words[2].startswith("-")
-        assert (tmp_path / words[2]).is_file() and words[3:] == ["sound.wav"]
+    assert str(path) in str(caught.value) and kind in str(caught.value)
 
 
 # --- what is not a path
@@ -178,7 +162,7 @@ def test_what_is_opened_as_text_closed_or_empty_is_one_sentence(tmp_path: Path) 
             (closed, "cannot be read as bytes"),
             (b"", "the audio is empty"),
             (BytesIO(), "the audio is empty"),
-            (BytesIO(ISO), "the audio is MPEG-4"),
+            (BytesIO(ISO), "the audio, MPEG-4"),
         ]
         for source, words in sources:
             with pytest.raises(BadAudio, match=words):

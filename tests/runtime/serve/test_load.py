@@ -32,8 +32,8 @@ ALM = "import sys; from alm.cli.alm_commands import main; sys.exit(main())"
 
 
 @pytest.fixture(scope="module")
-def model(demo_artifacts: Path) -> Model:
-    return alm.load(demo_artifacts, threads=1, together=4)
+def model(demo: Path) -> Model:
+    return alm.load(demo, threads=1, together=4)
 
 
 def until(ready: Any, seconds: float = 20) -> None:
@@ -94,7 +94,7 @@ def state(pid: int) -> tuple[int, int, int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' counters; GPU")
-def test_twice_the_capacity_for_long_loses_nothing_and_grows_nothing(demo_artifacts: Path) -> None:
+def test_twice_the_capacity_for_long_loses_nothing_and_grows_nothing(demo: Path) -> None:
     wrong: list[str] = []
     counts: Counter[int] = Counter()
 
@@ -110,7 +110,7 @@ def test_twice_the_capacity_for_long_loses_nothing_and_grows_nothing(demo_artifa
                 elif said.json().get("text") != WORDS[name]:
                     wrong.append(said.text)
 
-    with started(demo_artifacts, "--rows", "4", "--waiting", "4") as (process, url):
+    with started(demo, "--rows", "4", "--waiting", "4") as (process, url):
 
         def soak(seconds: float) -> None:
             end = time.monotonic() + seconds
@@ -205,8 +205,8 @@ def test_conversations_are_forgotten_when_there_is_no_room(model: Model) -> None
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
-def test_the_end_finishes_what_runs(sign: signal.Signals, demo_artifacts: Path) -> None:
-    with started(demo_artifacts) as (process, url):
+def test_the_end_finishes_what_runs(sign: signal.Signals, demo: Path) -> None:
+    with started(demo) as (process, url):
         there = Served(None, url)  # type: ignore[arg-type]
         asked = [user(audio("lamp"), text("transcribe"))]
         stream = iter(

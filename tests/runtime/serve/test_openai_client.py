@@ -26,8 +26,8 @@ WORDS = {"lamp": "turn on the lamp in the kitchen", "digits": "four two eight ei
 
 
 @pytest.fixture(scope="module")
-def model(demo_artifacts: Path) -> Model:
-    return alm.load(demo_artifacts, threads=1, together=4)
+def model(demo: Path) -> Model:
+    return alm.load(demo, threads=1, together=4)
 
 
 @pytest.fixture(scope="module")
@@ -222,9 +222,9 @@ def test_prometheus_can_read_what_is_counted(there: Served) -> None:
     assert count == found["alm_request_seconds_bucket", (("le", "+Inf"),)] >= 1
 
 
-def test_a_system_message_opens_the_conversation(demo_artifacts: Path, tmp_path: Path) -> None:
+def test_a_system_message_opens_the_conversation(demo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "own"
-    shutil.copytree(demo_artifacts, folder)
+    shutil.copytree(demo, folder)
     manifest = folder / "manifest.json"
     plain = json.loads(manifest.read_text())
     plain["prompt"]["system"] = "SYSTEM: {}\n"

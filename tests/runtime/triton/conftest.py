@@ -35,13 +35,6 @@ def packed(folder: Path, out: Path, **settings: object) -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The trained demo model, exported."""
-    words = ("--dynamic-batch", "--no-simplify", "--out")
-    return made_once(tmp_path_factory, "triton-demo", lambda out: run_export(*words, out))
-
-
-@pytest.fixture(scope="session")
 def demo_repository(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same in Triton's form, never to be changed."""
     return packed(demo, tmp_path_factory.mktemp("repository") / "models")
