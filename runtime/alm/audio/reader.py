@@ -153,6 +153,8 @@ def _read_data(
             raise BadAudio(f"{name} is not audio that can be read {why}") from None
         frames = sound.frames
         if frames >= 2**62 or (mpeg and frames + PADDING < truncation.mpeg_samples(data)):
+            if by_av.there():  # which counts what there is
+                return by_av.read(name, data, sound.format, channel, bounds)
             raise BadAudio(f"{name} does not say truly how long it is; {way_out(name)}")
         bounds.check(name, frames, sound.channels, sound.samplerate)
         return _decode(name, sound, channel, short=mpeg or sound.format == "OGG")

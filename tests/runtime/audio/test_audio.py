@@ -183,10 +183,13 @@ def test_a_header_that_promises_days_is_refused_before_decoding(tmp_path: Path) 
     soundfile.write(path, tone(16000)[:, 0], 16000)
     data = bytearray(path.read_bytes())
     (packed,) = struct.unpack(">Q", data[18:26])
-    for total, answer in ((2**36 - 1, "lasts 4294967.3 s"), (0, "convert it"), (8001, "cut")):
+    for total, answer in ((2**36 - 1, "lasts 4294967.3 s"), (8001, "cut")):
         data[18:26] = struct.pack(">Q", packed >> 36 << 36 | total)
         path.write_bytes(data)
         assert answer in refused(path)
+    data[18:26] = struct.pack(">Q", packed >> 36 << 36)  # it does not say: FFmpeg counts
+    path.write_bytes(data)
+    assert reader.read(path, 16000).seconds == 0.5
 
 
 @pytest.mark.parametrize("rate", [0, 1, 999, 768_001, 2**31 - 1, 2**32 - 1])
@@ -246,15 +249,13 @@ def mp3(path: Path, mode: str, seconds: float = 20.0) -> bytes:
     return path.read_bytes()
 
 
-def test_an_mp3_without_an_index_is_read_whole_or_refused(tmp_path: Path) -> None:
+def test_an_mp3_without_an_index_is_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.mp3"
     for mode in ("CONSTANT", "VARIABLE"):
         data = mp3(path, mode)
         path.write_bytes(data[data.find(data[:2], 4) :])  # the index is the first frame
-        if mode == "CONSTANT":
-            assert reader.read(path, 16000).seconds == pytest.approx(20, abs=0.1)
-        else:  # libsndfile would stop at its estimate, after a fraction of the sound
-            assert "ffmpeg" in refused(path)
+        # Of the variable one libsndfile would stop at its estimate, after a fraction of the sound.
+        assert reader.read(path, 16000).seconds == pytest.approx(20, abs=0.1)
 
 
 def test_an_mp3_with_tags_is_read_and_two_in_one_file_are_not_halved(
@@ -265,7 +266,7 @@ def test_an_mp3_with_tags_is_read_and_two_in_one_file_are_not_halved(
     path.write_bytes(b"ID3\4\0\0\0\0\x10\0" + bytes(2048) + data + b"TAG" + bytes(125))
     assert reader.read(path, 16000).seconds == pytest.approx(20, abs=0.1)
     path.write_bytes(data + data)
-    assert "ffmpeg" in refused(path)
+    assert reader.read(path, 16000).seconds == pytest.approx(40, abs=0.2)
     path.write_bytes(data[:50_000] + bytes(3000) + data[50_000:])
     assert str(path) in refused(path)
     assert capfd.readouterr() == ("", "")

@@ -237,10 +237,11 @@ for path in sys.argv[1:]:
 def test_without_av_the_line_to_type_and_a_command_that_can_be_pasted_are_named(
     tmp_path: Path,
 ) -> None:
-    names = ["-y.m4a", "a'b $(touch x).m4a", "plain.webm", "plain.wav", "odd.wav"]
-    made = [M4A, M4A, WEBM, ("wav", "pcm_s16le"), ("wav", "g722")]
+    names = ["-y.m4a", "a'b $(touch x).m4a", "plain.webm", "plain.wav", "odd.wav", "two.mp3"]
+    made = [M4A, M4A, WEBM, ("wav", "pcm_s16le"), ("wav", "g722"), ("mp3", "mp3")]
     for name, kind in zip(names, made, strict=True):
         (tmp_path / name).write_bytes(written(tone(RATE), RATE, *kind))
+    (tmp_path / "two.mp3").write_bytes(2 * (tmp_path / "two.mp3").read_bytes())
     said = subprocess.run(
         [sys.executable, "-c", ABSENT, *names],
         cwd=tmp_path,
@@ -257,4 +258,5 @@ def test_without_av_the_line_to_type_and_a_command_that_can_be_pasted_are_named(
         assert (tmp_path / words[2]).is_file() and words[3:] == ["sound.wav"]
     assert said[3] == "2.0"
     assert said[4].startswith("BadAudio odd.wav is not audio")
+    assert said[5].startswith("BadAudio two.mp3 does not say truly how long it is; convert it")
     assert reader.read(tmp_path / "odd.wav", RATE).seconds == pytest.approx(2, abs=0.05)
