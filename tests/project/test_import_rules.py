@@ -31,7 +31,7 @@ ONLY_IN = {
         "generation/model.py",
     ),  # for type checkers alone
     "starlette": (
-        *("serve/app.py", "serve/guard.py", "serve/refused.py", "serve/inside/server.py"),
+        *(f"serve/{name}.py" for name in ("app", "guard", "refused", "web", "inside/server")),
         *(f"serve/endpoints/{name}.py" for name in ("chat", "events", "transcriptions")),
     ),
     "uvicorn": ("serve/listening.py",),

@@ -57,7 +57,9 @@ def test_the_wheel_holds_alm_and_its_metadata_and_nothing_else(wheel: zipfile.Zi
     assert {name.partition("/")[0] for name in names} == {"alm", info.rstrip("/")}
     home = ROOT / "runtime"
     sources = {p.relative_to(home).as_posix() for p in (home / "alm").rglob("*.py")}
-    assert {n for n in names if n.startswith("alm/")} == sources | {"alm/py.typed"}
+    page = {p.relative_to(home).as_posix() for p in (home / "alm" / "serve" / "page").iterdir()}
+    assert {n.rpartition(".")[2] for n in page} == {"html", "css", "js", "svg"}
+    assert {n for n in names if n.startswith("alm/")} == sources | page | {"alm/py.typed"}
     meta = {n.removeprefix(info) for n in names if n.startswith(info)}
     licences = {name for name in meta if name.startswith("licenses/")}
     assert meta - licences == {"METADATA", "WHEEL", "RECORD", "entry_points.txt"}

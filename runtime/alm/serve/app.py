@@ -20,6 +20,7 @@ from alm.serve.guard import Guard
 from alm.serve.inside import metrics
 from alm.serve.inside.server import Server
 from alm.serve.refused import Refused
+from alm.serve.web import Page
 
 Endpoint = Callable[[Server, Request], Awaitable[Response]]
 
@@ -35,8 +36,11 @@ def app(server: Server) -> Starlette:
     def route(path: str, endpoint: Endpoint, method: str = "GET") -> Route:
         return Route(path, _counted(server, path, endpoint), methods=[method])
 
+    page = Page()
     return Starlette(
         routes=[
+            route("/", page.index),
+            route("/page/{name}", page.file),
             route("/v1/audio/transcriptions", transcriptions.transcribe, "POST"),
             route("/v1/audio/translations", transcriptions.translate, "POST"),
             route("/v1/chat/completions", chat.complete, "POST"),

@@ -189,7 +189,7 @@ class _Reply:
         made: dict[str, Any] = {**self.head, "object": "chat.completion.chunk"}
         made["choices"] = [] if usage else [choice]
         if finish:
-            made["alm"] = extra(finish)
+            made["alm"] = extra(finish, timed=True)
         return made | ({"usage": _usage(usage)} if usage else {})
 
 

@@ -64,8 +64,8 @@ async def _answered(server: Server, request: Request, task: str) -> Response:
         return _formed(server, asked, await whole(server.work, job, request))
 
     def done(answer: Answer) -> list[dict[str, Any]]:
-        kind = "transcript.text.done"
-        return [{"type": kind, "text": answer.text, "usage": _usage(answer), "alm": extra(answer)}]
+        kind, alm = "transcript.text.done", extra(answer, timed=True)
+        return [{"type": kind, "text": answer.text, "usage": _usage(answer), "alm": alm}]
 
     def delta(text: str) -> dict[str, Any]:
         return {"type": "transcript.text.delta", "delta": text}

@@ -126,8 +126,14 @@ def _parsed(text: bytes) -> Any:
         raise Refused(400, "the body is no JSON") from None
 
 
-def extra(answer: Answer) -> dict[str, Any]:
-    """What OpenAI's objects have no place for: `alm` beside their fields."""
+EXTRA = ("audio_seconds", "audio_cached", "windows", "stop_reason", "language", "provider", "notes")
+
+
+def extra(answer: Answer, timed: bool = False) -> dict[str, Any]:
+    """What OpenAI's objects have no place for: `alm` beside their fields.
+
+    With `timed` there are segments and their words too, for which a stream of theirs has none.
+    """
     plain = asdict(answer)
-    names = ("audio_seconds", "windows", "stop_reason", "language", "provider", "notes")
+    names = (*EXTRA, "segments") if timed else EXTRA
     return {name: plain[name] for name in names} | {"timings_ms": answer.timings_ms}
