@@ -16,8 +16,12 @@ export class Refused extends Error {
 /** Keep the key as long as the tab is open. */
 export const useKey = (key) => sessionStorage.setItem(KEY, key);
 
-/** The key is wrong. */
-export const forgetKey = () => sessionStorage.removeItem(KEY);
+/** Forget it, and say whether there was one. */
+export function forgetKey() {
+  const there = sessionStorage.getItem(KEY) !== null;
+  sessionStorage.removeItem(KEY);
+  return there;
+}
 
 async function asked(path, request = {}) {
   const headers = { ...request.headers };

@@ -14,7 +14,8 @@ const live = new Live(at("live"));
 let model = null;
 let turns = [];
 let told = []; // messages of the conversation that were answered
-let last = null; // the clip that the conversation is about
+let last = null; // the clip that was asked about
+let heard = null; // the last that is in the conversation
 let running = null; // the AbortController of the answer that comes
 let withKey = null; // what to do once there is a key
 
@@ -49,12 +50,12 @@ async function answer(question) {
     // A clip longer than the model's window is answered alone, piece by piece.
     if (ended.alm.windows <= 1) await remember(question, turn.said);
   } catch (error) {
-    await failed(error, question, turn);
+    failed(error, question, turn);
   }
   live.end();
   running = null;
   composer.run(false);
-  composer.going = told.length > 0;
+  composer.going = told.length > 0 && last === heard;
 }
 
 /** The first turn about what is said is transcribed, all else is a conversation. */
@@ -81,12 +82,12 @@ async function message(clip, prompt) {
 async function remember({ clip, prompt }, said) {
   if (!said || model.alm.one_turn) return;
   told.push(await message(clip, prompt), { role: "assistant", content: said });
+  heard = clip ?? heard;
 }
 
-async function failed(error, question, turn) {
+function failed(error, question, turn) {
   if (error.name === "AbortError") {
-    turn.stopped();
-    await remember(question, turn.said.trim());
+    turn.stopped(told.length > 0);
     return;
   }
   if (!(error instanceof Refused)) console.error(error); // a fault of this page
@@ -116,23 +117,25 @@ function anew() {
   composer.about(null);
   composer.going = false;
   if (last && !composer.clip) composer.choose(last);
-  last = null;
+  last = heard = null;
   composer.focus();
 }
 
+/** Ask for the server's key, and then do what wanted it. */
 function askKey(then, why) {
-  forgetKey();
+  const wrong = forgetKey();
   withKey = then;
-  at("key").hidden = false;
-  at("key-why").textContent = `The server says: ${why}`;
-  at("key-text").focus();
+  at("key-why").textContent = wrong
+    ? `The server says: ${why}`
+    : "This server answers to those who have its key.";
+  at("ask-key").showModal();
 }
 
 at("key").addEventListener("submit", (event) => {
   event.preventDefault();
   useKey(at("key-text").value.trim());
   at("key-text").value = "";
-  at("key").hidden = true;
+  at("ask-key").close();
   withKey?.();
 });
 

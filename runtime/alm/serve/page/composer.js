@@ -15,7 +15,7 @@ export class Composer {
     this.stops = stop;
     this.clip = this.last = null;
     this.running = false;
-    this.going = false; // a conversation has begun; without one the last clip is heard again
+    this.going = false; // the last clip is in the conversation; else it is sent again
     this.rate = 16000;
     this.tasks = {};
     this.takes = 0;
@@ -133,7 +133,7 @@ export class Composer {
     if (this.recording) {
       this.wrong("Stop the recording first.");
     } else if (!Object.keys(this.tasks).length) {
-      this.wrong("The model is not known yet.");
+      this.wrong("The model is not known yet; reload the page.");
     } else if (!prompt) {
       this.wrong("Say what to do: choose a task, or write a prompt.");
       at("prompt").focus();

@@ -39,10 +39,11 @@ export class Turn {
     this._actions(segments);
   }
 
-  /** Somebody stopped it. */
-  stopped() {
+  /** Somebody stopped it; `going`: there are turns before it that are gone on with. */
+  stopped(going) {
     this._end(true);
-    this._note(this.said ? "Stopped here." : "Stopped before the first word.");
+    const where = this.said ? "Stopped here." : "Stopped before the first word.";
+    this._note(going ? `${where} The conversation goes on without it.` : where);
     if (this.said) this._actions([]);
   }
 
