@@ -183,6 +183,41 @@ def test_the_keyboard_does_it_all(page: Page) -> None:
     assert page.answer(2)
 
 
+def test_a_model_of_one_turn_and_several_languages(browser: Any, demo_served: Served) -> None:
+    """The server's own answer about its model, with what the demo has not."""
+    script = """
+        const real = window.fetch;
+        window.sent = [];
+        window.fetch = async (path, request) => {
+          const answer = await real(path, request);
+          if (path !== "v1/models") {
+            const { body } = request;
+            const form = body instanceof FormData;
+            sent.push(form ? body.get("language") : JSON.parse(body).messages.length);
+            return answer;
+          }
+          const found = await answer.json();
+          Object.assign(found.data[0].alm, { one_turn: true, languages: { de: "German" } });
+          return Response.json(found);
+        };
+    """
+    tell = browser.execute_cdp_cmd
+    added = tell("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+    try:
+        page = Page(browser, demo_served.url)
+        page.until("document.getElementById('language')")
+        page.choose(clip("lamp"))
+        page.js("document.getElementById('language').value = 'de'")
+        page.task("transcribe")
+        assert page.answer()
+        page.say("which room?")
+        assert page.answer(2)
+        assert page.js("return document.querySelectorAll('.turn .player').length") == 2
+        assert page.js("return sent") == ["de", 1]
+    finally:
+        tell("Page.removeScriptToEvaluateOnNewDocument", added)
+
+
 # --- what goes wrong
 
 

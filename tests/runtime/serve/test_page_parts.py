@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
 
 from alm.text import segments
 from tests.runtime.serve.browsing import Page
+from tests.runtime.serve.serving import Served
 
 pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Any, demo_served: Served) -> Page:
+    """The page, whose modules are looked at one after another."""
+    return Page(browser, demo_served.url)
 
 
 # --- how it looks
@@ -83,7 +91,7 @@ def faint(page: Page) -> list[str]:
 # --- its modules
 
 
-def test_files_for_players_are_those_of_the_server(page: Page) -> None:
+def test_files_for_players_are_those_of_the_server(opened: Page) -> None:
     made = [
         segments.Segment(1.5, 3, "later"),
         segments.Segment(0, 1.4996, " a <b> & c\n\n--> d ", speaker="S01"),
@@ -91,10 +99,10 @@ def test_files_for_players_are_those_of_the_server(page: Page) -> None:
     ]
     plain = [{"start": s.start, "end": s.end, "text": s.text, "speaker": s.speaker} for s in made]
     for name, right in (("srt", segments.srt(made)), ("vtt", segments.vtt(made))):
-        assert page.module("captions.js", f"return m.{name}(a[0])", plain) == right
+        assert opened.module("captions.js", f"return m.{name}(a[0])", plain) == right
 
 
-def test_words_that_are_timed_are_marked_where_they_stand(page: Page) -> None:
+def test_words_that_are_timed_are_marked_where_they_stand(opened: Page) -> None:
     script = """
         const { Player } = await import("/page/player.js");
         const { Clip } = await import("/page/clip.js");
@@ -118,31 +126,31 @@ def test_words_that_are_timed_are_marked_where_they_stand(page: Page) -> None:
         {"start": 0, "end": 1, "text": "So, so!", "words": timed[:2], "speaker": "S01"},
         {"start": 1, "end": 2, "text": "Then: <b>.", "words": timed[2:], "speaker": "S02"},
     ]
-    whole, heard, lines = page.module("turn.js", script, text, pieces)
+    whole, heard, lines = opened.module("turn.js", script, text, pieces)
     assert whole == text
     assert heard == [["So, so!", "So"], ["So, so!", "so"], ["Then: <b>.", "Then"]]
     assert [line.count("S0") for line in lines] == [1, 1]
 
 
-def test_a_recording_is_a_wav_that_others_read(page: Page, tmp_path: Path) -> None:
+def test_a_recording_is_a_wav_that_others_read(opened: Page, tmp_path: Path) -> None:
     script = """
         const file = m.wav([Float32Array.of(0, 0.5, -0.5), Float32Array.of(2, -2)], 16000);
         return [...new Uint8Array(await file.arrayBuffer())];
     """
-    (tmp_path / "made.wav").write_bytes(bytes(page.module("recorder.js", script)))
+    (tmp_path / "made.wav").write_bytes(bytes(opened.module("recorder.js", script)))
     pcm, rate = soundfile.read(tmp_path / "made.wav", dtype="int16")
     assert rate == 16000 and pcm.tolist() == [0, 16384, -16383, 32767, -32767]
 
 
-def test_numbers_are_as_people_read_them(page: Page) -> None:
+def test_numbers_are_as_people_read_them(opened: Page) -> None:
     times = "return [0.04, 9.96, 220.6, 999.7, 12345].map(m.duration)"
-    assert page.module("dom.js", times) == ["0.0 ms", "10 ms", "221 ms", "1.00 s", "12.3 s"]
+    assert opened.module("dom.js", times) == ["0.0 ms", "10 ms", "221 ms", "1.00 s", "12.3 s"]
     clocks = "return [2.04, 59.96, 3725.5].map((s) => m.clock(s))"
-    assert page.module("dom.js", clocks) == ["0:02.0", "1:00.0", "1:02:05.5"]
+    assert opened.module("dom.js", clocks) == ["0:02.0", "1:00.0", "1:02:05.5"]
 
 
-def test_tasks_of_one_kind_are_shown_once(page: Page) -> None:
+def test_tasks_of_one_kind_are_shown_once(opened: Page) -> None:
     named = [("transcribe", "A"), ("asr", "A"), ("translate_de", "B"), ("translate_ja", "C")]
     script = "return m.arranged(Object.fromEntries(a[0])).main.map(([name]) => name)"
-    main = page.module("tasks.js", script, [*named, ("music", "D")])
+    main = opened.module("tasks.js", script, [*named, ("music", "D")])
     assert main == ["transcribe", "translate_de", "music"]

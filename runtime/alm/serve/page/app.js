@@ -92,6 +92,7 @@ function failed(error, question, turn) {
   }
   if (!(error instanceof Refused)) console.error(error); // a fault of this page
   const again = () => {
+    if (running) return;
     turns = turns.filter((other) => other !== turn);
     turn.close();
     answer(question);
@@ -158,8 +159,10 @@ async function open() {
 
 /** A file from wherever it came. */
 function took(files) {
-  const file = [...files][0];
-  if (file) composer.choose(new Clip(file, file.name || "clip"));
+  const [file, ...others] = files;
+  if (!file) return;
+  composer.choose(new Clip(file, file.name || "clip"));
+  if (others.length) composer.wrong(`One clip at a time: this is ${file.name}.`);
 }
 
 at("file").addEventListener("change", ({ target }) => {

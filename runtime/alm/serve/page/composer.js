@@ -171,8 +171,9 @@ export class Composer {
     this.wrong("");
     at("record").disabled = true;
     const levels = [];
+    let recording = null;
     try {
-      this.recording = await Recording.start(this.rate, (block, seconds) => {
+      recording = await Recording.start(this.rate, (block, seconds) => {
         levels.push(block.reduce((most, sample) => Math.max(most, Math.abs(sample)), 0));
         at("seconds").textContent = `${seconds.toFixed(1)} s`;
         level(at("level"), levels);
@@ -183,6 +184,8 @@ export class Composer {
     } finally {
       at("record").disabled = false;
     }
+    if (this.clip) this.choose(null); // chosen while the browser asked for the microphone
+    this.recording = recording;
     at("seconds").textContent = "0.0 s";
     this._shows("recording");
     at("recorded").focus();
