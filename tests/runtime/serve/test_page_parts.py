@@ -54,6 +54,10 @@ def test_a_phone_is_wide_enough(page: Page, long: Path, scheme: str) -> None:
         page.answer()
         page.js("document.querySelector('.segments').open = true")
         assert page.js(wide) == 360
+        page.get(".turn .play").click()
+        page.until("document.querySelector('.play.runs')")
+        assert "first token" in page.text(".figures")
+        page.get(".turn .play").click()
         assert faint(page) == []
     finally:
         tell("Emulation.clearDeviceMetricsOverride", {})

@@ -89,7 +89,7 @@ export class Composer {
   about(clip) {
     this.last = clip;
     at("about").hidden = !clip;
-    at("about").textContent = clip ? `About ${clip.name}` : "";
+    at("about").replaceChildren(made("span", { className: "wide" }, "About "), clip?.name ?? "");
   }
 
   /** A sentence about what is wrong; "" takes it away. */

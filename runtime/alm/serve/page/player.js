@@ -43,7 +43,9 @@ export class Player {
     try {
       await this.audio.play();
     } catch (error) {
-      if (error.name !== "AbortError") this.length.textContent = "this browser cannot play it";
+      if (error.name === "NotSupportedError") {
+        this.length.textContent = "this browser cannot play it";
+      }
     }
   }
 
