@@ -17,8 +17,8 @@ from tests.runtime.serve.serving import Served, clip, served
 
 
 @pytest.fixture(scope="session")
-def demo_model(demo_artifacts: Path) -> Model:
-    return alm.load(demo_artifacts, threads=1, together=4)
+def demo_model(demo: Path) -> Model:
+    return alm.load(demo, threads=1, together=4)
 
 
 @pytest.fixture(scope="session")
