@@ -10,6 +10,8 @@ import numpy as np
 from alm.audio import reader
 from alm.errors import BadAudio
 from alm.facts import AudioFacts
+from alm.joins.places import EXACT, QUIET, Place
+from alm.joins.places import places as pauses
 from alm.timings import Stages
 
 # A window of its own makes a model say something, be there anything to hear or not. So none is made
@@ -30,6 +32,7 @@ class Piece(NamedTuple):
     pcm: np.ndarray  # float32 [samples]
     start: int
     samples: int  # of the clip; behind them there is only silence
+    overlap: int = 0  # of these the first, which the piece before has too
 
 
 class Rules:
@@ -55,11 +58,17 @@ class Rules:
         )
 
     def windows(
-        self, clip: reader.Clip, truncate: bool, reads_on: bool = False
+        self,
+        clip: reader.Clip,
+        truncate: bool,
+        reads_on: bool = False,
+        joins: str = EXACT,
+        overlaps: bool = True,
     ) -> tuple[list[Piece], list[str]]:
         """Pieces that the model takes, each long enough for it; and what was left out.
 
-        `truncate`: only the first window. `reads_on`: the answers to the pieces are one text. Where
+        `truncate`: only the first window. `reads_on`: the answers to the pieces are one text, and
+        with `joins` "quiet" they are cut in pauses, with `overlaps` where there are none. Where
         windows are heard as one, there is one piece and all of it is heard.
         """
         pcm = clip.pcm[: self.window] if truncate else clip.pcm
@@ -68,10 +77,14 @@ class Rules:
         silent = SILENT * _peak(pcm)
         whole, notes = self._shortened(pcm, silent, SLIVER_READ_ON if reads_on else SLIVER)
         slack, least = int(QUIET_SLACK * self.rate), int(LEAST_LAST * self.rate)
-        places = reader.windows(len(whole), self.most, whole, slack, least=least)
-        pieces = [self._piece(whole[place], place.start) for place in places]
+        if reads_on and joins == QUIET:
+            places = pauses(whole, self.rate, self.most, least, overlaps)
+        else:
+            cuts = reader.windows(len(whole), self.most, whole, slack, least=least)
+            places = [Place(cut.start, cut.stop) for cut in cuts]
+        pieces = [self._piece(whole[p.start : p.stop], p.start, p.overlap) for p in places]
         audible = [p for p in pieces if _peak(whole[p.start :][: p.samples]) > silent] or pieces[:1]
-        if lost := len(whole) - sum(piece.samples for piece in audible):
+        if lost := len(whole) - sum(piece.samples - piece.overlap for piece in audible):
             notes.append(f"{lost / self.rate:.3g} s of silence within the clip got no answer")
         return audible, notes
 
@@ -124,9 +137,9 @@ class Rules:
                 notes.append(f"only the first {window:g} s of {clip.seconds:.1f} s were heard")
         return notes
 
-    def _piece(self, pcm: np.ndarray, start: int) -> Piece:
+    def _piece(self, pcm: np.ndarray, start: int, overlap: int = 0) -> Piece:
         short = max(0, self.least - len(pcm))
-        return Piece(np.pad(pcm, (0, short)) if short else pcm, start, len(pcm))
+        return Piece(np.pad(pcm, (0, short)) if short else pcm, start, len(pcm), overlap)
 
 
 def _peak(pcm: np.ndarray) -> float:

@@ -42,7 +42,7 @@ def timed(parts: Parts, new_tokens: int, source: Any, prompt: str) -> dict[str, 
     options = {"num_beams": 1, "do_sample": False, "min_new_tokens": 0}
     conversation = Conversation(
         parts.endless(),
-        InputOptions(max_audio_seconds=LONGEST),
+        InputOptions(max_audio_seconds=LONGEST, gate=False),
         options | {"max_new_tokens": new_tokens},
     )
     answer = finish(conversation.turn([Question(prompt, [source])], times=times))[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -149,6 +149,21 @@ Draft = Annotated[
 ]
 BuildFirst = Annotated[
     bool, typer.Option("--build", help="Build TensorRT's engines that do not fit this machine.")
+]
+Joins = Annotated[
+    Literal["exact", "quiet"],
+    typer.Option(
+        metavar="HOW",
+        help="How long clips are cut for a transcript: exact, into as few windows as will hold "
+        "them; quiet, in pauses.",
+    ),
+]
+Gate = Annotated[
+    bool | None,
+    typer.Option(
+        "--gate/--no-gate",
+        help="Do not ask about sound in which nobody speaks; without it, of transcripts alone.",
+    ),
 ]
 Truncate = Annotated[
     bool, typer.Option("--truncate", help="Hear only the first window, as the original does.")

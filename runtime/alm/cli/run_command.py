@@ -61,6 +61,8 @@ def answer(
     cache: args.Cache = None,
     draft: args.Draft = None,
     build_first: args.BuildFirst = False,
+    joins: args.Joins = "exact",
+    gate: args.Gate = None,
     truncate: args.Truncate = False,
     max_audio_seconds: args.MaxAudioSeconds = 3600.0,
     debug: args.Debug = False,
@@ -115,12 +117,9 @@ def answer(
 
         others = {"--chat": chat, "--json": as_json, "--align": align, "--language": language}
         others |= {"--format": form != "text", "--each": each is not None, "--truncate": truncate}
-        others |= {
-            "--draft": draft,
-            "--stop": stop,
-            "--adapter": adapter,
-            "--show-thinking": show_thinking,
-        }
+        others |= {"--draft": draft, "--adapter": adapter, "--show-thinking": show_thinking}
+        others |= {"--gate": gate is not None, "--joins": joins != "exact"}
+        others |= {"--stop": stop, "--system": system}
         others |= {"--merge-audio": merge_audio != merging.WHOLE}
         check_live(manifest.facts, clips, others)
     elif not chat:
@@ -133,6 +132,8 @@ def answer(
         building.build(engine, building.Settings(provider, sizes=None), tell, tell)
     bounds: dict[str, Any] = {
         "truncate": truncate,
+        "joins": joins,
+        "gate": gate,
         "max_audio_seconds": max_audio_seconds,
         "verbatim": verbatim,
         "language": language,

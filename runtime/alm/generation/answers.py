@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,26 @@ import numpy as np
 from alm.audio import merging, reader
 from alm.audio.clips import Piece
 from alm.decoding import steps
+from alm.facts import PromptFacts
+from alm.joins import seams
 from alm.text.prompt import Prompt
 from alm.text.segments import Segment
+from alm.text.tasks import transcribes
+from alm.voice.gate import NO_SPEECH, Gate
 
 # Reasons to stop that leave an answer unfinished.
 CUT = {
     "length": "as many as were asked for; more: --max-new-tokens",
     "context": "where the model's context is full",
 }
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt and the clips that it is about."""
+
+    prompt: str
+    sources: Sequence[reader.Source]
 
 
 @dataclass(frozen=True)
@@ -34,7 +46,9 @@ class Answer:
     text: str
     token_ids: list[int]
     # eos, stop_string, grammar (nothing may follow), length (max_new_tokens cut it), context (the
-    # model's did) or audio (a stream has ended); of several windows one that was cut, else the last
+    # model's did), audio (a stream has ended) or no_speech (nobody speaks, so nothing was asked and
+    # the text is empty; `gate`); of several windows one that was cut, else the last that was asked
+    # about
     stop_reason: str
     audio_seconds: float
     audio_tokens: int
@@ -79,6 +93,7 @@ class Row:
     cached: int = 0  # clips whose embeddings were remembered
     merged: int = 0  # embeddings that went into their neighbours
     cosine: float | None = None  # of the two least alike of those
+    gated: bool = False  # nobody speaks: it is not asked
 
     def merge(self, percent: float) -> None:
         """Leave so many percent of each clip's embeddings."""
@@ -113,6 +128,29 @@ class WindowAnswer:
     lacks: str = ""  # what it was to be and is not: JSON of the schema
 
 
+def heard(rows: Sequence[Row], gate: Gate, facts: PromptFacts, verbatim: bool) -> list[Row]:
+    """The rows that are asked; in the others nobody speaks."""
+    for row in rows:
+        sound = [row.piece.pcm[: row.piece.samples]] if row.piece else row.pcms
+        row.gated = gate.closed(sound, transcribes(row.prompt.asked, facts, verbatim))
+    return [row for row in rows if not row.gated]
+
+
+def in_order(rows: Sequence[Row], asked: Sequence[WindowAnswer]) -> list[WindowAnswer]:
+    """An answer to each row: empty for those that were gated, else the next of those asked.
+
+    What windows that overlap both say is in the first of them alone.
+    """
+    following, none = iter(asked), steps.Sequence([], "eos")
+    windows = [
+        WindowAnswer(row.question, none, "", 0, 0, 0, NO_SPEECH) if row.gated else next(following)
+        for row in rows
+    ]
+    overlaps = [bool(row.piece and row.piece.overlap) for row in rows]
+    texts = seams.joined([window.text for window in windows], overlaps)
+    return [replace(window, text=text) for window, text in zip(windows, texts, strict=True)]
+
+
 def join(
     clips: Sequence[reader.Clip],
     windows: Sequence[WindowAnswer],
@@ -129,7 +167,7 @@ def join(
     return Answer(
         text=separator.join(part for part in parts if part),
         token_ids=[int(i) for window in windows for i in window.sequence.token_ids],
-        stop_reason=next((cut for cut in CUT if cut in reasons), reasons[-1]),
+        stop_reason=_whole(reasons),
         audio_seconds=round(sum(clip.seconds for clip in clips), 4),
         audio_tokens=sum(window.audio_tokens for window in windows),
         prompt_tokens=sum(window.prompt_tokens for window in windows),
@@ -151,8 +189,18 @@ def join(
     )
 
 
+def _whole(reasons: Sequence[str]) -> str:
+    """Why an answer of several windows stopped."""
+    asked = [reason for reason in reasons if reason != NO_SPEECH]
+    return next((cut for cut in CUT if cut in reasons), asked[-1] if asked else NO_SPEECH)
+
+
 def _cut_notes(windows: Sequence[WindowAnswer]) -> Iterator[str]:
     """Which answers are not whole, and what would make them so."""
+    reasons = [window.stop_reason for window in windows]
+    if gated := reasons.count(NO_SPEECH):
+        part = f" in {gated} of {len(windows)} windows" if len(windows) > 1 else ""
+        yield f"no speech was heard{part}, so nothing was asked there; to ask anyway: --no-gate"
     for cut, why in CUT.items():
         places = [i for i, window in enumerate(windows, 1) if window.stop_reason == cut]
         if not places:
@@ -172,3 +220,7 @@ def _cut_notes(windows: Sequence[WindowAnswer]) -> Iterator[str]:
 def reason(sequence: steps.Sequence, cut: str) -> str:
     """Why an answer stopped, where `cut` names what left less room than was asked for, if any."""
     return cut if cut and sequence.stop_reason == "length" else sequence.stop_reason
+
+
+def separator(prompt: Prompt) -> str:
+    return " " if prompt.joined else "\n"

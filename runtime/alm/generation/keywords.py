@@ -11,6 +11,7 @@ from alm.audio import merging
 from alm.audio.reader import HOUR
 from alm.decoding import options
 from alm.errors import BadOption
+from alm.joins.places import EXACT, QUIET
 from alm.text.tasks import near
 
 FORMS = ("schema", "grammar", "regex")
@@ -30,12 +31,15 @@ class InputOptions:
     that hear a stream; None is as the checkpoint says. `show_thinking`: what a model thinks before
     its answer is streamed too, between its marks. `merge_audio`: percent of a clip's embeddings
     that the decoder is given, the likest neighbours averaged; 100 is all of them, as the model was
-    made. `hypothesis`: a text that the answer is likely to repeat, such as one of an earlier run:
-    where it does, several tokens are computed at once. `adapter`: the name of one in the folder, or
-    a peft folder, with which parts compute; "" is the model itself. `stop`: texts of which the
-    first ends the answer, and is no part of it. `system`: a message to the model before the
-    conversation, of models whose prompts have a place for one. `schema`, `grammar`, `regex`: what
-    answers must follow, one of them: a JSON schema (a dict or JSON text), a grammar in Lark or
+    made. `gate`: sound in which nobody speaks is not asked about; None is so for the task
+    `transcribe` alone, and not in conversations. `joins`: how a longer clip is cut where answers
+    read on: "exact" into as few windows as will hold it, "quiet" in pauses, with an overlap where
+    nobody pauses. `hypothesis`: a text that the answer is likely to repeat, such as one of an
+    earlier run: where it does, several tokens are computed at once. `adapter`: the name of one in
+    the folder, or a peft folder, with which parts compute; "" is the model itself. `stop`: texts of
+    which the first ends the answer, and is no part of it. `system`: a message to the model before
+    the conversation, of models whose prompts have a place for one. `schema`, `grammar`, `regex`:
+    what answers must follow, one of them: a JSON schema (a dict or JSON text), a grammar in Lark or
     EBNF, or a regular expression; a list has one for each prompt of a batch.
     """
 
@@ -46,6 +50,8 @@ class InputOptions:
     delay: float | None = None
     show_thinking: bool = False
     merge_audio: float = merging.WHOLE
+    gate: bool | None = None
+    joins: Literal["exact", "quiet"] = "exact"
     hypothesis: str = ""
     adapter: str | PathLike[str] = ""
     stop: Sequence[str] = ()
@@ -128,6 +134,8 @@ class Generating(Asking, total=False):
     delay: float | None
     show_thinking: bool
     merge_audio: float
+    gate: bool | None
+    joins: Literal["exact", "quiet"]
     hypothesis: str
     adapter: str | PathLike[str]
     stop: Sequence[str]
@@ -135,9 +143,15 @@ class Generating(Asking, total=False):
 
 
 def split(given: Mapping[str, Any]) -> tuple[InputOptions, dict[str, Any]]:
-    """Keyword arguments as input options, and the decoding options, which `choose` checks."""
+    """Keyword arguments as input options, and the decoding options, which `choose` checks.
+
+    Raises:
+        BadOption: there is no such way to join.
+    """
     names = {f.name for f in fields(InputOptions)}
     inputs = InputOptions(**{name: value for name, value in given.items() if name in names})
+    if inputs.joins not in (EXACT, QUIET):
+        raise BadOption(f"joins is {EXACT} or {QUIET}, not {inputs.joins!r:.40}")
     return inputs, {name: value for name, value in given.items() if name not in names}
 
 

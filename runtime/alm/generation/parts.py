@@ -280,7 +280,7 @@ class Parts:
         seconds, start = piece.samples / rate, piece.start / rate
         spoken, faults = self.prompter.spoken.read(text, seconds)
         if spoken is None:
-            spoken = [Segment(0.0, seconds, text)]
+            spoken = [Segment(piece.overlap / rate, seconds, text)]
         made = shifted(spoken, start)
         if self.aligner:
             made = self.aligner.segments(piece.pcm[: piece.samples], made, start, stages)

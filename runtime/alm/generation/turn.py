@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -20,6 +20,7 @@ from alm.drafting.verified import Verified
 from alm.errors import BadPrompt
 from alm.generation import answers
 from alm.generation.answers import Answer, Row, WindowAnswer
+from alm.generation.answers import Question as Question
 from alm.generation.drafts import Drafting, drafts_of
 from alm.generation.keywords import InputOptions
 from alm.generation.parts import Parts
@@ -31,14 +32,7 @@ from alm.text.detokenizer import Joiner, Stops, TextStream
 from alm.text.prompt import Prompt
 from alm.text.reading import ReadingStream, read
 from alm.timings import Times, ahead
-
-
-@dataclass(frozen=True)
-class Question:
-    """A prompt and the clips that it is about."""
-
-    prompt: str
-    sources: Sequence[reader.Source]
+from alm.voice.gate import Gate
 
 
 class Turn:
@@ -57,7 +51,7 @@ class Turn:
         """With `listening` pieces of text are yielded; then there is one question."""
         self.adapter = adapter
         self.parts, self.options, self.inputs, self.times = parts, options, inputs, times
-        self.listening = listening
+        self.listening = self.streams = listening
         parts.check_merging(inputs.merge_audio)
         self.delay = parts.delay(inputs.delay)  # in steps, of models that have them
         self.drafts = drafts_of(drafting, parts, options, inputs.hypothesis)
@@ -87,32 +81,39 @@ class Turn:
             for i, question_clips in enumerate(clips)
             for row in self.rows(i, prompts[i], question_clips, past is None, left_out[i])
         ]
-        self.wanted.check([row.question for row in rows])
+        gate = Gate(self.inputs.gate, self.parts.rules.rate, past is not None)
+        asked = answers.heard(rows, gate, self.parts.prompter.facts, self.inputs.verbatim)
+        self.wanted.check([row.question for row in asked])
         self.times.add("windows", start)
-        if self.listening:
-            self._joiner = Joiner(_separator(prompts[0]))
+        seams = any(row.piece and row.piece.overlap for row in rows)
+        self.streams = self.listening and not seams  # a window's end is certain after the next
+        if self.streams:
+            self._joiner = Joiner(answers.separator(prompts[0]))
         # One clip is answered window after window, so that its text can be read as it comes.
         most = 1 if len(questions) == 1 else MOST_ROWS
         answered: list[WindowAnswer] = []
-        batches = [rows[at : at + most] for at in range(0, len(rows), most)]
+        batches = [asked[at : at + most] for at in range(0, len(asked), most)]
         for batch in ahead(batches, self.encode, self.parts.pipeline.at_once > 1, self.times):
             answered += yield from self._generated(batch, past)
         answered = [
             self._timed(row, window, left_out[row.question])
-            for row, window in zip(rows, answered, strict=True)
+            for row, window in zip(rows, answers.in_order(rows, answered), strict=True)
         ]
         timings = self.times.of_answer(self.parts.load_ms)
-        return [
+        made = [
             answers.join(
                 question_clips,
                 [window for window in answered if window.question == i],
-                _separator(prompts[i]),
+                answers.separator(prompts[i]),
                 self.parts.rules.notes(question_clips, self.inputs.truncate) + left_out[i],
                 self.parts.provider,
                 timings,
             )
             for i, question_clips in enumerate(clips)
         ]
+        if seams and self.listening and made[0].text:
+            yield made[0].text
+        return made
 
     def prompts(self, questions: Sequence[Question], past: Past | None) -> list[Prompt]:
         start, build = time.perf_counter(), self.parts.prompter.build
@@ -138,9 +139,11 @@ class Turn:
     ) -> Iterator[Row]:
         rules, truncate = self.parts.rules, self.inputs.truncate
         if windows and len(clips) == 1:
-            pieces, notes = rules.windows(clips[0], truncate, prompt.joined)
+            names = self.parts.prompter.spoken.names  # and times, which no seam may part
+            joins = prompt.joined, self.inputs.joins, not names
+            pieces, notes = rules.windows(clips[0], truncate, *joins)
             left_out += notes
-            if len(pieces) > 1 and self.parts.prompter.spoken.names:
+            if len(pieces) > 1 and names:
                 left_out.append(f"each of the {len(pieces)} pieces numbers its speakers anew")
             yield from (Row(question, prompt, [piece.pcm], piece) for piece in pieces)
             return
@@ -209,7 +212,7 @@ class Turn:
         try:
             stream = self._stream(rows[0].prompt, stops)
             run = Run(options, parts.eos, stops, self.times, grammar)
-            joiner = self._joiner if self.listening else None
+            joiner = self._joiner if self.streams else None
             new = feed.embeds, feed.lengths, feed.whole
             sequences, texts = yield from run.answers(says, *new, prompts, stream, joiner)
         except BaseException:  # whoever stopped it may ask again
@@ -293,7 +296,3 @@ class Turn:
         """What makes text of the one row's tokens, if it is yielded."""
         text = TextStream(self.parts.tokenizer, stops.strings)
         return ReadingStream(text, self.parts.prompter, prompt, self.inputs.show_thinking)
-
-
-def _separator(prompt: Prompt) -> str:
-    return " " if prompt.joined else "\n"

@@ -41,6 +41,18 @@ def task(query: str, tasks: Mapping[str, str]) -> str | None:
     return None
 
 
+def transcribes(asked: str, prompt: PromptFacts, verbatim: bool = False) -> bool:
+    """Whether what is asked is the task `transcribe`, by its name or in its words.
+
+    So are its kin by language (`transcribe_de`), and anything that is asked of a model whose
+    answers are transcripts whatever the words.
+    """
+    words, name = asked.strip(), "transcribe"
+    tasks = {t: w for t, w in prompt.tasks.items() if t == name or t.startswith(f"{name}_")}
+    by_name = not verbatim and words in tasks
+    return by_name or words in {text.strip() for text in tasks.values()} or "{}" in prompt.joined
+
+
 def in_language(query: str, language: str, prompt: PromptFacts) -> tuple[str, str]:
     """What asks for an answer in a language: the words, and the language's name in the heading.
 

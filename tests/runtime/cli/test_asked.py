@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import alm
 from alm.artifacts import manifest
 from alm.cli import alm_commands, exit_status
+from tests.reference import moving
 from tests.runtime.cli.commands import (
     ALM_RUN,
     RUNTIME,
@@ -40,9 +40,8 @@ def checkout(monkeypatch: pytest.MonkeyPatch) -> None:
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three of noise, of half a second and more."""
     folder = tmp_path_factory.mktemp("clips")
-    dice = np.random.default_rng(7)
     return [
-        sound(folder / f"{name}.wav", 0.1 * dice.standard_normal(8000 * n))
+        sound(folder / f"{name}.wav", moving(8000 * n, 16_000, 7 + n))
         for n, name in enumerate(("a", "b", "c"), 1)
     ]
 

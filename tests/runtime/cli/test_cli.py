@@ -6,11 +6,11 @@ import json
 import signal
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from alm.artifacts import manifest
 from alm.cli import alm_commands, exit_status
+from tests.reference import moving
 from tests.runtime.cli.commands import (
     ALM_RUN,
     RUNTIME,
@@ -59,8 +59,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def long_clip(artifacts: Path, tmp_path: Path) -> Path:
     """Half longer than the model's window."""
     samples = manifest.load(artifacts).facts.audio.window_samples * 3 // 2
-    noise = np.random.default_rng(1).standard_normal(samples) * 0.1
-    return sound(tmp_path / "long.wav", noise)
+    return sound(tmp_path / "long.wav", moving(samples, 16_000))
 
 
 # --- text

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import alm
 from alm.text import segments
 from tests.conftest import run_export
+from tests.reference import moving
 from tests.runtime.cli.commands import Capture, alm_run, refused, sound
 from tests.wrappers.families import tiny_qwen3_asr
 
@@ -20,8 +20,8 @@ SHORT = ("--greedy", "--num-beams", "1", "--max-new-tokens", "6")
 @pytest.fixture(scope="module")
 def nine_seconds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """More than two windows of the tiny model."""
-    noise = 0.1 * np.random.default_rng(7).standard_normal(9 * 16_000)
-    return sound(tmp_path_factory.mktemp("clips") / "nine.wav", noise)
+    pcm = moving(9 * 16_000, 16_000, 7)
+    return sound(tmp_path_factory.mktemp("clips") / "nine.wav", pcm)
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,17 @@ import pytest
 
 import alm
 from alm.generation.model import Model
-from tests.runtime.generation.test_model import GREEDY, RATE, WINDOW, core, noise, uncut
+from tests.runtime.generation.test_model import GREEDY, RATE, WINDOW, core, uncut
 
 
 @pytest.fixture(scope="module")
 def loaded(artifacts: Path) -> Model:
     return alm.load(artifacts, provider="cpu", threads=1)
+
+
+def noise(samples: int, seed: int) -> np.ndarray:
+    """As loud at its end as anywhere."""
+    return (0.1 * np.random.default_rng(seed).standard_normal(samples)).astype(np.float32)
 
 
 def ask(model: Model, pcm: Any, prompt: str = "describe") -> Any:

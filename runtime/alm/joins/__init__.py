@@ -1,0 +1,1 @@
+"""Where a long recording is cut into windows for one text, and how texts of windows are joined."""
