@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 import shutil
@@ -72,6 +73,18 @@ def test_every_form_of_a_transcription(there: Served) -> None:
     assert segment.tokens and 0.5 < segment.compression_ratio < 1.5
     assert {*TranscriptionSegment.model_fields} <= segment.model_fields_set
     assert verbose.alm["timings_ms"]["total"] > 0
+
+
+def test_silence_is_no_words(there: Served) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(32_000, np.float32), 16_000, format="WAV")
+    silence = ("a.wav", file.getvalue())
+    said = transcribed(there, file=silence)
+    assert said.text == "" and said.alm["stop_reason"] == "no_speech" and said.alm["notes"]
+    events = list(transcribed(there, file=silence, stream=True))
+    assert [event.type for event in events] == ["transcript.text.done"]
+    asked = transcribed(there, file=silence, extra_body={"gate": "false", "joins": "quiet"})
+    assert asked.alm["stop_reason"] == "eos"
 
 
 def test_sampling_is_repeated_by_its_seed(there: Served) -> None:

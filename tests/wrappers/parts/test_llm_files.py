@@ -61,7 +61,8 @@ def greedy(truth: Any, config: Any, dialect: str, folder: Path) -> tuple[list[in
     return tokens, wanted
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+# test_ort_dialect.py steps the graphs of that dialect, of all these, against transformers.
+@pytest.mark.parametrize("dialect", ["decomposed", "standard"])
 @pytest.mark.parametrize(
     "name",
     [

@@ -47,11 +47,19 @@ class Fields:
         return many
 
     def flag(self, name: str) -> bool:
-        """true or false."""
+        """true or false; false where it was not given."""
+        return bool(self.maybe(name))
+
+    def maybe(self, name: str) -> bool | None:
+        """true or false; None where it was not given."""
         value = self.take(name)
-        value = {"true": True, "false": False}.get(value, value) if value != "" else False
+        value = (
+            {"true": True, "false": False, "": None}.get(value, value)
+            if isinstance(value, str)
+            else value
+        )
         if value is None or isinstance(value, bool):
-            return bool(value)
+            return value
         raise wrong(name, "true or false", value)
 
     def number(self, name: str, least: float, most: float) -> float | None:

@@ -23,7 +23,7 @@ from alm.text.tasks import in_language
 
 JSON, TEXT, SRT, VTT, VERBOSE = FORMATS = "json", "text", "srt", "vtt", "verbose_json"
 MOST_FIELDS, FIELD_BYTES = 40, 2**16
-BOUNDS = ("language", "max_audio_seconds", "verbatim")
+BOUNDS = ("language", "max_audio_seconds", "verbatim", "gate", "joins")
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ async def _asked(server: Server, request: Request, task: str) -> Asked:
     fields.only("include")
     skip_silent(fields)
     language = fields.text("language")
-    options = server.decoding(fields)
+    joins, gate = fields.one_of("joins", "exact", "quiet"), fields.maybe("gate")
+    options = server.decoding(fields) | {"joins": joins, "gate": gate}
     fields.end()
     name = _task(server, task, language)
     if context.strip():
