@@ -55,6 +55,15 @@ def check_large(large: Parts) -> None:
         )
 
 
+def can(large: Parts, options: Options) -> bool:
+    """Whether answers with these options can be drafted for by a text."""
+    try:
+        check_large(large)
+    except BadOption:
+        return False
+    return options.num_beams == 1
+
+
 def drafts_of(
     drafting: Drafting | None, large: Parts, options: Options, hypothesis: str
 ) -> Drafts | None:

@@ -18,6 +18,12 @@ from alm.generation.answers import Answer
 from alm.generation.conversation import Conversation, finish
 from alm.generation.parts import Parts
 from alm.generation.turn import Question
+from alm.live.ears import Clips, Ear, Streams
+from alm.live.listener import EVERY, WAITING, Listener
+from alm.live.utterances import LONGEST, cut
+from alm.voice.activity import Settings
+
+PAUSES = Settings()
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -184,6 +190,59 @@ class Model:
             BadOption: the model hears clips and no stream, or an option that a stream cannot have.
         """
         return self.parts.live(delay, dict(options))
+
+    def listen(
+        self,
+        prompt: str = "transcribe",
+        *,
+        pauses: Settings | None = PAUSES,
+        every: float = EVERY,
+        waiting: float = WAITING,
+        **options: Unpack[Generating],
+    ) -> Listener:
+        """Listen to somebody: sound goes in as it comes, what was said comes out as events.
+
+        Every model can: one that hears clips hears an utterance again and again while it goes on.
+
+        Args:
+            prompt: what is asked about each utterance: a task's name, or free text.
+            pauses: what is an utterance; one that goes on is cut where it is quietest before it is
+                longer than the model's window, or than 30 s. None: `Listener.commit` ends them.
+            every: seconds of sound between two partials, at least.
+            waiting: seconds of speech that may wait for the model.
+            options: as `generate` takes them. A partial text is the `hypothesis` of the next.
+
+        Raises:
+            BadPrompt, BadOption, UnknownName: see `generate`; or `pauses` cut longer utterances
+                than the model hears.
+        """
+        rules = self.parts.rules
+        longest = rules.most / rules.rate or LONGEST
+        ear = self._ear(prompt, options)
+        return Listener(ear, rules.rate, pauses and cut(pauses, longest), every, waiting)
+
+    def _ear(self, prompt: str, options: Generating) -> Ear:
+        """What hears utterances; refuses what `listen` cannot do, before any is heard."""
+        parts, chosen = self.parts, {**options}
+        inputs, decoding = keywords.split(chosen)
+        if inputs.hypothesis:
+            raise BadOption("a listener guesses by its own partial texts: hypothesis is not for it")
+        asked = parts.prompter.build(prompt, 1, 0, True, inputs.verbatim, inputs.language)
+        if parts.stepping:
+            parts.stepping.asked([asked.pieces])
+            if others := chosen.keys() - decoding.keys() - {"delay", "verbatim"}:
+                raise BadOption(f"a stream is not listened to with {', '.join(sorted(others))}")
+            parts.live(inputs.delay, decoding)  # refuses what it cannot have
+            return Streams(lambda: parts.live(inputs.delay, decoding))
+        self.chat(**options)
+        guesses = drafts.can(parts, parts.options(decoding))
+
+        def ask(pcm: np.ndarray, before: str) -> Generator[str, None, Answer]:
+            guess = {"hypothesis": before} if guesses else {}
+            conversation = Conversation(parts, *keywords.split(chosen | guess), self.drafting)
+            return (yield from conversation.turn([Question(prompt, [pcm])], listening=True))[0]
+
+        return Clips(ask)
 
 
 def _questions(sources: list[Any], prompt: Any, many: bool) -> list[Question]:

@@ -91,7 +91,7 @@ class Live:
             raise BadOption("the sound was ended; begin another live run for more")
         if self.ended:  # the sound goes on, and nothing more is said of it
             return ""
-        return "".join(self._said(self._hearing.feed(_checked(samples))))
+        return "".join(self._said(self._hearing.feed(checked(samples))))
 
     def finish(self) -> str:
         """The sound has ended: gives the rest of the text. A second time there is none."""
@@ -183,7 +183,7 @@ def endless(options: Options, given: dict[str, Any]) -> Options:
     return replace(options, max_new_tokens=ENDLESS, max_length=None)
 
 
-def _checked(samples: np.ndarray | Sequence[float]) -> np.ndarray:
+def checked(samples: np.ndarray | Sequence[float]) -> np.ndarray:
     pcm = np.asarray(samples)
     if pcm.ndim != 1 or pcm.dtype.kind != "f" and len(pcm):
         raise BadAudio(

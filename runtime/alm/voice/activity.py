@@ -21,22 +21,14 @@ speaks. Sounds that come and go, such as music or knocking, are taken for speech
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from alm.errors import BadAudio, BadOption
+from alm.voice.floor import FRAME, Floor
 from alm.voice.levels import levels
-
-FRAME = 0.03  # seconds
-MEMORY = 3.0  # seconds before a frame in which the floor is looked for
-AHEAD = 0.3  # seconds behind a frame that are waited for
-FIRST = 1.0  # seconds that are waited for at the very beginning, where nothing came before
-TENTH = 0.1  # of the frames may be below the floor: one lost packet is no quiet room
-LOWEST = -80.0  # dB of full scale; a floor is never lower, so that dither is no speech
 
 
 class Utterance(NamedTuple):
@@ -111,6 +103,15 @@ class Activity:
         before = self._samples(self.settings.before)
         return max(self._last, min(self._cutter.earliest * self.frame, self.heard) - before)
 
+    @property
+    def open(self) -> Utterance | None:
+        """The utterance that has begun and not ended, as it is if nothing more is said.
+
+        It starts where it says, and ends there or later, unless it is cut for its length.
+        """
+        span = self._cutter.open
+        return self._placed(*span) if span and self._cutter.speaking else None
+
     def feed(self, pcm: np.ndarray) -> list[Utterance]:
         """Hear float32 [n] more samples; utterances that are certain now.
 
@@ -150,15 +151,18 @@ class Activity:
     def _made(self, spans: list[Span]) -> list[Utterance]:
         """Utterances of spans of frames, with what is kept around them."""
         made: list[Utterance] = []
-        for start, end, cut_before, cut_behind in spans:
-            before = 0 if cut_before else self._samples(self.settings.before)
-            after = 0 if cut_behind else self._samples(self.settings.after)
-            begin = max(self._last, start * self.frame - before)
-            stop = min(self.heard, end * self.frame + after)
-            if stop > begin:
-                made.append(Utterance(begin, stop))
-                self._last = stop
+        for span in spans:
+            if utterance := self._placed(*span):
+                made.append(utterance)
+                self._last = utterance.end
         return made
+
+    def _placed(self, start: int, end: int, cut_before: bool, cut_behind: bool) -> Utterance | None:
+        before = 0 if cut_before else self._samples(self.settings.before)
+        after = 0 if cut_behind else self._samples(self.settings.after)
+        begin = max(self._last, start * self.frame - before)
+        stop = min(self.heard, end * self.frame + after)
+        return Utterance(begin, stop) if stop > begin else None
 
     def _samples(self, seconds: float) -> int:
         return round(seconds * self.rate)
@@ -172,47 +176,6 @@ def utterances(pcm: np.ndarray, rate: int, settings: Settings | None = None) -> 
     """
     activity = Activity(rate, settings)
     return [*activity.feed(pcm), *activity.finish()]
-
-
-class Floor:
-    """The floor of noise around each frame, in the order of the frames, a little behind them."""
-
-    def __init__(self) -> None:
-        self._memory, self._ahead = round(MEMORY / FRAME), round(AHEAD / FRAME)
-        self._first = round(FIRST / FRAME)
-        self._waiting: deque[float] = deque()  # levels that have no floor yet
-        self._around: deque[float] = deque()  # levels before and ahead
-        self._sorted: list[float] = []
-        self._pushed = 0
-
-    def push(self, level: float) -> list[tuple[float, float]]:
-        """(level, floor) of frames that can be judged now that `level` came."""
-        self._pushed += 1
-        self._waiting.append(level)
-        self._around.append(level)
-        insort(self._sorted, level)
-        if len(self._around) > self._memory + self._ahead:
-            del self._sorted[bisect_left(self._sorted, self._around.popleft())]
-        if self._pushed < self._first:
-            return []
-        judged: list[tuple[float, float]] = []
-        while len(self._waiting) > self._ahead:
-            judged.append((self._waiting.popleft(), self.level))
-        return judged
-
-    def rest(self) -> list[tuple[float, float]]:
-        """The frames that are left at the end of the stream."""
-        floor = self.level
-        judged = [(level, floor) for level in self._waiting]
-        self._waiting.clear()
-        return judged
-
-    @property
-    def level(self) -> float:
-        """The floor now, in dB of full scale."""
-        if not self._sorted:
-            return LOWEST
-        return max(LOWEST, self._sorted[int(TENTH * len(self._sorted))])
 
 
 # Frames [start, end) of speech; whether it was cut before them, and behind them.
@@ -243,6 +206,13 @@ class Cutter:
     def earliest(self) -> int:
         """The first frame that a span to come may begin with."""
         return self._at if self._start is None else self._start
+
+    @property
+    def open(self) -> Span | None:
+        """The span that has begun, up to its last active frame; None where none is active."""
+        if self._start is None or self._end <= self._start:
+            return None
+        return self._start, self._end, self._cut, False
 
     def push(self, level: float, floor: float) -> list[Span]:
         """Judge the next frame."""

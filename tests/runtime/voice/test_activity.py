@@ -156,3 +156,17 @@ def test_what_is_no_sound_or_setting_is_refused_in_a_sentence():
         with pytest.raises(BadOption):
             Settings(**wrong)
     assert Utterance(1, 2).start == 1
+
+
+def test_the_open_utterance_is_the_one_that_comes_if_nothing_more_is_said():
+    pcm, _ = told()
+    activity, seen = Activity(RATE), []
+    for piece in np.split(pcm, range(480, len(pcm), 480)):  # a frame each
+        for ended in activity.feed(piece):
+            assert seen and seen[-1] == ended
+            seen.clear()
+        if activity.open:
+            assert all(was.start == activity.open.start for was in seen)
+            assert not seen or activity.open.end >= seen[-1].end
+            seen.append(activity.open)
+    assert not activity.open
