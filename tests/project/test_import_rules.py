@@ -51,7 +51,7 @@ ONLY_IN = {
     ),
     "soundfile": ("audio/reader.py", "live/sources.py"),
     "sounddevice": ("live/sources.py",),  # a microphone's, where it is installed
-    "soxr": ("audio/reader.py",),
+    "soxr": ("audio/reader.py", "audio/streams.py"),
     "av": ("audio/by_av.py",),  # of the extra `av`
     "rich": ("cli/terminal.py",),
     "llguidance": (

@@ -63,7 +63,13 @@ Live = Annotated[
     typer.Option(
         "--live",
         help="Write down sound while it comes: of a clip, of raw 16-bit samples (-), or of a "
-        "microphone.",
+        "microphone. Behind a clip or - may be another task or prompt than transcribe.",
+    ),
+]
+Pace = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=1000, help="Of a clip with --live: 1 as it was spoken, 0 as fast as can be."
     ),
 ]
 Delay = Annotated[

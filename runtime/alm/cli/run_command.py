@@ -29,6 +29,7 @@ def answer(
     as_json: args.AsJson = False,
     form: args.Form = "text",
     live: args.Live = False,
+    pace: args.Pace = None,
     delay: args.Delay = None,
     align: args.Align = None,
     each: args.Each = None,
@@ -76,6 +77,8 @@ def answer(
         return 0
     clips, prompt = (words or [], "") if live else _split(words or [], chat, engine)
     as_json = as_json if live else _formatted(form, as_json, chat, clips)
+    if pace is not None and not live:
+        raise BadOption("--pace is for --live, which hears a clip as if it came")
     if chat and (each is not None or language or align):
         raise BadOption(
             "--chat is one conversation: --each, --together, --language and --align are not for it"
@@ -113,15 +116,16 @@ def answer(
     speak_utf8()
     groups = [clips]
     if live:
-        from alm.cli.chat import check_live
+        from alm.cli.live import check_live
 
-        others = {"--chat": chat, "--json": as_json, "--align": align, "--language": language}
+        others = {"--chat": chat, "--align": align, "--language": language, "--cache": cache}
+        others |= {"--delay": delay is not None}
         others |= {"--format": form != "text", "--each": each is not None, "--truncate": truncate}
         others |= {"--draft": draft, "--adapter": adapter, "--show-thinking": show_thinking}
         others |= {"--gate": gate is not None, "--joins": joins != "exact"}
         others |= {"--stop": stop, "--system": system}
         others |= {"--merge-audio": merge_audio != merging.WHOLE}
-        check_live(manifest.facts, clips, others)
+        check_live(manifest.facts, clips, pace, language, verbatim, others)
     elif not chat:
         groups = request.meant(clips, prompt, manifest.facts.prompt, each, language, verbatim)
     if not live and not request.there(groups):
@@ -146,9 +150,9 @@ def answer(
     } | shapes
     model = alm.load(engine, provider, threads, align=align, cache=cache, draft=draft)
     if live:
-        from alm.cli.chat import listen
+        from alm.cli.live import listen
 
-        listen(model, clips, max_audio_seconds, delay, options)
+        listen(model, clips, as_json, pace, bounds, options)
         return 0
     if chat:
         from alm.cli.chat import converse

@@ -230,6 +230,7 @@ class Model:
         asked = parts.prompter.build(prompt, 1, 0, True, inputs.verbatim, inputs.language)
         if parts.stepping:
             parts.stepping.asked([asked.pieces])
+        if parts.stepping and parts.manifest.facts.live.window:
             if others := chosen.keys() - decoding.keys() - {"delay", "verbatim"}:
                 raise BadOption(f"a stream is not listened to with {', '.join(sorted(others))}")
             parts.live(inputs.delay, decoding)  # refuses what it cannot have

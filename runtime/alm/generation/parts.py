@@ -218,7 +218,7 @@ class Parts:
         live = self.manifest.facts.live
         if not self.stepping or not live.window:
             why = "sees back over all of a stream" if self.stepping else "hears clips, no streams"
-            raise BadOption(f"this model {why}, so there is no live run of it; give it a clip")
+            raise BadOption(f"this model {why}, so model.live is not for it; see model.listen")
         late, decoder = self.stepping.delay(delay), self.decoder()
         decoder.told(**{DELAY: late})
         added = self.tokenizer.get_added_tokens_decoder().items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -10,6 +10,7 @@ import numpy as np
 import soundfile
 
 from alm.audio import reader
+from alm.audio.streams import Resampled
 from alm.errors import BadAudio, MissingFile, MissingPackage
 
 BYTES = 2**16  # of a pipe at a time, at most
@@ -64,8 +65,11 @@ def _plain(path: Path, rate: int, most_seconds: float) -> soundfile.SoundFile | 
     return None
 
 
-def microphone(rate: int) -> Iterator[np.ndarray]:
+def microphone(rate: int, on_lost: Callable[[], object] = lambda: None) -> Iterator[np.ndarray]:
     """Chunks float32 [n] of the system's microphone, until the run is interrupted.
+
+    One that does not record at `rate` is resampled. `on_lost` is called when sound was lost because
+    it was not read in time.
 
     Raises:
         MissingPackage: sounddevice is not installed, or finds no microphone.
@@ -74,14 +78,27 @@ def microphone(rate: int) -> Iterator[np.ndarray]:
         import sounddevice  # pyright: ignore[reportMissingImports]
     except (ImportError, OSError) as error:  # OSError: it is there, and PortAudio is not
         raise MissingPackage(
-            "a microphone is heard through the package sounddevice, which is not installed; try: "
-            "pip install sounddevice, or pipe raw samples in: arecord -t raw -f S16_LE -r "
+            "a microphone is heard through the package sounddevice, which is not installed: pip "
+            "install 'alm-edge[microphone]', or pipe raw samples in: arecord -t raw -f S16_LE -r "
             f"{rate} | alm-run --live -"
         ) from error
     try:
-        with sounddevice.InputStream(samplerate=rate, channels=1, dtype="float32") as stream:
+        own = _recorded(sounddevice, rate)
+        resampled = Resampled(own, rate)
+        with sounddevice.InputStream(samplerate=own, channels=1, dtype="float32") as stream:
             while True:
-                some, _ = stream.read(int(SECONDS * rate))
-                yield some[:, 0].copy()
+                some, lost = stream.read(int(SECONDS * own))
+                if lost:
+                    on_lost()
+                yield resampled.feed(some[:, 0].copy())
     except sounddevice.PortAudioError as error:
         raise MissingPackage(f"sounddevice finds no microphone: {error}") from error
+
+
+def _recorded(sounddevice: Any, rate: int) -> int:
+    """The rate to record at: the model's, or the microphone's own where it knows no other."""
+    try:
+        sounddevice.check_input_settings(samplerate=rate, channels=1, dtype="float32")
+    except sounddevice.PortAudioError:
+        return round(sounddevice.query_devices(kind="input")["default_samplerate"])
+    return rate

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import io
+import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 import alm
 from alm.artifacts.port_checks import check_decoder, check_state
@@ -114,36 +117,99 @@ def test_a_microphone_wants_its_package_and_the_sentence_names_it(
 
     monkeypatch.setattr(builtins, "__import__", absent)
     sound: Iterator[np.ndarray] = sources.microphone(RATE)
-    with pytest.raises(MissingPackage, match=r"pip install sounddevice.*arecord .*-r 16000"):
+    with pytest.raises(
+        MissingPackage, match=r"pip install 'alm-edge\[microphone\]'.*arecord .*-r 16000"
+    ):
         next(sound)
+
+
+def test_a_microphone_of_another_rate_is_resampled_and_lost_sound_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tone = np.sin(np.arange(48_000) / 20).astype(np.float32)
+
+    class NoMicrophone(Exception):
+        pass
+
+    class Stream:
+        at = 0
+
+        def __init__(self, samplerate: int, channels: int, dtype: str) -> None:
+            assert (samplerate, channels, dtype) == (48_000, 1, "float32")
+
+        def __enter__(self) -> Stream:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def read(self, count: int) -> tuple[np.ndarray, bool]:
+            if self.at >= len(tone):
+                raise NoMicrophone("it was pulled out")
+            some = tone[self.at : self.at + count, None]
+            self.at += count
+            return some, self.at == 2 * count
+
+    def check(samplerate: int, **_: object) -> None:
+        if samplerate != 48_000:
+            raise NoMicrophone("Invalid sample rate")
+
+    device = types.ModuleType("sounddevice")
+    vars(device).update(
+        PortAudioError=NoMicrophone,
+        InputStream=Stream,
+        check_input_settings=check,
+        query_devices=lambda kind: {"default_samplerate": 48_000.0},
+    )
+    monkeypatch.setitem(sys.modules, "sounddevice", device)
+    lost: list[int] = []
+    got: list[np.ndarray] = []
+    with pytest.raises(MissingPackage, match="it was pulled out"):
+        list(sources.microphone(RATE, on_lost=lambda: lost.append(1)))
+    for chunk in sources.microphone(RATE, on_lost=lambda: lost.append(1)):
+        got.append(chunk)
+        if sum(map(len, got)) > 8000:
+            break
+    whole = np.concatenate(got)
+    assert lost == [1, 1]
+    assert np.allclose(whole, soxr.resample(tone, 48_000, RATE, "HQ")[: len(whole)], atol=1e-6)
 
 
 # --- models that hear clips
 
 
-def test_a_model_that_hears_clips_has_no_live_run(artifacts: Path, capsys: Capture) -> None:
+def test_a_model_that_hears_clips_has_no_live_run_of_a_stream(artifacts: Path) -> None:
     model = alm.load(artifacts, "cpu")
-    with pytest.raises(BadOption, match="hears clips, no streams"):
+    with pytest.raises(BadOption, match=r"hears clips, no streams.*model.listen"):
         model.live()
     with pytest.raises(BadOption, match="a delay is of a model that hears a stream"):
         model.generate(np.zeros(8000, np.float32), "transcribe", delay=80)
-    status, sentence = refused(capsys, "--engine", artifacts, "--live", "-")
-    assert status == 2 and "this model hears clips, no streams" in sentence
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (("--chat",), "--chat is not for it"),
-        (("--json", "--language", "de"), "--json, --language is not for it"),
-        (("a.wav", "transcribe"), "a clip, - for raw samples of stdin, or nothing"),
+        (("--format", "srt", "--truncate"), "--format, --truncate is not for it"),
+        (("--cache", "x"), "--cache is not for it"),
+        (("a.wav", "transcribe", "b.wav"), "a clip, - for raw samples of stdin, or nothing"),
+        (("a.wav",), "there is no file a.wav"),
+        (("-", "trascribe"), "did you mean transcribe?"),
+        (("-", "--language", "xx"), "transcribe knows no language 'xx'"),
+        (("-", "--pace", "1"), "--pace is for a clip"),
+        (("-", "--delay", "80"), "--delay is of a model that hears a stream"),
     ],
 )
 def test_what_a_live_run_does_not_have_is_refused(
     artifacts: Path, capsys: Capture, words: tuple[str, ...], sentence: str
 ) -> None:
     status, said = refused(capsys, "--engine", artifacts, "--live", *words)
-    assert status == 2 and sentence in said
+    assert status in (1, 2) and sentence in said
+
+
+def test_a_pace_is_of_a_live_run(artifacts: Path, clip: Path, capsys: Capture) -> None:
+    words = ("--engine", artifacts, "--pace", "1", clip, "transcribe")
+    assert "--pace is for --live" in refused(capsys, *words)[1]
 
 
 # --- manifests
