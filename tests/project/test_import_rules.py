@@ -32,6 +32,7 @@ ONLY_IN = {
     ),  # for type checkers alone
     "starlette": (
         *(f"serve/{name}.py" for name in ("app", "guard", "refused", "web", "inside/server")),
+        "serve/realtime/session.py",
         *(f"serve/endpoints/{name}.py" for name in ("chat", "events", "transcriptions")),
     ),
     "uvicorn": ("serve/listening.py",),

@@ -107,9 +107,6 @@ def listen(
         return
     taken = ("delay", "verbatim") if facts.live.step_samples else bounds.keys() - {"delay"}
     prompt = words[1] if len(words) > 1 else TRANSCRIBE
-    if language := bounds["language"]:
-        prompt = in_language(prompt, language, facts.prompt)[0]
-        taken = taken if facts.prompt.languages else set(taken) - {"language"}
     listener = model.listen(prompt, **{name: bounds[name] for name in taken}, **options)
     from alm.live.following import Follower
 

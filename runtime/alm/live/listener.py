@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from alm.live.agreement import Agreement
 from alm.live.ears import Ear
 from alm.live.events import Event, Final, Partial, Said, Started, Stopped
 from alm.live.live import checked
+from alm.live.tasks import Known, Task, done
 from alm.live.utterances import Spoken, Utterances
 from alm.voice.activity import Settings, Utterance
 
@@ -23,24 +23,6 @@ EVERY = 0.3  # seconds of sound between two partials, at least
 SOONEST = 0.6  # seconds of an utterance before its first partial: less is hardly a word
 WAITING = 600.0  # seconds of speech that may wait for the model
 MARK = 0.01  # seconds: as exact as latencies are
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """An utterance that is to be heard, up to its end or as far as it goes."""
-
-    number: int
-    spoken: Spoken
-    final: bool
-
-
-@dataclass(frozen=True)
-class Known:
-    """What the latest partial was."""
-
-    number: int
-    span: Utterance
-    answer: Said
 
 
 class Listener:
@@ -63,7 +45,7 @@ class Listener:
         every: float = EVERY,
         waiting: float = WAITING,
     ) -> None:
-        """See `Model.listen`; `rate` is the model's in Hz."""
+        """`rate` is the model's; see `Model.listen`."""
         if not 0 < every < 1e6 or not 0 < waiting < 1e6:
             raise BadOption(f"every and waiting are seconds above 0, not {every!r}, {waiting!r}")
         self.rate, self.every, self.waiting = rate, every, waiting
@@ -89,6 +71,17 @@ class Listener:
         with self.changed:
             waiting = sum(len(task.spoken.pcm) for task in self._finals)
             return (waiting + self._utterances.held) / self.rate
+
+    @property
+    def queued(self) -> int:
+        """Utterances that have ended and wait for the model."""
+        return len(self._finals)
+
+    @property
+    def speaking(self) -> bool:
+        """Whether an utterance goes on."""
+        with self.changed:
+            return self._utterances.open is not None
 
     # --- one thread
 
@@ -144,13 +137,15 @@ class Listener:
         with self.changed:
             return self._stopped(self._utterances.commit())
 
-    def clear(self) -> None:
-        """Forget the utterance that goes on; those that have ended are heard all the same."""
+    def clear(self) -> int | None:
+        """Forget the utterance that goes on, and give its number if it had begun."""
         with self.changed:
             self._utterances.clear()
             self._ear.forget()
-            if self._started:
-                self._next()
+            if not self._started:
+                return None
+            self._next()
+            return self._number - 1
 
     def end(self) -> list[Event]:
         """The sound has ended, and with it what goes on. What waits can still be taken."""
@@ -278,12 +273,3 @@ class Listener:
         with self.changed:
             came = next((when for heard, when in self._marks if heard >= task.spoken.end), None)
         return 0.0 if came is None else time.monotonic() - came
-
-
-def done(run: Generator[str, None, Final | Partial | None]) -> Final | Partial | None:
-    """What a run gives, its pieces of text left aside."""
-    while True:
-        try:
-            next(run)
-        except StopIteration as end:
-            return end.value

@@ -13,12 +13,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from alm.serve.endpoints import chat, transcriptions
 from alm.serve.guard import Guard
 from alm.serve.inside import metrics
 from alm.serve.inside.server import Server
+from alm.serve.realtime import session
 from alm.serve.refused import Refused
 from alm.serve.web import Page
 
@@ -37,6 +39,10 @@ def app(server: Server) -> Starlette:
         return Route(path, _counted(server, path, endpoint), methods=[method])
 
     page = Page()
+
+    async def realtime(socket: WebSocket) -> None:
+        await session.listen(server, socket)
+
     return Starlette(
         routes=[
             route("/", page.index),
@@ -46,6 +52,7 @@ def app(server: Server) -> Starlette:
             route("/v1/chat/completions", chat.complete, "POST"),
             route("/v1/models", _models),
             route("/v1/models/{name:path}", _model),
+            WebSocketRoute(session.PATH, realtime),
             route("/health", _health),
             route("/metrics", _metrics),
         ],

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from alm.serve.refused import Refused
 from alm.serve.settings import LOOPBACK, MIB, Settings
 
+KEY_PROTOCOL = "openai-insecure-api-key."  # OpenAI's name for it
 OPEN = ("/", "/health")  # and what lies under /page/: they need no key
 
 
@@ -61,13 +62,16 @@ class Guard:
         path = scope["path"]
         free = path in OPEN or path.startswith("/page/") or scope.get("method") == "OPTIONS"
         if self.settings.api_key and not free:
-            self._check_key(headers)
+            self._check_key(headers, scope)
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > self.settings.upload_bytes:
             raise self._too_large()
 
-    def _check_key(self, headers: Headers) -> None:
+    def _check_key(self, headers: Headers, scope: Scope) -> None:
         kind, _, key = headers.get("authorization", "").partition(" ")
+        for name in scope.get("subprotocols", []):  # of a page's socket, which has no headers
+            if name.startswith(KEY_PROTOCOL):
+                kind, key = "bearer", name.removeprefix(KEY_PROTOCOL)
         right = hmac.compare_digest(key.encode(), self.settings.api_key.encode())
         if kind.lower() != "bearer" or not right:
             raise Refused(

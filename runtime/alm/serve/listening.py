@@ -11,6 +11,7 @@ from alm.errors import BadOption
 from alm.generation.model import Model
 from alm.serve.app import app
 from alm.serve.inside.server import Server
+from alm.serve.realtime import session
 from alm.serve.settings import LOOPBACK, Settings
 
 LEAST_KEY = 8  # characters
@@ -66,6 +67,9 @@ def made(server: Server) -> uvicorn.Server:
         limit_concurrency=CONNECTIONS,
         server_header=False,
         timeout_keep_alive=30,
+        ws_max_size=session.MESSAGE_BYTES,
+        ws_max_queue=2,
+        ws_per_message_deflate=False,  # base64 of sound: nothing to be gained
     )
     return uvicorn.Server(config)
 

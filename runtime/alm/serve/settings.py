@@ -19,7 +19,8 @@ class Settings:
     `waiting`: requests that wait beside them; more are refused. `upload_bytes`: of one request.
     `audio_seconds`: of one clip. `timeout`: seconds from a request to its last word. `kept_bytes`:
     of the KV caches of conversations that may go on. `defaults`: decoding options where a request
-    says nothing.
+    says nothing. `sockets`: live sockets at once. `idle`: seconds without a message after which one
+    is closed.
     """
 
     names: tuple[str, ...] = ("model",)
@@ -33,3 +34,5 @@ class Settings:
     timeout: float = 600.0
     kept_bytes: int = 512 * MIB
     defaults: dict[str, Any] = field(default_factory=dict)
+    sockets: int = 16
+    idle: float = 300.0

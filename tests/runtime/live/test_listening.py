@@ -19,8 +19,9 @@ from alm.live.agreement import Agreement, units
 from alm.live.ears import Written
 from alm.live.events import Event, Final, Partial, Started, Stopped
 from alm.live.following import Follower, paced
-from alm.live.listener import Listener, done
+from alm.live.listener import Listener
 from alm.live.sound import Sound
+from alm.live.tasks import done
 from alm.voice.activity import Settings
 from tests import ROOT
 
@@ -168,15 +169,15 @@ def test_another_question_may_be_asked_about_each_utterance(model: Model) -> Non
 
 
 def test_what_cannot_be_listened_to_is_refused_before_any_sound(model: Model) -> None:
-    for error, words, given in (
+    cases: Any = (
         (UnknownName, "did you mean transcribe", ("trascribe", {})),
         (BadPrompt, "is empty|no text|wanted", ("", {})),
         (BadOption, "hypothesis is not for it", ("transcribe", {"hypothesis": "four"})),
         (BadOption, "longest is 11 s, and this model hears 10 s", ("transcribe", {"pauses": 11})),
         (BadOption, "seconds above 0", ("transcribe", {"every": 0.0})),
         (BadOption, "delay is of a model that hears a stream", ("transcribe", {"delay": 80.0})),
-    ):
-        prompt, options = given
+    )
+    for error, words, (prompt, options) in cases:
         if "pauses" in options:
             options = {"pauses": Settings(longest=options["pauses"])}
         with pytest.raises(error, match=words):

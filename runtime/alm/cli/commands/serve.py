@@ -34,6 +34,9 @@ Waiting = Annotated[
     int, typer.Option(min=0, max=100_000, help="Requests that wait; more are refused (429).")
 ]
 Upload = Annotated[int, typer.Option("--max-upload", min=1, metavar="MIB", help="Of a request.")]
+Sockets = Annotated[
+    int, typer.Option(min=0, max=1000, help="Live sockets (/v1/realtime) open at once.")
+]
 Timeout = Annotated[float, typer.Option(min=1, help="Seconds that a request may take.")]
 Kept = Annotated[
     int, typer.Option(min=0, metavar="MIB", help="KV caches of conversations that may go on.")
@@ -51,6 +54,7 @@ def serve(
     timeout: Timeout = 600.0,
     upload: Upload = 64,
     kept: Kept = 512,
+    sockets: Sockets = 16,
     origin: Origins = None,
     align: args.Align = None,
     more: args.More = None,
@@ -85,6 +89,7 @@ def serve(
         audio_seconds=max_audio_seconds,
         timeout=timeout,
         kept_bytes=kept * MIB,
+        sockets=sockets,
         defaults=more_options(more or []),
     )
     listening.check(settings)

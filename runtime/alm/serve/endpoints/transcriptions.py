@@ -11,15 +11,14 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from alm.errors import AlmError
 from alm.generation.answers import Answer
 from alm.generation.turn import Question
 from alm.serve.endpoints.events import streamed, whole
 from alm.serve.endpoints.fields import Fields
+from alm.serve.inside.asking import in_context, task_of, usage
 from alm.serve.inside.server import Server, extra, skip_silent
-from alm.serve.refused import Refused, because
+from alm.serve.refused import Refused
 from alm.text import segments
-from alm.text.tasks import in_language
 
 JSON, TEXT, SRT, VTT, VERBOSE = FORMATS = "json", "text", "srt", "vtt", "verbose_json"
 MOST_FIELDS, FIELD_BYTES = 40, 2**16
@@ -65,7 +64,7 @@ async def _answered(server: Server, request: Request, task: str) -> Response:
 
     def done(answer: Answer) -> list[dict[str, Any]]:
         kind, alm = "transcript.text.done", extra(answer, timed=True)
-        return [{"type": kind, "text": answer.text, "usage": _usage(answer), "alm": alm}]
+        return [{"type": kind, "text": answer.text, "usage": usage(answer), "alm": alm}]
 
     def delta(text: str) -> dict[str, Any]:
         return {"type": "transcript.text.delta", "delta": text}
@@ -106,12 +105,8 @@ async def _asked(server: Server, request: Request, task: str) -> Asked:
     joins, gate = fields.one_of("joins", "exact", "quiet"), fields.maybe("gate")
     options = server.decoding(fields) | {"joins": joins, "gate": gate}
     fields.end()
-    name = _task(server, task, language)
-    if context.strip():
-        if server.model.tasks[name].strip():
-            why = "this model's transcriptions take no words of context; leave prompt out"
-            raise Refused(400, why, param="prompt")
-        name, options["verbatim"] = context, True
+    name = task_of(server, task, language)
+    name, options["verbatim"] = in_context(server, name, context)
     bounds = {"language": language, "max_audio_seconds": server.settings.audio_seconds}
     return Asked(audio, name, language, form_, times, stream, options | bounds)
 
@@ -144,37 +139,6 @@ def _form(server: Server, fields: Fields) -> tuple[str, tuple[str, ...]]:
     return form, tuple(times or ("segment",))
 
 
-def _task(server: Server, task: str, language: str) -> str:
-    """The model's task that does it."""
-    facts = server.model.manifest.facts.prompt
-    name = "translate_en" if task == "translate" else task
-    if name not in facts.tasks:
-        raise Refused(
-            400,
-            f"this model has no task {name}; it has: {', '.join(sorted(facts.tasks))[:400]}",
-            code="unsupported_task",
-        )
-    if language and task == "translate":
-        raise Refused(400, "a translation is into English; leave language out", param="language")
-    if language:
-        try:
-            in_language(name, language, facts)
-        except AlmError as error:
-            raise because(error, "language") from error
-    return name
-
-
-def _usage(answer: Answer) -> dict[str, Any]:
-    text = answer.prompt_tokens - answer.audio_tokens
-    return {
-        "type": "tokens",
-        "input_tokens": answer.prompt_tokens,
-        "input_token_details": {"audio_tokens": answer.audio_tokens, "text_tokens": text},
-        "output_tokens": len(answer.token_ids),
-        "total_tokens": answer.prompt_tokens + len(answer.token_ids),
-    }
-
-
 def _formed(server: Server, asked: Asked, answer: Answer) -> Response:
     """The answer in the format that was asked for."""
     if asked.form == TEXT:
@@ -184,7 +148,7 @@ def _formed(server: Server, asked: Asked, answer: Answer) -> Response:
             (segments.srt, "text/plain") if asked.form == SRT else (segments.vtt, "text/vtt")
         )
         return PlainTextResponse(write(answer.segments), media_type=kind)
-    plain: dict[str, Any] = {"text": answer.text, "usage": _usage(answer), "alm": extra(answer)}
+    plain: dict[str, Any] = {"text": answer.text, "usage": usage(answer), "alm": extra(answer)}
     if asked.form == VERBOSE:
         plain |= _verbose(server, asked, answer)
     return JSONResponse(plain)

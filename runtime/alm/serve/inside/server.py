@@ -30,6 +30,7 @@ class Server:
         self.model, self.settings = model, settings
         self.work = Work(settings.rows, settings.waiting, settings.timeout)
         self.kept, self.metrics = Kept(settings.kept_bytes), Metrics()
+        self.sockets = 0  # live ones, open now
 
     def close(self) -> None:
         """Take nothing more; what runs is finished."""
