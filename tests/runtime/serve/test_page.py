@@ -1,4 +1,4 @@
-"""The page as a person uses it, in a real browser: clips, words, turns, and what goes wrong."""
+"""The page as a person uses it, in a real browser: clips, words and turns."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from alm.generation.model import Model
 from tests.runtime.serve.browsing import Page
-from tests.runtime.serve.serving import Served, clip, served
+from tests.runtime.serve.serving import Served, clip
 
 pytestmark = pytest.mark.browser
 
 LAMP, DIGITS = "turn on the lamp in the kitchen", "four two eight eight one"
-KEY = "a-key-of-the-test"
+COPIES = ["clipboardReadWrite", "clipboardSanitizedWrite"]
 
 
 # --- a clip and its words
@@ -41,6 +40,10 @@ def test_a_chosen_file_is_transcribed_as_it_is_said(page: Page) -> None:
     assert stages[0] == "decode_audio" and {"mel", "whisper", "prefill", "decode"} <= set(stages)
     numbers = page.js("return [...document.querySelectorAll('.numbers dd')].map(e => e.innerText)")
     assert len(numbers) == 3 and all(text.endswith("s") for text in numbers)
+    page.browser.execute_cdp_cmd("Browser.grantPermissions", {"permissions": COPIES})
+    page.get(".acts button").click()
+    page.until("document.querySelector('.acts button').textContent === 'Copied'")
+    assert page.js("return navigator.clipboard.readText()") == LAMP
     assert page.complaints() == []
     asked = page.asked()
     own = (page.url, "blob:", "data:", "chrome:")
@@ -62,20 +65,32 @@ def test_a_recording_is_heard(page: Page, tmp_path: Path) -> None:
     assert page.complaints() == []
 
 
-def test_a_dropped_file_is_taken(page: Page) -> None:
-    drop = (
-        "const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));"
-        "const carried = new DataTransfer();"
-        "carried.items.add(new File([bytes], 'digits.wav', {type: 'audio/wav'}));"
-        "for (const name of ['dragenter', 'dragover', 'drop']) { document.body.dispatchEvent("
-        " new DragEvent(name, {dataTransfer: carried, bubbles: true, cancelable: true}));"
-        " seen.push(document.getElementById('veil').hidden); }"
-    )
-    page.js(
-        "window.seen = [];" + drop, base64.b64encode(clip("digits").read_bytes()).decode("ascii")
-    )
-    assert page.js("return seen") == [False, False, True]
+DROP = """
+    for (const name of ["dragenter", "dragover", "drop"]) {
+      const how = { dataTransfer: carried, bubbles: true, cancelable: true };
+      document.body.dispatchEvent(new DragEvent(name, how));
+      seen.push(document.getElementById("veil").hidden);
+    }
+"""
+PASTE = """
+    const how = { clipboardData: carried, bubbles: true };
+    document.body.dispatchEvent(new ClipboardEvent("paste", how));
+"""
+
+
+@pytest.mark.parametrize(("way", "veils"), [(DROP, [False, False, True]), (PASTE, [])])
+def test_a_file_is_dropped_or_pasted(page: Page, way: str, veils: list[bool]) -> None:
+    carried = """
+        const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));
+        const carried = new DataTransfer();
+        carried.items.add(new File([bytes], "digits.wav"));
+        carried.items.add(new File([bytes], "another.wav"));
+        window.seen = [];
+    """
+    page.js(carried + way, base64.b64encode(clip("digits").read_bytes()).decode("ascii"))
+    assert page.js("return seen") == veils
     page.until("document.querySelector('#chosen .name')?.textContent === 'digits.wav'")
+    assert page.text("#wrong") == "One clip at a time: this is digits.wav."
     page.task("transcribe")
     assert page.answer() == DIGITS
 
@@ -139,6 +154,8 @@ def test_a_conversation_goes_on(page: Page, demo_served: Served) -> None:
     page.choose(clip("digits"))
     page.task("transcribe")
     assert page.answer(3)
+    top = "return document.querySelector('.turn:nth-child(3)').getBoundingClientRect().top"
+    assert 0 < page.js(top) < 80  # the newest turn begins under the head
     counts = page.text(".turn:nth-child(3) .counts")
     assert "62 of audio" in counts and "KV cache" in counts
     assert page.js("return document.querySelectorAll('.turn .player').length") == 2
@@ -217,78 +234,3 @@ def test_a_model_of_one_turn_and_several_languages(browser: Any, demo_served: Se
         assert page.js("return sent") == ["de", 1]
     finally:
         tell("Page.removeScriptToEvaluateOnNewDocument", added)
-
-
-# --- what goes wrong
-
-
-def test_an_answer_is_stopped_half_way(page: Page, demo_served: Served, long: Path) -> None:
-    page.choose(long)
-    page.task("transcribe")
-    page.until("document.querySelector('.words')?.textContent.length > 10")
-    page.get("#stop").click()
-    page.until("document.getElementById('stop').hidden")
-    assert page.text(".turn .note") == "Stopped here."
-    page.until(lambda: demo_served.server.work.inside == 0)
-    said = page.text(".words")
-    assert said.startswith("turn on") and len(said.split()) < 35
-    page.task("describe")
-    assert page.answer(2)
-
-
-def test_a_file_that_is_no_sound_is_told(page: Page, tmp_path: Path) -> None:
-    (tmp_path / "notes.wav").write_bytes(b"bread, milk, eggs")
-    page.choose(tmp_path / "notes.wav")
-    page.until("document.querySelector('#chosen .wave.unseen')")
-    page.task("transcribe")
-    assert page.answer() == ""
-    assert "not audio that can be read" in page.text(".turn .wrong")
-    assert page.text(".figures") == ""
-    page.choose(clip("digits"))
-    page.task("transcribe")
-    assert page.answer(2) == DIGITS
-
-
-def test_a_full_server_is_asked_again_in_time(browser: Any, demo_model: Model, long: Path) -> None:
-    with served(demo_model, rows=1, waiting=0) as there:
-        page = Page(browser, there.url)
-        page.choose(clip("lamp"))
-        there.server.work.most = 0  # as when others have come first
-        page.task("transcribe")
-        page.answer()
-        assert "try again in" in page.text(".turn .wrong")
-        again = ".turn .under button"
-        assert page.text(again).startswith("Try again in ")
-        assert not page.get(again).is_enabled()
-        there.server.work.most = 1
-        page.until(f"!document.querySelector('{again}').disabled")
-        page.get(again).click()
-        assert page.answer() == LAMP
-
-
-def test_the_key_is_asked_for_where_there_is_one(browser: Any, demo_model: Model) -> None:
-    with served(demo_model, api_key=KEY) as there:
-        page = Page(browser, there.url)
-        page.until("document.getElementById('ask-key').open")
-        assert page.text("#key-why") == "This server answers to those who have its key."
-        page.get("#key-text").send_keys("another-key\n")
-        page.until("document.getElementById('key-why').textContent.startsWith('The server says')")
-        page.get("#key-text").send_keys(f"{KEY}\n")
-        page.choose(clip("lamp"))
-        page.task("transcribe")
-        assert page.answer() == LAMP
-        assert page.js("return [localStorage.length, sessionStorage.length, document.cookie]") == [
-            0,
-            1,
-            "",
-        ]
-        page.js("sessionStorage.setItem('alm.key', 'one-of-yesterday')")
-        page.task("describe")
-        page.until("document.getElementById('ask-key').open")
-        page.get("#key-text").send_keys(f"{KEY}\n")
-        assert page.answer(2)
-
-
-def test_without_a_key_nobody_is_asked_for_one(page: Page) -> None:
-    page.until("document.querySelector('.task')")
-    assert not page.js("return document.getElementById('ask-key').open")

@@ -105,13 +105,18 @@ function show(turn) {
   document.body.classList.remove("fresh");
   at("anew").hidden = false;
   at("turns").append(turn.element);
+  composer.measure(); // its clip has gone into the turn
   turn.element.scrollIntoView({ block: "start" });
 }
 
 /** All is forgotten but the last clip, which may be asked about anew. */
 function anew() {
   running?.abort();
-  turns.forEach((turn) => turn.close());
+  for (const turn of turns) {
+    turn.close();
+    const { clip } = turn.player ?? {};
+    if (clip && clip !== last) clip.release();
+  }
   [turns, told] = [[], []];
   document.body.classList.add("fresh");
   at("anew").hidden = true;

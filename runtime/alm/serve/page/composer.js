@@ -30,10 +30,13 @@ export class Composer {
     at("recorded").addEventListener("click", () => this._recorded());
     at("discard").addEventListener("click", () => this._discard());
     addEventListener("keydown", ({ key }) => key === "Escape" && this._escape());
-    const tall = new ResizeObserver(([{ target }]) =>
-      document.body.style.setProperty("--composer", `${target.offsetHeight}px`),
-    );
-    tall.observe(at("composer"));
+    new ResizeObserver(() => this.measure()).observe(at("composer"));
+  }
+
+  /** Tell the styles how much of the window it takes. */
+  measure() {
+    const tall = `${at("composer").offsetHeight}px`;
+    document.documentElement.style.setProperty("--composer", tall);
   }
 
   /** What the served model can do. */
@@ -78,6 +81,7 @@ export class Composer {
     remove.setAttribute("aria-label", `Remove ${clip.name}`);
     remove.addEventListener("click", () => {
       this.choose(null);
+      if (clip !== this.last) clip.release();
       at("record").focus();
     });
     this.player.caption.append(remove);

@@ -10,7 +10,7 @@ export class Turn {
   constructor({ player, prompt, words }) {
     this.player = player;
     this.said = "";
-    this.words = made("p", { className: "words" });
+    this.words = made("p", { className: "words", dir: "auto" });
     this.under = made("div", { className: "under" });
     this.figures = new Figures();
     const asked = made("p", { className: "prompt" }, made("b", { textContent: prompt }));
@@ -119,7 +119,7 @@ export class Turn {
         { type: "button", className: "line" },
         made("span", { className: "number soft", textContent: times(segment) }),
         segment.speaker ? made("b", { textContent: segment.speaker }) : null,
-        made("span", { textContent: segment.text }),
+        made("span", { dir: "auto", textContent: segment.text }),
       );
       row.addEventListener("click", () => this.player.play(segment.start, segment.end));
       return [row, segment];
