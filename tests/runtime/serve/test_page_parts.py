@@ -153,6 +153,14 @@ def test_numbers_are_as_people_read_them(opened: Page) -> None:
     assert opened.module("dom.js", clocks) == ["0:02.0", "1:00.0", "1:02:05.5"]
 
 
+def test_bars_add_up_to_the_total(opened: Page) -> None:
+    times = {"load": 900, "mel": 30, "prefill": 20, "first_token": 55, "per_token": 2, "total": 120}
+    rows = opened.module("figures.js", "return m.stages(a[0])", times)
+    assert (
+        sorted(rows) == [["decode", 70], ["mel", 30], ["prefill", 20]] and rows[-1][0] == "decode"
+    )
+
+
 def test_tasks_of_one_kind_are_shown_once(opened: Page) -> None:
     named = [("transcribe", "A"), ("asr", "A"), ("translate_de", "B"), ("translate_ja", "C")]
     script = "return m.arranged(Object.fromEntries(a[0])).main.map(([name]) => name)"

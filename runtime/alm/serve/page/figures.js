@@ -6,11 +6,14 @@ const NUMBERS = ["first_token", "per_token", "total"];
 const LABELS = { first_token: "first token", per_token: "per token", total: "total" };
 const NO_STAGE = new Set([...NUMBERS, "load"]); // load: of the model, once for all answers
 
-/** The stages of an answer in their order: `[name, milliseconds]`. */
+/**
+ * The stages of an answer in their order: `[name, milliseconds]`. Last comes `decode`, the steps of
+ * the decoder and the choice of tokens: what the other stages leave of the total.
+ */
 export function stages(timings) {
   const rows = Object.entries(timings).filter(([name]) => !NO_STAGE.has(name));
-  const steps = timings.total - timings.first_token;
-  return steps > 0 ? [...rows, ["decode", steps]] : rows;
+  const rest = rows.reduce((left, [, ms]) => left - ms, timings.total);
+  return rest > 0 ? [...rows, ["decode", rest]] : rows;
 }
 
 /** The margin beside an answer; empty numbers stand there while it runs. */
