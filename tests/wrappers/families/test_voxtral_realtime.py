@@ -277,6 +277,30 @@ def test_raw_samples_of_a_pipe_are_written_down_as_the_file_is(
         assert out.decode().strip() == wanted and not err, err
 
 
+def test_utterances_of_a_stream_are_streams_of_their_own(pair: tuple[Tiny, Model]) -> None:
+    _, model = pair
+    still = 1e-4 * noise(RATE)
+    sound = np.concatenate([still, noise(RATE), still, 0.7 * noise(RATE), still]).astype(np.float32)
+    wanted: list[str] = []
+    for size in (997, 16_000, len(sound)):
+        listener, said = model.listen(), list[Any]()
+        for piece in pieces(sound, size):
+            said += listener.feed(piece)
+        said += listener.finish()
+        finals = [event for event in said if type(event).__name__ == "Final"]
+        for event in finals:
+            live = model.live()
+            live.feed(sound[round(event.start * RATE) : round(event.end * RATE)])
+            live.finish()
+            assert event.text == live.text and event.answer.token_ids == live.token_ids
+        wanted = wanted or [event.text for event in finals]
+        assert [event.text for event in finals] == wanted and len(wanted) == 2
+    with pytest.raises(BadOption, match="a stream is not listened to with stop"):
+        model.listen(stop=["a"])
+    with pytest.raises(BadPrompt, match="asked nothing"):
+        model.listen("What is it?", verbatim=True)
+
+
 # --- folders
 
 
