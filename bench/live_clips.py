@@ -16,8 +16,8 @@ import soundfile
 
 import alm
 from alm.generation.model import Model
-from alm.live.events import Event, Final, Partial
-from alm.live.following import Follower, paced
+from alm.hearing.events import Event, Final, Partial
+from alm.hearing.following import Follower, paced
 
 CHUNK = 0.08  # seconds of a microphone at a time
 BEFORE, BEHIND = 1.0, 1.5  # seconds of hiss around a clip

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from alm.generation.model import Model
-    from alm.live.events import Event, Final, Partial
+    from alm.hearing.events import Event, Final, Partial
 
 TRANSCRIBE = "transcribe"
 # What only some live runs have: those of models that hear a stream, or that hear clips.
@@ -99,7 +99,7 @@ def listen(
     facts = model.manifest.facts
     chunks = _chunks(facts.audio, words, bounds["max_audio_seconds"])
     if pace:
-        from alm.live.following import paced
+        from alm.hearing.following import paced
 
         chunks = paced(chunks, facts.audio.rate, pace)
     if facts.live.window and not as_json:
@@ -108,7 +108,7 @@ def listen(
     taken = ("delay", "verbatim") if facts.live.step_samples else bounds.keys() - {"delay"}
     prompt = words[1] if len(words) > 1 else TRANSCRIBE
     listener = model.listen(prompt, **{name: bounds[name] for name in taken}, **options)
-    from alm.live.following import Follower
+    from alm.hearing.following import Follower
 
     # A file and a pipe wait for a slow model; a microphone cannot.
     follower = Follower(listener, chunks, waits=bool(words))
@@ -160,7 +160,7 @@ def _tell_once() -> Callable[[], None]:
 
 
 def _json(events: Iterable[Event]) -> None:
-    from alm.live.events import Final, Partial
+    from alm.hearing.events import Final, Partial
 
     for event in events:
         if isinstance(event, Partial | Final):
@@ -169,7 +169,7 @@ def _json(events: Iterable[Event]) -> None:
 
 def _lines(events: Iterable[Event]) -> None:
     """Finals alone, a line each."""
-    from alm.live.events import Final
+    from alm.hearing.events import Final
 
     for event in events:
         if isinstance(event, Final):
@@ -192,7 +192,7 @@ def _rewritable() -> bool:
 
 def _screen() -> Callable[[Iterable[Event]], None]:
     """Partials on one line that is written anew, what is not certain fainter; finals stay."""
-    from alm.live.events import Final, Partial
+    from alm.hearing.events import Final, Partial
 
     def show(events: Iterable[Event]) -> None:
         for event in events:

@@ -18,9 +18,9 @@ from alm.generation.answers import Answer
 from alm.generation.conversation import Conversation, finish
 from alm.generation.parts import Parts
 from alm.generation.turn import Question
-from alm.live.ears import Clips, Ear, Streams
-from alm.live.listener import EVERY, WAITING, Listener
-from alm.live.utterances import LONGEST, cut
+from alm.hearing.ears import Clips, Ear, Streams
+from alm.hearing.listener import EVERY, WAITING, Listener
+from alm.hearing.utterances import LONGEST, cut
 from alm.voice.activity import Settings
 
 PAUSES = Settings()

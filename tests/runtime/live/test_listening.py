@@ -15,13 +15,13 @@ import soundfile
 import alm
 from alm.errors import BadAudio, BadOption, BadPrompt, UnknownName
 from alm.generation.model import Model
-from alm.live.agreement import Agreement, units
-from alm.live.ears import Written
-from alm.live.events import Event, Final, Partial, Started, Stopped
-from alm.live.following import Follower, paced
-from alm.live.listener import Listener
-from alm.live.sound import Sound
-from alm.live.tasks import done
+from alm.hearing.agreement import Agreement, units
+from alm.hearing.ears import Written
+from alm.hearing.events import Event, Final, Partial, Started, Stopped
+from alm.hearing.following import Follower, paced
+from alm.hearing.listener import Listener
+from alm.hearing.sound import Sound
+from alm.hearing.tasks import done
 from alm.voice.activity import Settings
 from tests import ROOT
 

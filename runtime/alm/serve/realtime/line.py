@@ -11,8 +11,8 @@ from typing import Any
 from alm.audio.streams import Bytes
 from alm.errors import AlmError
 from alm.generation.answers import Answer
-from alm.live.events import Event, Final, Partial, Said, Started, Stopped
-from alm.live.tasks import Task
+from alm.hearing.events import Event, Final, Partial, Said, Started, Stopped
+from alm.hearing.tasks import Task
 from alm.serve.inside.asking import in_context, task_of, usage
 from alm.serve.inside.server import Server
 from alm.serve.realtime.setup import Setup

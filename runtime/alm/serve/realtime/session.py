@@ -14,7 +14,7 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from alm.live.tasks import Task
+from alm.hearing.tasks import Task
 from alm.serve.endpoints.fields import Fields
 from alm.serve.inside.server import Server
 from alm.serve.inside.work import End

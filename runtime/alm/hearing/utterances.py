@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alm.errors import BadOption
-from alm.live.sound import Sound
+from alm.hearing.sound import Sound
 from alm.voice.activity import Activity, Settings, Utterance
 from alm.voice.floor import AHEAD, FRAME
 

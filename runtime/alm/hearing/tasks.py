@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from alm.live.events import Final, Partial, Said
-from alm.live.utterances import Spoken
+from alm.hearing.events import Final, Partial, Said
+from alm.hearing.utterances import Spoken
 from alm.voice.activity import Utterance
 
 

@@ -11,12 +11,12 @@ from contextlib import closing
 import numpy as np
 
 from alm.errors import BadAudio, BadOption
-from alm.live.agreement import Agreement
-from alm.live.ears import Ear
-from alm.live.events import Event, Final, Partial, Said, Started, Stopped
+from alm.hearing.agreement import Agreement
+from alm.hearing.ears import Ear
+from alm.hearing.events import Event, Final, Partial, Said, Started, Stopped
+from alm.hearing.tasks import Known, Task, done
+from alm.hearing.utterances import Spoken, Utterances
 from alm.live.live import checked
-from alm.live.tasks import Known, Task, done
-from alm.live.utterances import Spoken, Utterances
 from alm.voice.activity import Settings, Utterance
 
 EVERY = 0.3  # seconds of sound between two partials, at least

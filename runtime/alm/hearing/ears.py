@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from alm.live.events import Said
+from alm.hearing.events import Said
 from alm.live.live import Live
 
 # An utterance's samples and a text that the answer may repeat -> pieces of text, then the answer.

@@ -8,9 +8,9 @@ from collections.abc import Generator, Iterable, Iterator
 
 import numpy as np
 
-from alm.live.events import Event
-from alm.live.listener import Listener
-from alm.live.tasks import done
+from alm.hearing.events import Event
+from alm.hearing.listener import Listener
+from alm.hearing.tasks import done
 
 
 def paced(chunks: Iterable[np.ndarray], rate: int, pace: float) -> Iterator[np.ndarray]:

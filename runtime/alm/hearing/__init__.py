@@ -1,0 +1,1 @@
+"""Somebody is listened to: utterances, heard by any model, as events."""
