@@ -47,7 +47,7 @@ def played(model: Model, clip: Path, seed: int) -> tuple[list[tuple[Event, float
 
 
 def changed(events: list[tuple[Event, float]]) -> tuple[int, int, int]:
-    """Words that a later text of the same utterance had otherwise: shown, certain; and all words."""
+    """Words that a later text of an utterance had otherwise: shown, certain; and all words."""
     shown = certain = words = 0
     texts = [event for event, _ in events if isinstance(event, Partial | Final)]
     for before, now in itertools.pairwise(texts):

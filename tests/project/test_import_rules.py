@@ -54,7 +54,8 @@ ONLY_IN = {
     "sounddevice": ("live/sources.py",),  # a microphone's, where it is installed
     "soxr": ("audio/reader.py", "audio/streams.py"),
     "av": ("audio/by_av.py",),  # of the extra `av`
-    "rich": ("cli/terminal.py",),
+    "ray": ("batch/on_ray.py", "batch/ray_actors.py"),
+    "rich": ("cli/reports/progress.py", "cli/terminal.py"),
     "llguidance": (
         "grammar/following.py",
         "grammar/forms.py",

@@ -10,6 +10,7 @@ import typer
 
 from alm.cli import exit_status, terminal
 from alm.cli.arguments import PLAIN, Debug, Version
+from alm.cli.commands.batch import batch
 from alm.cli.commands.pack import pack
 from alm.cli.commands.serve import serve
 from alm.cli.terminal import audio_file, speak_utf8, tell
@@ -29,6 +30,9 @@ Out = Annotated[
 def main() -> int:
     """The console script `alm`."""
     return exit_status.run(app, name="alm")
+
+
+app.command()(batch)
 
 
 @app.callback(invoke_without_command=True)

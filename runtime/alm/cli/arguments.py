@@ -184,6 +184,44 @@ Stop = Annotated[
 MaxAudioSeconds = Annotated[float, typer.Option(help="Refuse longer audio.")]
 
 
+# Of alm batch.
+Folder = Annotated[str, typer.Argument(metavar="DIR", help="The folder that export.py wrote.")]
+Files = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE",
+        help="Audio files, folders (what is below them too) and patterns: 'calls/*.wav'.",
+    ),
+]
+Prompt = Annotated[str, typer.Option(help="What is asked about each file, or a task's name.")]
+Results = Annotated[
+    Path,
+    typer.Option(
+        "--out", metavar="FILE", help="Add a line of JSON a file there; a next run goes on."
+    ),
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Begin the results anew.")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Try files again whose row is an error.")
+]
+Workers = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Processes, each with the model and its share of the cores; 0: this one. Of Ray "
+        "actors, 0 is one a machine.",
+    ),
+]
+Rows = Annotated[int, typer.Option(min=1, help="Files answered as one batch of the model.")]
+Ray = Annotated[
+    str,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Run on a Ray cluster: local, auto (the one that runs here) or HOST:PORT.",
+    ),
+]
+
+
 def more_options(pairs: list[str]) -> dict[str, Any]:
     """Options given as NAME=VALUE, the value in JSON or a plain word."""
     import json

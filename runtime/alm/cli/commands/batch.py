@@ -1,0 +1,128 @@
+"""alm batch: many files answered by one model, a row of JSON each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alm.cli import arguments as args
+from alm.cli import exit_status
+from alm.cli.terminal import tell
+
+if TYPE_CHECKING:
+    from alm.batch.job import Job
+    from alm.batch.results import Results, Todo
+    from alm.batch.running import Ways
+
+# Words of the command that are options of `Model.generate` under the same name.
+OPTIONS = (
+    *("truncate", "max_audio_seconds", "verbatim", "language", "merge_audio", "adapter"),
+    *("max_new_tokens", "num_beams", "repetition_penalty", "length_penalty", "min_new_tokens"),
+    *("no_repeat_ngram_size", "temperature", "top_p", "top_k", "min_p", "seed"),
+)
+
+
+def batch(
+    folder: args.Folder,
+    files: args.Files,
+    prompt: args.Prompt = "transcribe",
+    out: args.Results = Path("results.jsonl"),
+    fresh: args.Fresh = False,
+    retry_failed: args.RetryFailed = False,
+    workers: args.Workers = 0,
+    rows: args.Rows = 1,
+    ray: args.Ray = "",
+    align: args.Align = None,
+    language: args.Language = "",
+    verbatim: args.Verbatim = False,
+    merge_audio: args.MergeAudio = 100.0,
+    adapter: args.Adapter = "",
+    max_new_tokens: args.MaxNewTokens = None,
+    num_beams: args.NumBeams = None,
+    repetition_penalty: args.RepetitionPenalty = None,
+    length_penalty: args.LengthPenalty = None,
+    min_new_tokens: args.MinNewTokens = None,
+    no_repeat_ngram_size: args.NoRepeatNgramSize = None,
+    sample: args.Sample = None,
+    temperature: args.Temperature = None,
+    top_p: args.TopP = None,
+    top_k: args.TopK = None,
+    min_p: args.MinP = None,
+    seed: args.Seed = None,
+    more: args.More = None,
+    threads: args.Threads = 0,
+    provider: args.Provider = "auto",
+    cache: args.Cache = None,
+    draft: args.Draft = None,
+    truncate: args.Truncate = False,
+    max_audio_seconds: args.MaxAudioSeconds = 3600.0,
+    debug: args.Debug = False,
+) -> int:
+    """Answer one prompt about many files, a row of JSON each; a run that was stopped goes on.
+
+    Exit status 1 where a file has no answer: its row says why.
+    """
+    given = locals()
+    options = {name: given[name] for name in OPTIONS} | {"do_sample": sample}
+    from alm.batch.files import find
+    from alm.batch.job import Job
+    from alm.batch.results import Results
+    from alm.batch.running import Ways
+
+    aligner, kept = (None if place is None else str(place) for place in (align, cache))
+    options |= args.more_options(more or [])
+    job = Job(folder, prompt, options, provider, threads, aligner, kept, draft)
+    ways = Ways(workers, rows, ray)
+    _check(job, ways)
+    found = find(files)
+    with Results(out, job.made_with(), fresh) as results:
+        return _answered(job, ways, results, results.todo(found, retry_failed))
+
+
+def _check(job: Job, ways: Ways) -> None:
+    """Refuse words that contradict each other before a model of gigabytes is loaded."""
+    from alm.artifacts.manifest import check_run, load
+    from alm.audio import merging, reader
+    from alm.batch import on_ray
+    from alm.cli.request import meant
+    from alm.generation import keywords
+
+    manifest = load(Path(job.folder))
+    check_run(manifest, Path(job.folder))
+    inputs, decoding = keywords.split(job.options)
+    keywords.choose(manifest.facts.generation, decoding)
+    merging.check(inputs.merge_audio)
+    reader.check_options(manifest.facts.audio.rate, "first", inputs.max_audio_seconds)
+    meant([], job.prompt, manifest.facts.prompt, True, inputs.language, inputs.verbatim)
+    ways.check(job)
+    if ways.ray:
+        on_ray.check(ways.ray)
+
+
+def _answered(job: Job, ways: Ways, results: Results, todo: Todo) -> int:
+    """Answer what is to be done, and say what there is in the end."""
+    from alm.batch.files import mark
+    from alm.batch.running import run
+    from alm.cli.reports.progress import Progress
+
+    every = len(todo.files) + todo.kept
+    if todo.kept or todo.changed:
+        changed = f", {todo.changed} of them changed since" if todo.changed else ""
+        tell(f"{todo.kept} of {every} files have their row, {len(todo.files)} to do{changed}")
+    size = sum(mark(file.path, read=False).size or 0 for file in todo.files)
+    progress = Progress(len(todo.files), size)
+    try:
+        with progress:
+            run(job, ways, todo.files, results, progress.add)
+    except KeyboardInterrupt:
+        have = todo.kept + progress.done
+        tell(
+            f"interrupted: {have} of {every} files have their row in {results.shown}; the same "
+            "command goes on"
+        )
+        return exit_status.INTERRUPTED
+    failed = todo.failed + progress.failed
+    speed = f"; {progress.speed()}" if progress.done else ""
+    again = f", {failed} of them an error (--retry-failed tries again)" if failed else ""
+    tell(f"{every} files have their row in {results.shown}{again}{speed}")
+    return exit_status.FAILED if failed else 0
