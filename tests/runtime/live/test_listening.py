@@ -179,7 +179,7 @@ def test_what_cannot_be_listened_to_is_refused_before_any_sound(model: Model) ->
     )
     for error, words, (prompt, options) in cases:
         if "pauses" in options:
-            options = {"pauses": Settings(longest=options["pauses"])}
+            options: Any = {"pauses": Settings(longest=options["pauses"])}
         with pytest.raises(error, match=words):
             listener: Any = model.listen(prompt, **options)
             listener.feed(talk())

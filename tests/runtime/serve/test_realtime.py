@@ -316,7 +316,8 @@ def test_another_model_is_refused_and_the_socket_closed(there: Served) -> None:
 def test_a_key_is_wanted_where_there_is_one(model: Model) -> None:
     with served(model, rows=1, api_key=KEY.replace(" ", "-")) as there:
         key = KEY.replace(" ", "-")
-        for wrong in ({}, {"additional_headers": {"Authorization": "Bearer no"}}):
+        keys: Any = ({}, {"additional_headers": {"Authorization": "Bearer no"}})
+        for wrong in keys:
             with pytest.raises(InvalidStatus) as refused:
                 Client(there, **wrong)
             assert refused.value.response.status_code == 403
