@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from alm.errors import BadOption
 @pytest.mark.parametrize(("encoding", "subtype"), [(ULAW, "ULAW"), (ALAW, "ALAW")])
 def test_telephones_bytes_are_read_as_libsndfile_reads_them(encoding: str, subtype: str) -> None:
     every = bytes(range(256))
-    form = dict(samplerate=8000, channels=1, format="RAW", subtype=subtype, dtype="float32")
+    form: Any = dict(samplerate=8000, channels=1, format="RAW", subtype=subtype, dtype="float32")
     wanted = soundfile.read(io.BytesIO(every), **form)[0]
     assert np.array_equal(Bytes(encoding, 8000, 8000).feed(every), wanted)
 
@@ -35,8 +36,8 @@ def test_bytes_may_be_cut_anywhere(rate: int, size: int) -> None:
 
 def test_behind_its_end_another_stream_begins() -> None:
     stream, pcm = Resampled(24_000, 16_000), np.ones(2400, np.float32)
-    once = [np.concatenate([stream.feed(pcm), stream.finish()]) for _ in range(2)]
-    assert np.array_equal(*once) and len(once[0]) == 1600
+    first, again = (np.concatenate([stream.feed(pcm), stream.finish()]) for _ in range(2))
+    assert np.array_equal(first, again) and len(first) == 1600
 
 
 def test_other_encodings_and_rates_are_refused() -> None:
