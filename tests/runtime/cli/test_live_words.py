@@ -20,10 +20,8 @@ LAMP, DIGITS = ROOT / "demo" / "lamp.wav", ROOT / "demo" / "digits.wav"
 WORDS = "turn on the lamp in the kitchen"
 
 
-def test_a_clip_is_finals_a_line_each_where_no_terminal_is(
-    demo_artifacts: Path, capsys: Capture
-) -> None:
-    words = ("--engine", demo_artifacts, "--provider", "cpu", "--live")
+def test_a_clip_is_finals_a_line_each_where_no_terminal_is(demo: Path, capsys: Capture) -> None:
+    words = ("--engine", demo, "--provider", "cpu", "--live")
     assert alm_run(*words, LAMP) == 0
     assert capsys.readouterr() == (WORDS + "\n", "")
     assert alm_run(*words, LAMP, "describe") == 0
@@ -33,10 +31,8 @@ def test_a_clip_is_finals_a_line_each_where_no_terminal_is(
     assert said.out and "note: " in said.err and "--max-new-tokens" in said.err
 
 
-def test_json_lines_tell_partials_and_finals_with_their_times(
-    demo_artifacts: Path, capsys: Capture
-) -> None:
-    words = ("--engine", demo_artifacts, "--provider", "cpu", "--live", "--json", DIGITS)
+def test_json_lines_tell_partials_and_finals_with_their_times(demo: Path, capsys: Capture) -> None:
+    words = ("--engine", demo, "--provider", "cpu", "--live", "--json", DIGITS)
     began = time.monotonic()
     assert alm_run(*words, "--pace", "2") == 0
     assert time.monotonic() - began > 0.9  # two seconds of sound, twice as fast
@@ -52,8 +48,8 @@ def test_json_lines_tell_partials_and_finals_with_their_times(
         assert event.keys() == final.keys() | {"certain", "latency"}
 
 
-def test_an_interrupt_ends_the_utterance_and_prints_its_final(demo_artifacts: Path) -> None:
-    run = process(ALM_RUN, "--engine", demo_artifacts, "--provider", "cpu", "--live", "--json", "-")
+def test_an_interrupt_ends_the_utterance_and_prints_its_final(demo: Path) -> None:
+    run = process(ALM_RUN, "--engine", demo, "--provider", "cpu", "--live", "--json", "-")
     assert run.stdin and run.stdout
     run.stdin.write(soundfile.read(LAMP, dtype="int16")[0].tobytes())
     run.stdin.flush()
@@ -66,11 +62,11 @@ def test_an_interrupt_ends_the_utterance_and_prints_its_final(demo_artifacts: Pa
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no pty")
-def test_a_terminal_has_one_line_that_is_written_anew(demo_artifacts: Path) -> None:
+def test_a_terminal_has_one_line_that_is_written_anew(demo: Path) -> None:
     import pty
 
     ours, theirs = pty.openpty()
-    words = ("--engine", demo_artifacts, "--provider", "cpu", "--live", "--pace", "1", str(DIGITS))
+    words = ("--engine", demo, "--provider", "cpu", "--live", "--pace", "1", str(DIGITS))
     line = [sys.executable, "-c", ALM_RUN, *map(str, words)]
     env = os.environ | {"TERM": "xterm", "COLUMNS": "16"}
     run = subprocess.Popen(line, stdin=theirs, stdout=theirs, stderr=theirs, env=env)

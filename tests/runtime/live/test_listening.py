@@ -30,8 +30,8 @@ LAMP, DIGITS = "turn on the lamp in the kitchen", "four two eight eight one"
 
 
 @pytest.fixture(scope="module")
-def model(demo_artifacts: Path) -> Model:
-    return alm.load(demo_artifacts, "cpu", threads=1)
+def model(demo: Path) -> Model:
+    return alm.load(demo, "cpu", threads=1)
 
 
 def clip(name: str) -> np.ndarray:

@@ -31,8 +31,8 @@ SAID = "conversation.item.input_audio_transcription"
 
 
 @pytest.fixture(scope="module")
-def model(demo_artifacts: Path) -> Model:
-    return alm.load(demo_artifacts, threads=1, together=2)
+def model(demo: Path) -> Model:
+    return alm.load(demo, threads=1, together=2)
 
 
 @pytest.fixture(scope="module")
