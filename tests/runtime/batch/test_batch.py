@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,12 +110,22 @@ def test_files_that_are_no_audio_cost_only_their_own_answers(
     assert len(rows_of(out)) == 9 and "text" in rows_of(out)[str(bad[0])]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_a_file_that_may_not_be_read_has_a_row_that_says_so(
-    artifacts: Path, clips: list[Path], out: Path, tmp_path: Path
+    artifacts: Path,
+    clips: list[Path],
+    out: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shutil.copy(clips[0], tmp_path / "mine.wav")
-    (tmp_path / "mine.wav").chmod(0)
+    opened = Path.open  # root may read every file, so the system's answer is stood in for
+
+    def refused(path: Path, *words: Any, **more: Any) -> Any:
+        if path.name == "mine.wav":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *words, **more)
+
+    monkeypatch.setattr(Path, "open", refused)
     assert batch(artifacts, tmp_path / "mine.wav", "--out", out, *SHORT) == 1
     assert "Permission denied" in read(out)[0]["error"]
 

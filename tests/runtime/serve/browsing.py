@@ -115,7 +115,8 @@ class Page:
     def asked(self) -> list[str]:
         """The addresses that the browser asked for."""
         logs = [json.loads(entry["message"])["message"] for entry in self._log("performance")]
-        return [log["params"]["request"]["url"] for log in logs if "request" in log["params"]]
+        urls = [log["params"]["request"]["url"] for log in logs if "request" in log["params"]]
+        return [url for url in urls if not url.startswith("chrome")]  # its own new tab
 
     def complaints(self) -> list[str]:
         """What it wrote to its console."""
