@@ -41,7 +41,12 @@ FULL = Manifest(
             name="ear",
             role="frontend",
             files=(File("ear.onnx", 12, "a" * 64), File("ear.onnx.data", 0, "b" * 64)),
-            inputs={"pcm": Port("float32", ("batch", "samples"))},
+            inputs={
+                "pcm": Port("float32", ("batch", "samples")),
+                "lora.ear.q.down": Port("float32", (1, 8, "rank")),
+                "lora.ear.q.up": Port("float32", (1, "rank", 4)),
+            },
+            slots={"q": (("layers.0.q_proj",),)},
             outputs={"n": Port("int64", ("batch",), "samples"), "x": Port("float16", (1, 0))},
             spans={"samples": Span(1, 20, 300)},
             precision="fp16",
@@ -71,6 +76,7 @@ FULL = Manifest(
     tools={"torch": "2"},
     created="2026-01-01T00:00:00+00:00",
     levers={"some4": {"decoder": STORAGE, "table": Storage(bound=0.5)}},
+    adapters={"birds": (File("adapters/b.json", 5, "1" * 64), File("adapters/b.st", 6, "2" * 64))},
 ).with_engines(
     (
         Engine(
@@ -125,7 +131,8 @@ def test_every_field_of_the_round_trip_has_a_value_of_its_own() -> None:
 def test_a_manifest_finds_its_parts_and_its_files() -> None:
     assert FULL.part("ear") is FULL.parts[0] and FULL.part("nose") is None
     assert [part.name for part in FULL.with_role("table", "bridge")] == ["embed"]
-    names = ["ear.onnx", "ear.onnx.data", "sub/embed.npy", "tokenizer.json", "ear.engine"]
+    names = ["ear.onnx", "ear.onnx.data", "sub/embed.npy", "tokenizer.json"]
+    names += ["adapters/b.json", "adapters/b.st", "ear.engine"]
     assert [file.name for file in FULL.files()] == names
     assert FULL.parts[0].bytes == 12
     assert FULL.engine("ear", "tensorrt") is FULL.engines[0] and FULL.engine("ear", "x") is None
