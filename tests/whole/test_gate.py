@@ -40,13 +40,13 @@ def hiss(seconds: float, level: float = -45) -> np.ndarray:
 def test_silence_and_hiss_are_answered_with_nothing_and_a_note(
     model: Model, sound: np.ndarray
 ) -> None:
-    answer = model.generate(sound, "transcribe")
+    answer = model.generate(sound, "transcribe", gate=None)
     assert (answer.text, answer.token_ids, answer.stop_reason) == ("", [], "no_speech")
     assert set(answer.stop_reasons) == {"no_speech"} and answer.segments == ()
     assert (answer.audio_tokens, answer.prompt_tokens) == (0, 0)
     assert any("no speech was heard" in note and "--no-gate" in note for note in answer.notes)
-    assert "".join(model.stream(sound, "transcribe")) == ""
-    assert model.generate([sound, lamp()], "transcribe")[1].text == LAMP
+    assert "".join(model.stream(sound, "transcribe", gate=None)) == ""
+    assert model.generate([sound, lamp()], "transcribe", gate=None)[1].text == LAMP
 
 
 def test_what_is_no_transcript_is_asked_of_any_sound(model: Model) -> None:
@@ -54,13 +54,13 @@ def test_what_is_no_transcript_is_asked_of_any_sound(model: Model) -> None:
     assert model.generate(hiss(3), "transcribe", gate=False).text == SILENT
     assert model.generate(hiss(3), "describe", gate=True).stop_reason == "no_speech"
     words = model.tasks["transcribe"]
-    assert model.generate(hiss(3), words).stop_reason == "no_speech"
+    assert model.generate(hiss(3), words, gate=None).stop_reason == "no_speech"
     with pytest.raises(BadOption, match="gate is True, False or None"):
         model.generate(hiss(3), "transcribe", gate="yes")  # pyright: ignore
 
 
 def test_a_conversation_is_asked_unless_the_gate_is_wanted(model: Model) -> None:
-    assert model.chat().ask("transcribe", hiss(3)).token_ids
+    assert model.chat(gate=None).ask("transcribe", hiss(3)).token_ids
     chat = model.chat(gate=True)
     assert chat.ask("transcribe", hiss(3)).stop_reason == "no_speech" and chat.turns == 0
     assert chat.ask("transcribe", lamp()).text == LAMP and chat.turns == 1
@@ -69,13 +69,13 @@ def test_a_conversation_is_asked_unless_the_gate_is_wanted(model: Model) -> None
 @pytest.mark.parametrize("level", [0, -15, -25])
 def test_quiet_words_are_the_words_without_a_gate(model: Model, level: float) -> None:
     pcm = lamp() * np.float32(10 ** (level / 20)) + hiss(len(lamp()) / RATE, -75)
-    answer = model.generate(pcm, "transcribe")
+    answer = model.generate(pcm, "transcribe", gate=None)
     assert answer.text == model.generate(pcm, "transcribe", gate=False).text != ""
 
 
 def test_of_several_windows_those_with_speech_are_asked_and_keep_their_times(model: Model) -> None:
     pcm = np.concatenate([hiss(12), lamp(), hiss(14)])
-    answer = model.generate(pcm, "transcribe")
+    answer = model.generate(pcm, "transcribe", gate=None)
     assert answer.text == LAMP and answer.stop_reason == "eos"
     assert answer.stop_reasons.count("no_speech") == answer.windows - 1 >= 2
     assert len(answer.segments) == 1

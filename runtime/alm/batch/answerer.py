@@ -62,7 +62,8 @@ class Answerer:
             return []
         try:
             asked = [[path] for path in paths]
-            return [*self.model.generate(asked, self.job.prompt, **self.job.options)]
+            options = {"gate": None} | self.job.options  # as alm-run has it
+            return [*self.model.generate(asked, self.job.prompt, **options)]
         except BaseException as error:
             why = _sentence(error)
         if len(paths) == 1:

@@ -31,16 +31,17 @@ class InputOptions:
     that hear a stream; None is as the checkpoint says. `show_thinking`: what a model thinks before
     its answer is streamed too, between its marks. `merge_audio`: percent of a clip's embeddings
     that the decoder is given, the likest neighbours averaged; 100 is all of them, as the model was
-    made. `gate`: sound in which nobody speaks is not asked about; None is so for the task
-    `transcribe` alone, and not in conversations. `joins`: how a longer clip is cut where answers
-    read on: "exact" into as few windows as will hold it, "quiet" in pauses, with an overlap where
-    nobody pauses. `hypothesis`: a text that the answer is likely to repeat, such as one of an
-    earlier run: where it does, several tokens are computed at once. `adapter`: the name of one in
-    the folder, or a peft folder, with which parts compute; "" is the model itself. `stop`: texts of
-    which the first ends the answer, and is no part of it. `system`: a message to the model before
-    the conversation, of models whose prompts have a place for one. `schema`, `grammar`, `regex`:
-    what answers must follow, one of them: a JSON schema (a dict or JSON text), a grammar in Lark or
-    EBNF, or a regular expression; a list has one for each prompt of a batch.
+    made. `gate`: sound in which nobody speaks is not asked about; None, as commands have it, is so
+    for the task `transcribe` alone, and not in conversations; False is as the original does.
+    `joins`: how a longer clip is cut where answers read on: "exact" into as few windows as will
+    hold it, "quiet" in pauses, with an overlap where nobody pauses. `hypothesis`: a text that the
+    answer is likely to repeat, such as one of an earlier run: where it does, several tokens are
+    computed at once. `adapter`: the name of one in the folder, or a peft folder, with which parts
+    compute; "" is the model itself. `stop`: texts of which the first ends the answer, and is no
+    part of it. `system`: a message to the model before the conversation, of models whose prompts
+    have a place for one. `schema`, `grammar`, `regex`: what answers must follow, one of them: a
+    JSON schema (a dict or JSON text), a grammar in Lark or EBNF, or a regular expression; a list
+    has one for each prompt of a batch.
     """
 
     truncate: bool = False
@@ -50,7 +51,7 @@ class InputOptions:
     delay: float | None = None
     show_thinking: bool = False
     merge_audio: float = merging.WHOLE
-    gate: bool | None = None
+    gate: bool | None = False
     joins: Literal["exact", "quiet"] = "exact"
     hypothesis: str = ""
     adapter: str | PathLike[str] = ""

@@ -131,9 +131,9 @@ class Model:
                 task's name or nearly one; `show_thinking`, to stream what a model thinks before
                 its answer too; `merge_audio`, to give the decoder so many percent of a clip's
                 embeddings, the likest neighbours averaged; `gate`, not to ask about sound in which
-                nobody speaks (None: where a transcript is asked for); `joins`, "quiet" to cut a
-                long clip in pauses for a transcript; `hypothesis`, a text that the answer is likely
-                to repeat, which makes it faster; `adapter`, the name of a LoRA of the folder or a
+                nobody speaks (None: only for transcripts); `joins`, "quiet" to cut a long clip in
+                pauses for a transcript; `hypothesis`, a text that the answer is likely to repeat,
+                which makes it faster; `adapter`, the name of a LoRA of the folder or a
                 peft folder, for this answer alone; `stop`, texts that end it; `system`, a message
                 before the conversation; `schema`, `grammar` or `regex`, what the answer must
                 follow, or of a batch a list of them (docs/structured.md); and the fields of
