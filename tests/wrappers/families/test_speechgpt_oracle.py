@@ -92,7 +92,8 @@ def test_embeddings_and_logits_are_those_of_the_authors_code(
         assert float((logits - wanted).abs().max()) < 1e-4, name
 
 
-@pytest.fixture(scope="module", params=DIALECTS)
+# test_speechgpt_sizes.py has the answers of the other dialects, on other sizes.
+@pytest.fixture(scope="module", params=["ort"])
 def models(request: pytest.FixtureRequest, tmp_path_factory: Any) -> dict[str, Model]:
     """The LLM alone, and with its adapter."""
     folder = tmp_path_factory.mktemp(request.param)
