@@ -218,6 +218,7 @@ class Listener:
         """
         known, span = self._known, Utterance(task.spoken.start, task.spoken.end)
         same = known is not None and (known.number, known.span) == (task.number, span)
+        same = same and (self._ear.repeats or not task.final)  # a stream is to be ended
         try:
             if known is not None and same:
                 answer = known.answer
