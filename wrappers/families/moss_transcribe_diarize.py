@@ -40,6 +40,7 @@ BEGIN_AUDIO, END_AUDIO, SOUND = "<|audio_start|>", "<|audio_end|>", "<|audio_pad
 # What is published, for folders without a template, and for one that puts clips before all words.
 PROMPT = PromptFacts(
     start=f"{BEGIN}system\nYou are a helpful assistant.{END}\n",
+    system=f"{BEGIN}system\n{{}}{END}\n",
     turn=f"{BEGIN}user\n{{clips}}{{}}{END}\n{BEGIN}assistant\n",
     clip=f"{BEGIN_AUDIO}{SOUND}{END_AUDIO}\n",
     placeholder=SOUND,
