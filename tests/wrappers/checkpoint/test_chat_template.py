@@ -78,6 +78,7 @@ def test_the_template_in_transformers_is_the_published_one() -> None:
 def test_a_template_that_wants_clips_described_otherwise_is_said() -> None:
     assert said(MISTRAL, "[AUDIO]", **TOKENS) == PromptFacts(
         start="<s>",
+        system="<s>{}</s>",
         turn="[INST]{clips}{}[/INST]",
         clip="[AUDIO]",
         placeholder="[AUDIO]",

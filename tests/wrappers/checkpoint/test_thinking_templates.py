@@ -97,7 +97,12 @@ THINKING = QWEN3.partition("\n    {%- if enable_thinking")[0].replace(
 SILENT = QWEN3.replace("enable_thinking is defined and enable_thinking is false", "true")
 TURN = "<|im_start|>user\n{clips}{}<|im_end|>\n<|im_start|>assistant\n"
 QWEN: dict[str, Any] = dict(
-    turn=TURN, clip=CLIP, placeholder=CLIP, end="<|im_end|>\n", thought=MARKS
+    system="<|im_start|>system\n{}<|im_end|>\n",
+    turn=TURN,
+    clip=CLIP,
+    placeholder=CLIP,
+    end="<|im_end|>\n",
+    thought=MARKS,
 )
 
 
@@ -108,6 +113,7 @@ def said(source: str, **variables: str) -> PromptFacts:
 def test_deepseeks_template_begins_the_thought_and_later_turns_have_neither() -> None:
     assert said(R1, **R1_TOKENS) == PromptFacts(
         start="<｜begin▁of▁sentence｜>",
+        system="<｜begin▁of▁sentence｜>{}",
         turn="<｜User｜>{clips}{}<｜Assistant｜><think>\n",
         clip=CLIP,
         placeholder=CLIP,
