@@ -62,7 +62,7 @@ class Answerer:
             return []
         try:
             asked = [[path] for path in paths]
-            options = {"gate": None} | self.job.options  # as alm-run has it
+            options = {"gate": None, **self.job.options}  # as alm-run has it
             return [*self.model.generate(asked, self.job.prompt, **options)]
         except BaseException as error:
             why = _sentence(error)
