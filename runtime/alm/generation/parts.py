@@ -111,7 +111,8 @@ class Parts:
         kept = Folder(cache, self._identity()) if cache else None
         self._connect(sessions, audio_cache, kept, at_once(threads, cores))
         if not self.stepping:
-            self.together = Together.opened(*self._decoder, together)
+            decoder = self.decoder_session, self.decoder_part, self.table
+            self.together = Together.opened(*decoder, together)
         self.load_ms = (time.perf_counter() - start) * 1e3
 
     def _check_defaults(self) -> None:
@@ -152,7 +153,6 @@ class Parts:
         memory = Memory("audio", audio_cache, kept)
         self.audio_encoder = AudioEncoder(self._front or self.pipeline, memory, window, hear, units)
         self.decoder_session, self.decoder_part = sessions[decoder.name], decoder
-        self._decoder = self.decoder_session, decoder, self.table
         self.together: Together | None = None
         beginnings = Memory("prefix", prefix.MOST_BYTES if audio_cache else 0, kept)
         self.prefixes = prefix.Prefixes(beginnings, carried(decoder.inputs), facts.dimensions)
@@ -164,12 +164,13 @@ class Parts:
     def decoder(self, adapter: Adapter = NONE) -> Decoder:
         """The decoder with a KV cache of its own, which holds nothing before `start`."""
         dimensions = self.manifest.facts.dimensions
+        opened = self.decoder_session, self.decoder_part, self.table
         # Where each length has rotary frequencies of its own, a prompt is one call.
         most_fed = MOST_FED if dimensions.rope_grows_past is None else 0
         if self.together and adapter is NONE:
-            return Member(self.together, *self._decoder, most_fed, dimensions.rope_switches_past)
+            return Member(self.together, *opened, most_fed, dimensions.rope_switches_past)
         return Decoder(
-            *self._decoder,
+            *opened,
             most_fed=most_fed,
             switches=dimensions.rope_switches_past,
             conditions={DELAY: float(self.manifest.facts.live.delay)},

@@ -36,11 +36,12 @@ class Page:
     """The page's files, read once; a name in an address is looked up among theirs."""
 
     def __init__(self) -> None:
-        self._files = {
-            path.name: (path.read_bytes(), KINDS[path.suffix])
-            for path in FOLDER.iterdir()
-            if path.suffix in KINDS
-        }
+        self._files: dict[str, tuple[bytes, str, str]] = {}  # name -> what, its kind, its tag
+        for path in FOLDER.iterdir():
+            if kind := KINDS.get(path.suffix):
+                body = path.read_bytes()
+                tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+                self._files[path.name] = body, kind, tag
 
     async def index(self, _: Server, request: Request) -> Response:
         """`GET /`."""
@@ -57,8 +58,7 @@ class Page:
     def _answer(self, name: str, request: Request) -> Response:
         if name not in self._files:
             raise Refused(404, f"the page has no file {name!r:.80}", code="not_found")
-        body, kind = self._files[name]
-        tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        body, kind, tag = self._files[name]
         headers = HEADERS | {"ETag": tag}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)

@@ -11,18 +11,18 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from alm.generation import keywords
 from alm.generation.answers import Answer
 from alm.generation.turn import Question
 from alm.serve.endpoints.events import streamed, whole
 from alm.serve.endpoints.fields import Fields
 from alm.serve.inside.asking import in_context, task_of, usage
-from alm.serve.inside.server import Server, extra, skip_silent
+from alm.serve.inside.server import Server, check_kind, extra, skip_silent
 from alm.serve.refused import Refused
 from alm.text import segments
 
 JSON, TEXT, SRT, VTT, VERBOSE = FORMATS = "json", "text", "srt", "vtt", "verbose_json"
 MOST_FIELDS, FIELD_BYTES = 40, 2**16
-BOUNDS = ("language", "max_audio_seconds", "verbatim", "gate", "joins")
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,7 @@ async def _asked(server: Server, request: Request, task: str) -> Asked:
     Raises:
         Refused: see there.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "multipart/form-data":
-        raise Refused(415, f"wanted multipart/form-data, not {kind or 'nothing'!r:.80}")
+    check_kind(request, "multipart/form-data")
     async with request.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=FIELD_BYTES) as form:
         given = {name: _one_or_all(form.getlist(name)) for name in form}
         file = given.pop("file", None)
@@ -156,7 +154,7 @@ def _formed(server: Server, asked: Asked, answer: Answer) -> Response:
 
 def _verbose(server: Server, asked: Asked, answer: Answer) -> dict[str, Any]:
     """OpenAI's verbose fields. What is not known of a segment is null."""
-    options = server.model.options(**{k: v for k, v in asked.options.items() if k not in BOUNDS})
+    options = server.model.options(**keywords.split(asked.options)[1])
     encode = server.model.parts.tokenizer.encode
     found: dict[str, Any] = {
         "task": "translate" if asked.task == "translate_en" else "transcribe",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -111,20 +112,24 @@ async def body(request: Request) -> Any:
     Raises:
         Refused: it is none.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise Refused(415, f"wanted application/json, not {kind or 'nothing'!r:.80}")
+    check_kind(request, "application/json")
     text = await request.body()
-    return await run_in_threadpool(_parsed, text)
+    return await run_in_threadpool(parsed, text, "the body")
 
 
-def _parsed(text: bytes) -> Any:
-    import json
+def check_kind(request: Request, wanted: str) -> None:
+    """Refuse, with Refused, a body that is said to be of another kind."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != wanted:
+        raise Refused(415, f"wanted {wanted}, not {kind or 'nothing'!r:.80}")
 
+
+def parsed(text: bytes | str, what: str) -> Any:
+    """What a client's JSON holds; refuses, with Refused, what is none."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise Refused(400, "the body is no JSON") from None
+        raise Refused(400, f"{what} is no JSON") from None
 
 
 EXTRA = ("audio_seconds", "audio_cached", "windows", "stop_reason", "language", "provider", "notes")
@@ -135,6 +140,6 @@ def extra(answer: Answer, timed: bool = False) -> dict[str, Any]:
 
     With `timed` there are segments and their words too, for which a stream of theirs has none.
     """
-    plain = asdict(answer)
-    names = (*EXTRA, "segments") if timed else EXTRA
-    return {name: plain[name] for name in names} | {"timings_ms": answer.timings_ms}
+    found = {name: getattr(answer, name) for name in EXTRA}
+    found |= {"segments": [asdict(segment) for segment in answer.segments]} if timed else {}
+    return found | {"timings_ms": answer.timings_ms}

@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from alm.hearing.tasks import Task
 from alm.serve.endpoints.fields import Fields
-from alm.serve.inside.server import Server
+from alm.serve.inside.server import Server, parsed
 from alm.serve.inside.work import End
 from alm.serve.realtime.line import Events, Line, new_id
 from alm.serve.realtime.setup import Setup, updated, updated_beta
@@ -253,10 +253,7 @@ _ADDED = ("conversation.item.added", "conversation.item.created")
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    try:
-        given = json.loads(text)
-    except (ValueError, RecursionError):
-        raise Refused(400, "the message is no JSON") from None
+    given = parsed(text, "the message")
     if not isinstance(given, dict):
         raise Refused(400, "an event is a JSON object")
     return given
