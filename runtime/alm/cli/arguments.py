@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -220,6 +221,19 @@ Ray = Annotated[
         help="Run on a Ray cluster: local, auto (the one that runs here) or HOST:PORT.",
     ),
 ]
+
+
+# Words that are decoding options under the same name.
+DECODING = (
+    *("max_new_tokens", "num_beams", "repetition_penalty", "length_penalty", "min_new_tokens"),
+    *("no_repeat_ngram_size", "temperature", "top_p", "top_k", "min_p", "seed"),
+)
+
+
+def decoding(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The decoding options among a command's words, those of `--option` too."""
+    options = {name: given[name] for name in DECODING} | {"do_sample": given["sample"]}
+    return options | more_options(given["more"] or [])
 
 
 def more_options(pairs: list[str]) -> dict[str, Any]:

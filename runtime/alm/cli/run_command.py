@@ -9,7 +9,7 @@ import typer
 
 from alm.cli import arguments as args
 from alm.cli import exit_status
-from alm.cli.arguments import FORMATS, SUBTITLES, more_options
+from alm.cli.arguments import FORMATS, SUBTITLES
 from alm.cli.terminal import STDIN, speak_utf8, tell
 from alm.errors import BadOption
 
@@ -70,6 +70,7 @@ def answer(
     version: args.Version = False,
 ) -> int:
     """Answer a prompt about clips. The text goes to stdout as it comes, and nothing else does."""
+    given = locals()
     if list_tasks:
         from alm.cli.request import print_tasks
 
@@ -83,20 +84,7 @@ def answer(
         raise BadOption(
             "--chat is one conversation: --each, --together, --language and --align are not for it"
         )
-    options = {
-        "max_new_tokens": max_new_tokens,
-        "num_beams": num_beams,
-        "repetition_penalty": repetition_penalty,
-        "length_penalty": length_penalty,
-        "min_new_tokens": min_new_tokens,
-        "no_repeat_ngram_size": no_repeat_ngram_size,
-        "do_sample": sample,
-        "temperature": temperature,
-        "top_p": top_p,
-        "top_k": top_k,
-        "min_p": min_p,
-        "seed": seed,
-    } | more_options(more or [])
+    options = args.decoding(given)
     import alm
     from alm.artifacts.manifest import check_run
     from alm.artifacts.manifest import load as load_manifest

@@ -18,7 +18,7 @@ from alm.text.heading import Heading
 from alm.text.markers import Markers
 from alm.text.spoken import Spoken
 from alm.text.tasks import MARK as MARK
-from alm.text.tasks import check_turn, checked, in_language, interleaved, task
+from alm.text.tasks import check_turn, checked, in_language, interleaved, task, told
 from alm.text.thoughts import Thoughts
 
 # In the manifest's templates; a clip has a number in the conversation and one in its turn.
@@ -156,8 +156,7 @@ class Prompter:
             )
         if self.placeholder in system and not self.literal:
             raise BadPrompt(f"a system message may not hold {self.placeholder}")
-        before, after = self.facts.system.split(WORDS)
-        said = system.strip() if self.facts.system_trimmed else system
+        before, said, after = told(self.facts, system)
         return [(before, False), (said, self.literal), (after, False)]
 
     def ids(self, prompt: Prompt, clips: Sequence[np.ndarray]) -> list[int]:

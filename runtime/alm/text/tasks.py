@@ -129,3 +129,9 @@ def interleaved(words: str) -> list[str | None]:
     """The words' texts with None where a mark stands between them."""
     first, *rest = words.split(MARK)
     return [first, *(item for text in rest for item in (None, text))]
+
+
+def told(facts: PromptFacts, system: str) -> tuple[str, str, str]:
+    """What opens a conversation with a system message: before it, the message, and behind it."""
+    before, after = facts.system.split("{}")
+    return before, system.strip() if facts.system_trimmed else system, after

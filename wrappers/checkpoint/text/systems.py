@@ -8,6 +8,7 @@ from typing import Any
 
 from alm.facts import PromptFacts
 from alm.text.prompt import CLIPS, NUMBER, WORDS
+from alm.text.tasks import told
 from wrappers.checkpoint.text.conversations import FIRST, TURNS, Form, messages_of, written
 
 SAID = "Answer like a pirate."
@@ -48,14 +49,9 @@ def _holds(facts: PromptFacts, form: Form, plain: bool, render: Render) -> bool:
     cases = [(text, talk) for text in TEXTS for talk in talks]
     got = render([_messages(text, talk, form, plain) for text, talk in cases])
     return all(
-        written(replace(facts, start=opened(facts, text)), talk) == made
+        written(replace(facts, start="".join(told(facts, text))), talk) == made
         for (text, talk), made in zip(cases, got, strict=True)
     )
-
-
-def opened(facts: PromptFacts, text: str) -> str:
-    """What opens a conversation with this system message."""
-    return facts.system.replace(WORDS, text.strip() if facts.system_trimmed else text)
 
 
 def _messages(text: str, talk: Any, form: Form, plain: bool) -> list[dict[str, Any]]:

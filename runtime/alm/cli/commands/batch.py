@@ -14,12 +14,8 @@ if TYPE_CHECKING:
     from alm.batch.results import Results, Todo
     from alm.batch.running import Ways
 
-# Words of the command that are options of `Model.generate` under the same name.
-OPTIONS = (
-    *("truncate", "max_audio_seconds", "verbatim", "language", "merge_audio", "adapter"),
-    *("max_new_tokens", "num_beams", "repetition_penalty", "length_penalty", "min_new_tokens"),
-    *("no_repeat_ngram_size", "temperature", "top_p", "top_k", "min_p", "seed"),
-)
+# Words of the command that say how clips are taken, under the names of `Model.generate`.
+OPTIONS = ("truncate", "max_audio_seconds", "verbatim", "language", "merge_audio", "adapter")
 
 
 def batch(
@@ -63,14 +59,13 @@ def batch(
     Exit status 1 where a file has no answer: its row says why.
     """
     given = locals()
-    options = {name: given[name] for name in OPTIONS} | {"do_sample": sample}
+    options = {name: given[name] for name in OPTIONS} | args.decoding(given)
     from alm.batch.files import find
     from alm.batch.job import Job
     from alm.batch.results import Results
     from alm.batch.running import Ways
 
     aligner, kept = (None if place is None else str(place) for place in (align, cache))
-    options |= args.more_options(more or [])
     job = Job(folder, prompt, options, provider, threads, aligner, kept, draft)
     ways = Ways(workers, rows, ray)
     _check(job, ways)
