@@ -6,7 +6,7 @@ import base64
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,11 @@ class Served:
 
     server: Server
     url: str
+    clients: ExitStack  # closed with the server: a socket left open fails whichever test comes next
 
     def client(self, key: str = "none") -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
+        made = openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
+        return self.clients.enter_context(made)
 
 
 @contextmanager
@@ -44,7 +46,8 @@ def served(model: Model, **settings: Any) -> Iterator[Served]:
     while not http.started:
         time.sleep(0.01)
     try:
-        yield Served(server, f"http://127.0.0.1:{opened.getsockname()[1]}")
+        with ExitStack() as clients:
+            yield Served(server, f"http://127.0.0.1:{opened.getsockname()[1]}", clients)
     finally:
         http.should_exit = True
         thread.join(40)

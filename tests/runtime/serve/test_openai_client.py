@@ -186,16 +186,17 @@ def test_a_long_clip_is_answered_window_by_window(
 
 def test_the_async_client(there: Served) -> None:
     async def ask() -> list[str]:
-        client = openai.AsyncOpenAI(base_url=f"{there.url}/v1", api_key="x", max_retries=0)
-        calls = [
-            client.audio.transcriptions.create(model=NAME, file=clip(name).read_bytes())
-            for name in WORDS
-        ]
-        whole = [each.text for each in await asyncio.gather(*calls)]
-        asked = [user(audio("lamp"), text("transcribe"))]
-        stream = await client.chat.completions.create(model=NAME, messages=asked, stream=True)
-        pieces = [chunk.choices[0].delta.content or "" async for chunk in stream]
-        return [*whole, "".join(pieces)]
+        url = f"{there.url}/v1"
+        async with openai.AsyncOpenAI(base_url=url, api_key="x", max_retries=0) as client:
+            calls = [
+                client.audio.transcriptions.create(model=NAME, file=clip(name).read_bytes())
+                for name in WORDS
+            ]
+            whole = [each.text for each in await asyncio.gather(*calls)]
+            asked = [user(audio("lamp"), text("transcribe"))]
+            stream = await client.chat.completions.create(model=NAME, messages=asked, stream=True)
+            pieces = [chunk.choices[0].delta.content or "" async for chunk in stream]
+            return [*whole, "".join(pieces)]
 
     assert asyncio.run(ask()) == [*WORDS.values(), WORDS["lamp"]]
 

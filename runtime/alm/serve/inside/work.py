@@ -138,17 +138,18 @@ class Work:
             start = time.monotonic()
             with self._lock:
                 self.running += 1
-            try:
-                if not job.cancelled.is_set():
-                    self._answer(job)
-            finally:
-                with self._lock:
-                    self.running -= 1
-                    self.inside -= 1
-                    if not job.cancelled.is_set():
-                        self._seconds += 0.2 * (time.monotonic() - start - self._seconds)
+            last = None if job.cancelled.is_set() else self._answer(job)
+            # Before the last event is given: who reads it and asks again at once finds the room.
+            with self._lock:
+                self.running -= 1
+                self.inside -= 1
+                if last is not None and not job.cancelled.is_set():
+                    self._seconds += 0.2 * (time.monotonic() - start - self._seconds)
+            if last is not None:
+                job.give(last)
 
-    def _answer(self, job: Job) -> None:
+    def _answer(self, job: Job[T]) -> End[T] | Refused | None:
+        """Give the pieces of an answer; what ends it, or None where nobody waits for it."""
         try:
             with closing(job.run()) as turn:
                 while not job.cancelled.is_set():
@@ -156,10 +157,10 @@ class Work:
                         if piece := next(turn):
                             job.give(piece)
                     except StopIteration as end:
-                        job.give(End(end.value))
-                        return
+                        return End(end.value)
         except BaseException as error:
             refused = because(error)
             if refused.status >= 500:
                 log.exception("a request failed")
-            job.give(refused)
+            return refused
+        return None
