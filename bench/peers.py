@@ -21,6 +21,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
@@ -30,6 +32,7 @@ from bench.beside.preparing import Entry, Failed  # noqa: E402
 from bench.beside.process import wait_quiet, watched  # noqa: E402
 from bench.beside.shapes import SHAPES  # noqa: E402
 
+TRUTH = "EncoderFp32"  # the row of the original in float32
 CACHE = Path.home() / ".cache" / "alm-peers"
 
 
@@ -63,6 +66,8 @@ class Bench:
                 wrong[entry.name] = str(failure)
         again = [*self.said.only, table.MACHINE] if self.said.only else []
         table.forget(self.file, self.place.shape, again)
+        if any(entry.peer.kind == "encoder" for entry in self.rows):
+            self._truth()
         for number in range(self.said.passes):
             self._note(table.MACHINE, number, self._ceilings())
             # Each pass begins elsewhere, so that no row is always the first or after the same.
@@ -72,11 +77,30 @@ class Bench:
                 made |= {"failed": wrong[entry.name]} if entry.name in wrong else self._row(entry)
                 self._note(entry.name, number, made)
 
+    def _truth(self) -> None:
+        """What transformers' encoder hears, with which the others are compared."""
+        entry = next(entry for entry in preparing.entries() if entry.name == TRUTH)
+        if not self.place.heard(TRUTH).is_file():
+            try:
+                preparing.ready(entry, self.place, tell, again=False)
+            except Failed as failure:
+                tell(f"FAILED {self.place.shape} {entry.name}: {failure}")
+            else:
+                self._row(entry)
+
     def _row(self, entry: Entry) -> dict[str, Any]:
         words = [preparing.interpreter(entry, self.place), "-m", "bench.beside.worker", "measure"]
         words += [entry.module, entry.name, "--work", str(self.place.work)]
         words += ["--shape", self.place.shape, "--reps", str(self.said.reps)]
-        return self._measured(words, preparing.settings(entry, self.place))
+        made = self._measured(words, preparing.settings(entry, self.place))
+        ours, truth = self.place.heard(entry.name), self.place.heard(TRUTH)
+        if "failed" in made or not (ours.is_file() and truth.is_file()):
+            return made
+        got, wanted = np.load(ours), np.load(truth)
+        if got.shape != wanted.shape:
+            return {"failed": f"its output is {got.shape}, the original's {wanted.shape}"}
+        worst = np.abs(got - wanted).max() / np.abs(wanted).max()
+        return made | {"worst": float(worst)}
 
     def _ceilings(self) -> dict[str, Any]:
         words = [sys.executable, "-m", "bench.beside.bandwidth"]
@@ -107,7 +131,7 @@ class Bench:
         tell(f"{self.place.shape} {number + 1}/{self.said.passes} {name}: {short}")
 
 
-SHOWN = ("failed", "others", "load_s", "prefill", "step", "encode", "peak_mb", "read_gbs")
+SHOWN = ("failed", "others", "load_s", "prefill", "step", "encode", "worst", "peak_mb", "read_gbs")
 
 
 def _rounded(value: Any) -> Any:

@@ -57,7 +57,11 @@ def trace(part: Wrapper, dynamic_batch: bool) -> ir.Model:
         {i: dims[axis] for i, axis in enumerate(port.axes) if isinstance(axis, str)}
         for port in inputs.values()
     )
-    with warnings.catch_warnings(), torch.no_grad(), weightless(part):
+    import torch._dynamo as dynamo  # takes a second
+
+    # Shapes of stand-ins are symbols, whose cache costs more than it saves: 15 % of a trace.
+    uncached = dynamo.config.patch(fake_tensor_cache_enabled=False)
+    with warnings.catch_warnings(), torch.no_grad(), weightless(part), uncached:
         warnings.simplefilter("ignore")  # the exporter's own deprecations and equal axis names
         for talker in ("torch.onnx", "onnxscript"):
             logging.getLogger(talker).setLevel(logging.ERROR)

@@ -45,6 +45,10 @@ class Place:
         file = self.product(name) / MADE
         return json.loads(file.read_text()) if file.is_file() else {}
 
+    def heard(self, row: str) -> Path:
+        """The file of what a row's encoder heard."""
+        return self.work / "heard" / self.shape / f"{row.replace(':', '-')}.npy"
+
     def interpreter(self, environment: str) -> Path:
         """The Python of an environment."""
         return self.work / "env" / environment / "bin" / "python"
@@ -151,6 +155,12 @@ class Encoder(Peer):
     @abstractmethod
     def encode(self) -> Any:
         """Hidden states of a 30 s window whose log-mel [1, mels, 3000] is in memory."""
+
+    def heard(self) -> Any:
+        """The same as float32 [1, positions, width]."""
+        import numpy as np
+
+        return np.asarray(self.encode(), np.float32)
 
 
 def prompt_ids(place: Place, count: int) -> Any:

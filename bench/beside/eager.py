@@ -88,6 +88,9 @@ class EncoderFp32(_Eager, Encoder):
         with self.torch.inference_mode():
             return self.model(self.mel).last_hidden_state
 
+    def heard(self) -> Any:
+        return self.encode().float().numpy()
+
     def files(self) -> list[Path]:
         return sorted((self.place.model / "whisper").glob("*.safetensors"))
 

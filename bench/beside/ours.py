@@ -120,6 +120,10 @@ class OursEncoder(_Ours, Encoder):
     def encode(self) -> Any:
         return self.session.run(self.feeds)
 
+    def heard(self) -> Any:
+        (hidden,) = self.encode().values()
+        return np.asarray(hidden, np.float32)
+
 
 def variant(spec: str) -> type[Peer]:
     """The row that a word such as `decoder:int4` or `decoder:int4+kv8:standard` names."""

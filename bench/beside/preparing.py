@@ -17,7 +17,10 @@ from bench.beside.process import watched
 from bench.beside.shapes import SHAPES
 
 ROOT = Path(__file__).parents[2]
-FAMILIES = ("ours", "genai", "open_vino", "llamacpp", "eager", "ort_encoder", "ct2")
+FAMILIES = (
+    *("ours", "genai", "open_vino", "llamacpp", "eager"),
+    *("ort_encoder", "by_transformers", "by_optimum", "ct2"),
+)
 TIMEOUT = 4 * 3600.0  # seconds, for a product
 Say = Callable[[str], None]
 

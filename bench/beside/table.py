@@ -27,7 +27,8 @@ given one window of 30 s. Medians, and in brackets least and most, over the sequ
 `by pass` are the medians of each, which tell the drift of the machine from a difference. `x best`
 is the ratio to the best of the others. The roofline is the time in which the machine reads the
 weights that a token multiplies with. Peak memory counts mapped files; in brackets what is no file.
-Nothing here says how right an answer is.
+`off by` is the worst difference of an encoder's output from the original's in float32, as a share
+of its largest number; nothing else here says how right an answer is.
 """
 
 
@@ -113,13 +114,16 @@ def decoders(rows: Sequence[Row], shape: str, bandwidth: float) -> list[str]:
 def encoders(rows: Sequence[Row], shape: str, bandwidth: float) -> list[str]:
     """Fastest window first."""
     best, flops = _best(rows, "encode"), WHISPERS[SHAPES[shape].whisper].flops
-    lines = ["| | load s | 30 s window, ms | by pass | x best | GFLOP/s | peak MB | files MB |"]
-    lines.append("|---" * 8 + "|")
+    lines = [
+        "| | load s | 30 s window, ms | by pass | x best | GFLOP/s | off by | peak MB | files MB |",
+        "|---" * 9 + "|",
+    ]
     for row in sorted(rows, key=lambda row: statistics.median(_all(row["encode"]))):
         rate = flops / 1e6 / statistics.median(_all(row["encode"]))
+        worst = f"{row['worst']:.1e}" if "worst" in row else "-"
         lines.append(
             f"| {_name(row)} | {row['load_s']:.1f} | {_spread(row['encode'], 0)} "
-            f"| {_passes(row['encode'], 0)} | {_ratio(row['encode'], best)} | {rate:.0f} "
+            f"| {_passes(row['encode'], 0)} | {_ratio(row['encode'], best)} | {rate:.0f} | {worst} "
             f"| {row['peak_mb']:.0f} ({row['anon_mb']:.0f}) | {row['size_mb']:.0f} |"
         )
     return lines

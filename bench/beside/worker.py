@@ -16,8 +16,11 @@ from bench.beside.base import Decoder, Encoder, Place, pin
 from bench.beside.shapes import PROMPT, STEPS
 
 
-def measure(peer: Any, reps: int) -> dict[str, Any]:
-    """Load once, warm up once, then measure so often; milliseconds, seconds and MiB."""
+def measure(peer: Any, reps: int, heard: Path) -> dict[str, Any]:
+    """Load once, warm up once, then measure so often; milliseconds, seconds and MiB.
+
+    What an encoder heard is written to the file `heard`.
+    """
     peer.imports()
     start = time.perf_counter()
     peer.load()
@@ -32,6 +35,11 @@ def measure(peer: Any, reps: int) -> dict[str, Any]:
     row["size_mb"] = peer.megabytes
     if isinstance(peer, Decoder):
         row["step_mb"] = peer.step_megabytes
+    elif isinstance(peer, Encoder):
+        import numpy as np
+
+        heard.parent.mkdir(parents=True, exist_ok=True)
+        np.save(heard, peer.heard())
     return row
 
 
@@ -65,7 +73,7 @@ def main() -> None:
     if said.task == "prepare":
         family.prepare(said.name, place, said.out)
         return
-    row = measure(find(family, said.name)(place), said.reps)
+    row = measure(find(family, said.name)(place), said.reps, place.heard(said.name))
     said.out.write_text(json.dumps(row))
     sys.stdout.flush()
     os._exit(0)  # some runtimes hang or abort when they are taken down

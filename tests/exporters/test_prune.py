@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from exporters.levers._scores import by_norm, by_taylor, by_weights, scaled, sta
 from exporters.levers._structures import CHANNELS, HEADS, Site, sites
 from tests.conftest import run_export
 from tests.exporters.test_export import fails
+from tests.products import some
 from wrappers import Checkpoint, Wrapper
 from wrappers.checkpoint.weights.hollow import attach, hollow
 from wrappers.checkpoint.weights.tensors import Weights
@@ -287,8 +289,13 @@ def test_weights_that_are_read_when_needed_stay_so() -> None:
     assert off(part, truth) < 1e-6
 
 
-@pytest.mark.parametrize("other", ["int8", "int4", "fp16", "bf16", "kv8"])
-@pytest.mark.parametrize("name", ["whisper", "llama"])
+@pytest.mark.parametrize(
+    ("other", "name"),
+    some(
+        [*product(["int8", "int4", "fp16", "bf16", "kv8"], ["whisper", "llama"])],
+        *(("int8", "whisper"), ("fp16", "whisper"), ("int4", "llama"), ("kv8", "llama")),
+    ),
+)
 def test_it_goes_first_whatever_it_is_joined_to(other: str, name: str, tmp_path: Path) -> None:
     made_files: list[bytes] = []
     for words in (f"{other}+prune:ratio=0.5", f"prune:ratio=0.5+{other}"):

@@ -19,6 +19,7 @@ from alm.errors import AlmError, BadOption, UnknownName
 from alm.generation.model import Model
 from alm.lint import lint
 from tests.conftest import run_export
+from tests.products import some
 from tests.whole import adapter_files
 from tests.wrappers.families import tiny_hf
 from tests.wrappers.families.tiny_hf import noise
@@ -58,7 +59,7 @@ def export(checkpoint: Path, out: Path, *words: str | Path) -> None:
     run_export("--model", checkpoint, "--out", out, "--precision", "fp32", "--no-simplify", *words)
 
 
-@pytest.fixture(scope="module", params=["ort", "decomposed", "standard"])
+@pytest.fixture(scope="module", params=some(["ort", "decomposed", "standard"], "ort", "decomposed"))
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     root = tmp_path_factory.mktemp(request.param)
     tiny = tiny_hf.qwen2_audio(root / "checkpoint", seconds=4)

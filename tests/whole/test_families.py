@@ -13,6 +13,7 @@ import wrappers
 from alm.audio import reader
 from alm.errors import BadPrompt
 from alm.generation.model import Model
+from tests.products import some
 from tests.reference import DIGITS, LIBRISPEECH
 from tests.whole.originals import GREEDY, ORIGINALS, AudioLlama, Original, Turn
 from tests.whole.targets import TARGETS, check_fit, export_for
@@ -20,12 +21,16 @@ from tests.whole.targets import TARGETS, check_fit, export_for
 RECORDINGS = [*LIBRISPEECH, DIGITS[0]]
 RATE = 16_000
 # audio-llm's parts are Voxtral's, and test_audio_llm.py has them in all dialects.
-CASES = [
-    (family, target)
-    for family, original in ORIGINALS.items()
-    for target in TARGETS
-    if original is not AudioLlama or target == "cpu"
-]
+CASES = some(
+    [
+        (family, target)
+        for family, original in ORIGINALS.items()
+        for target in TARGETS
+        if original is not AudioLlama or target == "cpu"
+    ],
+    *(("qwen2_audio", "cpu"), ("qwen2_audio", "trt-jetpack6")),
+    *(("voxtral", "trt-rtx"), ("audio_llm", "cpu")),
+)
 
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)

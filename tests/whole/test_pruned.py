@@ -19,6 +19,7 @@ from alm.ports import CACHE_IN
 from alm.tensorrt import profiles
 from demo.random_checkpoint import Recipe, bridge, make
 from tests.conftest import run_export
+from tests.products import LONG
 from tests.whole.test_truth import ALL, QUESTION, SIZES, Case, Original, clip
 from tests.wrappers.checkpoint.checkpoints import Copy, in_peft
 from tests.wrappers.checkpoint.pruned_llms import WHOLE, Pruned
@@ -48,10 +49,11 @@ LLMS = {
         Case(RECIPE, kernel=17, stride=17),
     ),
 }
-EVERY = [(name, "ort") for name in LLMS] + [
-    ("uneven, with LoRA", d) for d in ("standard", "decomposed")
-]
-EVERY += [("layers without attention and without MLP", "decomposed")]
+EVERY = [(name, "ort") for name in LLMS] + [("uneven, with LoRA", "decomposed")]
+EVERY += [
+    ("uneven, with LoRA", "standard"),
+    ("layers without attention and without MLP", "decomposed"),
+] * LONG
 GREEDY: dict[str, Any] = dict(max_new_tokens=32, num_beams=1)
 
 

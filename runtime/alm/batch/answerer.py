@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import alm
 from alm.batch import rows
 from alm.batch.files import File, mark
-from alm.batch.job import Job
+from alm.batch.job import GATE, Job
 from alm.errors import AlmError
 from alm.generation import keywords
 from alm.generation.answers import Answer
@@ -62,8 +62,7 @@ class Answerer:
             return []
         try:
             asked = [[path] for path in paths]
-            options = {"gate": None, **self.job.options}  # as alm-run has it
-            return [*self.model.generate(asked, self.job.prompt, **options)]
+            return [*self.model.generate(asked, self.job.prompt, **GATE | self.job.options)]
         except BaseException as error:
             why = _sentence(error)
         if len(paths) == 1:

@@ -19,6 +19,8 @@ from alm.generation.keywords import InputOptions
 LETTERS = 16  # of a hash
 # Of a manifest, what does not change answers: when and with what it was made, engines built of it.
 ASIDE = ("created", "tools", "engines")
+# As commands have it where a job says nothing: of transcripts alone.
+GATE = {"gate": None}
 # Of the options, what changes no answer.
 FREE = ("max_audio_seconds",)
 
@@ -27,7 +29,8 @@ FREE = ("max_audio_seconds",)
 class Job:
     """A model and a prompt, and how the prompt is answered.
 
-    `options` are those of `Model.generate`; `threads` are those of each process.
+    `options` are those of `Model.generate`, but that sound without speech is gated where they say
+    nothing, as commands have it; `threads` are those of each process.
     """
 
     folder: str
@@ -47,7 +50,7 @@ class Job:
         """
         manifest = load(Path(self.folder))
         made: dict[str, Any] = {"model": _model(manifest), "prompt": self.prompt}
-        plain = {field.name: field.default for field in fields(InputOptions)}
+        plain = {field.name: field.default for field in fields(InputOptions)} | GATE
         options = {
             name: value
             for name, value in sorted(self.options.items())

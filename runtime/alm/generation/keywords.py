@@ -15,6 +15,7 @@ from alm.joins.places import EXACT, QUIET
 from alm.text.tasks import near
 
 FORMS = ("schema", "grammar", "regex")
+TEXTS = ("language", "hypothesis", "system")
 MOST_BEAMS = 256  # rows of the KV cache; published settings have at most 16
 MOST_STOPS, LONGEST_STOP = 16, 256
 MOST_TOKENS = 2**31 - 1  # positions: the graphs' int32, more than any context
@@ -62,9 +63,16 @@ class InputOptions:
     regex: Any = None
 
     def __post_init__(self) -> None:
-        """Refuse, with BadOption, stops that are no texts, or too many or too long of them."""
+        """Refuse, with BadOption, what is no text where one is wanted, or no way to join."""
+        for name in TEXTS:
+            if not isinstance(getattr(self, name), str):
+                raise BadOption(f"{name} is a text, not {getattr(self, name)!r:.40}")
+        if not isinstance(self.adapter, str | PathLike):
+            raise BadOption(f"adapter is a name or a folder, not {self.adapter!r:.40}")
+        if self.joins not in (EXACT, QUIET):
+            raise BadOption(f"joins is {EXACT} or {QUIET}, not {self.joins!r:.40}")
         given = self.stop
-        fits = not isinstance(given, str) and len(given) <= MOST_STOPS
+        fits = isinstance(given, list | tuple) and len(given) <= MOST_STOPS
         if not fits or not all(isinstance(s, str) and 0 < len(s) <= LONGEST_STOP for s in given):
             raise BadOption(
                 f"stop is up to {MOST_STOPS} texts of 1 to {LONGEST_STOP} characters, "
@@ -147,12 +155,10 @@ def split(given: Mapping[str, Any]) -> tuple[InputOptions, dict[str, Any]]:
     """Keyword arguments as input options, and the decoding options, which `choose` checks.
 
     Raises:
-        BadOption: there is no such way to join.
+        BadOption: an input option is none.
     """
     names = {f.name for f in fields(InputOptions)}
     inputs = InputOptions(**{name: value for name, value in given.items() if name in names})
-    if inputs.joins not in (EXACT, QUIET):
-        raise BadOption(f"joins is {EXACT} or {QUIET}, not {inputs.joins!r:.40}")
     return inputs, {name: value for name, value in given.items() if name not in names}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -10,6 +11,21 @@ from alm.errors import AlmError, BadAudio, BadOption, BadPrompt, MissingFile, Un
 
 # What is wrong with what was sent; every other error of ours is wrong with what is served.
 THEIRS = (BadAudio, BadOption, BadPrompt, MissingFile, UnknownName)
+
+# What a sentence tells whoever sits at the command line to do, and what a client can do instead.
+COMMANDS = (
+    (r", or (?:allow more:|use) --[\w-]+(?: \w+)?", ""),
+    (r"--no-gate", "gate=false"),
+    (r"--truncate hears the first alone, or give", "give"),
+    (r"--max-new-tokens", "max_tokens"),
+)
+
+
+def for_clients(sentence: str) -> str:
+    """A sentence of the model's without the options of commands, which a client does not have."""
+    for said, instead in COMMANDS:
+        sentence = re.sub(said, instead, sentence)
+    return sentence
 
 
 class Refused(Exception):
@@ -46,9 +62,9 @@ def because(error: BaseException, param: str | None = None) -> Refused:
     if isinstance(error, Refused):
         return error
     if isinstance(error, THEIRS):
-        return Refused(400, str(error), param=param)
+        return Refused(400, for_clients(str(error)), param=param)
     if isinstance(error, AlmError):
-        return Refused(500, str(error), code="model_error")
+        return Refused(500, for_clients(str(error)), code="model_error")
     if isinstance(error, MemoryError):
         return Refused(503, "the server is out of memory", code="out_of_memory")
     return Refused(500, "the server failed; its log says why", code="internal_error")

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import alm
@@ -23,7 +24,7 @@ from tests.runtime.batch.many import (
     rows_of,
     wait,
 )
-from tests.runtime.cli.commands import Capture, alm_run
+from tests.runtime.cli.commands import Capture, alm_run, sound
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +227,9 @@ def test_rows_of_another_prompt_model_or_option_are_not_mixed(
         (("--align", "nowhere"), "nowhere"),
         (("--ray", "clip.wav"), "HOST:PORT"),
         (("--merge-audio", "0"), "merge"),
+        (("--regex", "("), "regex"),
+        (("--stop", ""), "stop is up to"),
+        (("--joins", "loud"), "joins"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_before_there_is_a_file_of_results(
@@ -258,6 +262,35 @@ def test_two_runs_into_one_file_are_refused_and_ctrl_c_ends_in_whole_rows(
     wanted = f"interrupted: {done} of 60 files have their row in {out}; the same command goes on\n"
     assert said.endswith(wanted) and "Traceback" not in said
     assert batch(*words) == 0 and len(rows_of(out)) == 60
+
+
+def test_silence_is_gated_as_by_alm_run_and_rows_with_and_without_it_are_not_mixed(
+    artifacts: Path, out: Path, tmp_path: Path, capfd: Capture
+) -> None:
+    quiet = sound(tmp_path / "quiet.wav", np.zeros(16000))
+    assert batch(artifacts, quiet, "--out", out, *SHORT) == 0
+    assert [read(out)[0][name] for name in ("text", "stop_reason")] == ["", "no_speech"]
+    assert "gate" not in read(out)[0]["made_with"]["options"]
+    for word, of in (("--no-gate", False), ("--gate", True)):
+        assert batch(artifacts, quiet, "--out", out, *SHORT, word) == 2
+        assert f"gate none, and now it is {of}" in capfd.readouterr().err
+    assert batch(artifacts, quiet, "--out", out, *SHORT, "--no-gate", "--fresh") == 0
+    assert read(out)[0]["stop_reason"] != "no_speech"
+
+
+def test_answers_follow_a_form_an_end_and_a_way_to_cut(
+    artifacts: Path, clips: list[Path], out: Path
+) -> None:
+    words = (artifacts, clips[0], "--out", out, "--fresh", "--num-beams", "1", "--greedy")
+    assert batch(*words, "--prompt", "describe", "--regex", "(yes|no)", "--joins", "quiet") == 0
+    row = read(out)[0]
+    assert row["text"] in ("yes", "no")
+    assert {"regex": "(yes|no)", "joins": "quiet"}.items() <= row["made_with"]["options"].items()
+    assert batch(*words, "--prompt", "describe", "--max-new-tokens", "9") == 0
+    whole = read(out)[0]["text"]
+    stop = whole.strip()[2:4]
+    assert batch(*words, "--prompt", "describe", "--max-new-tokens", "9", "--stop", stop) == 0
+    assert read(out)[0]["text"] == whole[: whole.index(stop)].strip()
 
 
 def test_the_rows_are_the_models_own_answers_from_python(

@@ -126,6 +126,35 @@ def test_a_chat_that_is_not_done(
 
 
 @pytest.mark.parametrize(
+    ("parts", "options", "says"),
+    [
+        ([audio(wav(7 * 16000))], {}, "and at most 6 s was wanted; cut it"),
+        ([audio(wav(5 * 16000)), audio(wav())], {}, "can it be answered in pieces; cut it"),
+        (
+            [audio(wav(5 * 16000))],
+            {"response_format": {"type": "json_object"}},
+            "with a schema of its own; give shorter clips",
+        ),
+    ],
+)
+def test_a_sentence_tells_a_client_what_a_client_can_do(
+    parts: list[Any], options: dict[str, Any], says: str, there: Served
+) -> None:
+    with pytest.raises(Error) as caught:
+        completed(there, messages=[user(*parts, text("Why?"))], **options)
+    said = caught.value.body["message"]
+    assert said.endswith(says) and "--" not in said
+
+
+def test_a_note_tells_a_client_what_a_client_can_do(there: Served) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(16_000), 16_000, format="WAV")
+    assert completed(there).alm["notes"][-1].endswith("; more: max_tokens")
+    said = transcribed(there, file=("a.wav", file.getvalue()))
+    assert said.alm["notes"][-1].endswith("; to ask anyway: gate=false")
+
+
+@pytest.mark.parametrize(
     ("options", "param", "says"),
     [
         ({"prompt": "names"}, "prompt", "take no words of context"),

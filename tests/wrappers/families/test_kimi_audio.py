@@ -20,6 +20,7 @@ from alm.decoding import search
 from alm.decoding.options import Options
 from alm.generation.model import Model
 from tests.conftest import run_export
+from tests.products import some
 from tests.reference import LIBRISPEECH
 from tests.wrappers.families.tiny_kimi import GOLDEN, MODEL
 
@@ -42,7 +43,8 @@ def clip(letter: str) -> np.ndarray:
     return soundfile.read(GOLDEN / PLAIN["clips"][letter], dtype="float32")[0]
 
 
-@pytest.fixture(scope="module", params=DIALECTS)
+# test_kimi_sizes.py has whole runs in each, of models that the authors' code answered too.
+@pytest.fixture(scope="module", params=some(DIALECTS, "ort"))
 def model(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Model:
     folder = tmp_path_factory.mktemp(request.param)
     words = ("--precision", "fp32", "--dialect", request.param, "--no-simplify")

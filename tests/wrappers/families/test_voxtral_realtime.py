@@ -18,6 +18,7 @@ from alm.facts import AudioFacts, LiveFacts, TokenFacts
 from alm.generation.model import Model
 from alm.live.state import carried
 from alm.ports import SPARE
+from tests.products import some
 from tests.reference import LIBRISPEECH
 from tests.runtime.cli.commands import ALM_RUN, process
 from tests.whole.targets import TARGETS, check_fit, export_for
@@ -128,7 +129,7 @@ def test_rows_of_a_batch_are_heard_as_each_alone(made: Tiny) -> None:
 # --- whole clips
 
 
-@pytest.mark.parametrize("seconds", [1 / RATE, 1, 5, 29.99, 31, 75])
+@pytest.mark.parametrize("seconds", some([1 / RATE, 1, 5, 29.99, 31, 75], 1 / RATE, 1, 5, 31))
 def test_a_clip_of_any_length_is_answered_as_transformers_does(
     pair: tuple[Tiny, Model], seconds: float
 ) -> None:
@@ -193,7 +194,7 @@ def pieces(clip: np.ndarray, size: int) -> Iterator[np.ndarray]:
         at += some
 
 
-@pytest.mark.parametrize("seconds", [1 / RATE, 1, 31, 75])
+@pytest.mark.parametrize("seconds", some([1 / RATE, 1, 31, 75], 1 / RATE, 1, 31))
 def test_sound_as_it_comes_is_answered_as_transformers_answers_the_whole(
     pair: tuple[Tiny, Model], seconds: float
 ) -> None:

@@ -19,6 +19,7 @@ from alm.decoder import decoder as running
 from alm.session import BackendOptions
 from exporters import graph
 from tests.one_more import one_more
+from tests.products import pairs
 from tests.wrappers.parts.test_decoders import VARIANTS, make, ours
 from wrappers import dialects, llms
 from wrappers.checkpoint import llm_files
@@ -61,20 +62,19 @@ def greedy(truth: Any, config: Any, dialect: str, folder: Path) -> tuple[list[in
     return tokens, wanted
 
 
-# test_ort_dialect.py steps the graphs of that dialect, of all these, against transformers.
-@pytest.mark.parametrize("dialect", ["decomposed", "standard"])
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("qwen3", "qwen3 with biases and a window", "mistral", "granite"),
-        *("smollm3 with a window", "olmo2", "olmo2 with biases, tied"),
-        *("phi3", "phi3 turned in part, with a window"),
-        *("gemma3", "gemma3 with biases and a cap, not tied"),
-        *("qwen3 moe", "mixtral"),
-        "qwen3 moe of another activation",
-        "qwen2 moe with a window, without biases, normed",
-    ],
-)
+NAMES = [
+    *("qwen3", "qwen3 with biases and a window", "mistral", "granite"),
+    *("smollm3 with a window", "olmo2", "olmo2 with biases, tied"),
+    *("phi3", "phi3 turned in part, with a window"),
+    *("gemma3", "gemma3 with biases and a cap, not tied"),
+    *("qwen3 moe", "mixtral"),
+    "qwen3 moe of another activation",
+    "qwen2 moe with a window, without biases, normed",
+]
+
+
+# test_ort_dialect.py steps the graphs of that dialect against transformers.
+@pytest.mark.parametrize(("name", "dialect"), pairs(NAMES, ("decomposed", "standard")))
 def test_greedy_tokens_of_its_graphs_equal_transformers(
     name: str, dialect: str, tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ from alm.errors import BadArtifacts
 from alm.onnxfile import summary
 from alm.session import BackendOptions, Session
 from exporters import graph
+from tests.products import some
 from tests.wrappers.parts.test_decoders import VARIANTS, make, ours
 from wrappers.layers.decoder import Decoder
 from wrappers.layers.decoder_layers import Norm
@@ -56,7 +57,15 @@ ONE = BackendOptions("cpu", 1)
 Export = Callable[[str, str], Exported]
 
 # The others differ from these in numbers only.
-SOME = [name for name in VARIANTS if name not in ("llama", "linear", "yarn", "qwen2")]
+EVERY = [name for name in VARIANTS if name not in ("llama", "linear", "yarn", "qwen2")]
+# test_parts.py has the dialect of these too.
+SOME = some(
+    EVERY,
+    *("llama3", "dynamic", "longrope", "llama without grouping, tied", "qwen2 with a window"),
+    *("qwen3 with biases and a window", "granite", "smollm3 with a window"),
+    *("olmo2 with biases, tied", "phi3 turned in part, with a window"),
+    *("gemma3 with biases and a cap, not tied", "qwen3 moe of another activation"),
+)
 
 
 @pytest.fixture(scope="module")

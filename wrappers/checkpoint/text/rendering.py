@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from alm.errors import BadCheckpoint
 from wrappers.checkpoint.text import jinja
 
 MOST_WAIT = 60.0  # seconds for all conversations; the usual is a fifth of a second
+KEPT = 64  # requests whose outcome is remembered
 
 
 def run(
@@ -34,18 +36,20 @@ def run(
         "variables": dict(variables),
         "conversations": list(conversations),
     }
-    command = [sys.executable, "-I", str(jinja.__file__)]
     try:
-        done = subprocess.run(
-            command,
-            input=json.dumps(request).encode(),
-            capture_output=True,
-            timeout=MOST_WAIT,
-            check=True,
-        )
-        return json.loads(done.stdout)
+        return json.loads(_rendered(json.dumps(request)))
     except (subprocess.SubprocessError, ValueError) as error:
         raise BadCheckpoint(
             f"{where}: its chat template takes more than {jinja.MOST_SECONDS} s or "
             f"{jinja.MOST_BYTES >> 20} MB"
         ) from error
+
+
+@lru_cache(KEPT)
+def _rendered(request: str) -> bytes:
+    """What the process says; the same is asked again by whoever exports again."""
+    command = [sys.executable, "-I", str(jinja.__file__)]
+    done = subprocess.run(
+        command, input=request.encode(), capture_output=True, timeout=MOST_WAIT, check=True
+    )
+    return done.stdout

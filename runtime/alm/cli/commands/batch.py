@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from alm.batch.running import Ways
 
 # Words of the command that say how clips are taken, under the names of `Model.generate`.
-OPTIONS = ("truncate", "max_audio_seconds", "verbatim", "language", "merge_audio", "adapter")
+OPTIONS = (
+    *("truncate", "max_audio_seconds", "joins", "verbatim", "language", "merge_audio", "adapter"),
+    "system",
+)
 
 
 def batch(
@@ -33,6 +36,9 @@ def batch(
     verbatim: args.Verbatim = False,
     merge_audio: args.MergeAudio = 100.0,
     adapter: args.Adapter = "",
+    schema: args.Schema = None,
+    grammar: args.Grammar = None,
+    regex: args.Regex = "",
     max_new_tokens: args.MaxNewTokens = None,
     num_beams: args.NumBeams = None,
     repetition_penalty: args.RepetitionPenalty = None,
@@ -45,11 +51,15 @@ def batch(
     top_k: args.TopK = None,
     min_p: args.MinP = None,
     seed: args.Seed = None,
+    system: args.System = "",
+    stop: args.Stop = None,
     more: args.More = None,
     threads: args.Threads = 0,
     provider: args.Provider = "auto",
     cache: args.Cache = None,
     draft: args.Draft = None,
+    joins: args.Joins = "exact",
+    gate: args.Gate = None,
     truncate: args.Truncate = False,
     max_audio_seconds: args.MaxAudioSeconds = 3600.0,
     debug: args.Debug = False,
@@ -64,7 +74,9 @@ def batch(
     from alm.batch.job import Job
     from alm.batch.results import Results
     from alm.batch.running import Ways
+    from alm.grammar import files as forms
 
+    options |= {"gate": gate, "stop": stop or ()} | forms.given(schema, grammar, regex)
     aligner, kept = (None if place is None else str(place) for place in (align, cache))
     job = Job(folder, prompt, options, provider, threads, aligner, kept, draft)
     ways = Ways(workers, rows, ray)

@@ -16,7 +16,7 @@ from alm.serve.endpoints.fields import Fields
 from alm.serve.inside.kept import Kept
 from alm.serve.inside.metrics import Metrics
 from alm.serve.inside.work import Work
-from alm.serve.refused import Refused, because
+from alm.serve.refused import Refused, because, for_clients
 from alm.serve.settings import Settings
 
 MOST_TOKENS = 2**20
@@ -141,5 +141,6 @@ def extra(answer: Answer, timed: bool = False) -> dict[str, Any]:
     With `timed` there are segments and their words too, for which a stream of theirs has none.
     """
     found = {name: getattr(answer, name) for name in EXTRA}
+    found["notes"] = [for_clients(note) for note in answer.notes]
     found |= {"segments": [asdict(segment) for segment in answer.segments]} if timed else {}
     return found | {"timings_ms": answer.timings_ms}

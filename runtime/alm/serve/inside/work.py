@@ -84,8 +84,8 @@ class Work:
                 seconds = min(LONGEST_WAIT, max(1, math.ceil(self._seconds * turns)))
                 raise Refused(
                     429,
-                    f"{self.rows} requests are being answered and {self.most - self.rows} wait; "
-                    f"try again in {seconds} s",
+                    f"as many requests are being answered ({self.rows}) and wait "
+                    f"({self.most - self.rows}) as may; try again in {seconds} s",
                     code="rate_limit_exceeded",
                     headers={"Retry-After": str(seconds)},
                 )
