@@ -22,7 +22,7 @@ define venv
 	$(PYTHON) -m venv $(2) $(1)
 endef
 
-.PHONY: demo test test-latest env lock lint wheel clean
+.PHONY: demo test test-long test-latest env lock lint wheel clean
 
 demo: env  ## environment, export of the demo model, a transcription printed
 	$(BIN)/python export.py --out $(ARTIFACTS) --dynamic-batch
@@ -33,12 +33,15 @@ demo: env  ## environment, export of the demo model, a transcription printed
 test: env  ## the whole suite, on what the lock names
 	$(BIN)/python $(PYTEST)
 
+test-long: env  ## the same with all products of models and dialects, and longer soaks
+	ALM_LONG_TESTS=1 $(BIN)/python $(PYTEST)
+
 # The newest that pyproject.toml allows, resolved anew each time. torch stays at its pin: a newer one
 # traces other graphs than those that are proved and measured here.
 test-latest:  ## the whole suite, on the newest of everything
 	$(call venv,$(LATEST),--clear)
 	$(LATEST)/bin/python -m pip install --quiet --upgrade pip
-	$(LATEST)/bin/python -m pip install --quiet --editable '.[export,ort,openvino]' --group dev
+	$(LATEST)/bin/python -m pip install --quiet --editable '.[export,ort,openvino,serve,av,grammar,ray]' --group dev
 	$(LATEST)/bin/python $(PYTEST)
 
 lint: env  ## what continuous integration checks besides the tests

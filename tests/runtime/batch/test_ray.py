@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from alm.batch import on_ray, rows
@@ -18,26 +19,43 @@ from alm.batch.files import File
 from alm.batch.job import Job
 from alm.batch.ray_actors import OPENINGS, Actor, Ledger
 from alm.errors import BadOption, MissingPackage
-from tests.runtime.batch.many import SHORT, batch, begun, lines, names, noises, rows_of, wait
+from tests.products import LONG
+from tests.runtime.batch.many import (
+    SHORT,
+    batch,
+    begun,
+    lines,
+    names,
+    noises,
+    rows_of,
+    wait,
+)
 from tests.runtime.batch.test_workers import under
 
 RAY = ("--ray", "local", "--workers", "2")
+KILLS = 20 if LONG else 1  # each starts Ray anew
 
 
-def test_an_actor_that_is_killed_loses_no_file_and_a_second_run_goes_on(
+def test_runs_and_an_actor_that_are_killed_lose_no_file_and_repeat_none(
     artifacts: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("ray")
     if not sys.platform.startswith("linux"):
         pytest.skip("actors are looked for in /proc")
-    clips, out = noises(tmp_path / "clips", 80), tmp_path / "rows.jsonl"
+    clips, out = noises(tmp_path / "clips", 200 if LONG else 80), tmp_path / "rows.jsonl"
     clips[7].write_bytes(b"no audio")
     words = (artifacts, tmp_path / "clips", "--out", out, *SHORT)
-    assert batch(artifacts, *clips[:8], "--out", out, *SHORT) == 1
+    for at in np.linspace(1, len(clips) - 40, KILLS).astype(int):
+        with begun(*words, *RAY, "--rows", "2", start_new_session=True) as run:
+            wait(lambda at=at, run=run: lines(out) >= at or run.poll() is not None, 150)
+            run.kill()
+        assert run.returncode == -signal.SIGKILL
     before = out.read_bytes()
+    before, have = before[: before.rindex(b"\n") + 1], before.count(b"\n")
+    assert have < len(clips) - 20
     with begun(*words, *RAY, "--rows", "2") as run:
         try:
-            wait(lambda: lines(out) > 9 or run.poll() is not None, 150)
+            wait(lambda: lines(out) > have + 1 or run.poll() is not None, 150)
             actors = under(run.pid, "MapWorker")
             assert actors, run.poll()
             os.kill(actors[0], signal.SIGKILL)
@@ -45,9 +63,9 @@ def test_an_actor_that_is_killed_loses_no_file_and_a_second_run_goes_on(
         finally:
             run.kill()
     assert run.returncode == 1, said  # one file is no audio
-    assert "8 of 80 files have their row, 72 to do" in said
+    assert f"{have} of {len(clips)} files have their row, {len(clips) - have} to do" in said
     assert out.read_bytes().startswith(before)
-    found = rows_of(out)
+    found = rows_of(out)  # which there is one of for each file
     assert sorted(found) == names(clips)
     assert [path for path in found if "error" in found[path]] == [str(clips[7])]
     whole = tmp_path / "whole.jsonl"
