@@ -1,7 +1,8 @@
-"""What each precision costs in accuracy and saves in bytes: python bench/accuracy.py --help
+"""What each lever costs in accuracy and saves in bytes and time: python bench/accuracy.py --help
 
 The demo model is exported once for each precision and asked through `alm`, as on a device; torch
-answers the same clips beside it. The clips follow from --seed, and none was trained on.
+answers the same clips beside it. The clips follow from --seed, and none was trained on; levers that
+are fitted to clips hear others, of --seed + 1.
 """
 
 from __future__ import annotations
@@ -10,17 +11,14 @@ import argparse
 import json
 import platform
 import random
-import re
 import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import date
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,79 +26,75 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
 import alm  # noqa: E402
+from bench.pictures import MEANING, pareto  # noqa: E402
+from bench.quality import (  # noqa: E402
+    CAPTIONED,
+    Judged,
+    Row,
+    hard,
+    judged,
+    no_worse,
+    right,
+)
 from demo.compose import Clip, Sources, compose  # noqa: E402
-from demo.phrases import caption  # noqa: E402
 from demo.prepare import watched  # noqa: E402
 from demo.voices import RATE  # noqa: E402
 
 LIMITS = {"voices": 5.0, "takes": 5.0, "stranger": 25.0, "captions": 5.0}  # percent wrong
-MEANING = {
-    "voices": "espeak-ng voices never heard",
-    "takes": "recorded digits, new takes of known speakers",
-    "stranger": "recorded digits, a speaker never heard",
-    "over": "speech of new voices over a sound",
-    "captions": "captions (share that is not exactly right)",
-}
-# Of the bars; told apart also by those who see red and green alike (Okabe and Ito).
-COLOURS = (
-    *("#444444", "#0072b2", "#56b4e9", "#009e73", "#e69f00", "#d55e00", "#cc79a7", "#b2b2b2"),
+NOTES = (
+    "- CIDEr-D: of pycocoevalcap, one reference a clip. SPIDEr, its mean with SPICE, is not known:",
+    "  the parser of SPICE is a Java program with models to download.",
+    "- no worse: percent of all clips whose answer has no more errors than torch's (QoI).",
+    "- length: words of all answers, as a share of torch's; circling: percent of answers in which "
+    "three words come three times.",
 )
+# What is measured if nothing is said: each lever, and what is worth joining.
+LEVERS = (
+    *("fp32", "fp16", "int8", "int8+lowrank", "int8+prune:ratio=0.1", "int4", "int4head8"),
+    *("int4mixed", "int4gptq", "int4+kv8", "int4+lowrank"),
+)
+FITTED = 8  # clips of each kind that levers are fitted to
 Ask = Callable[[Clip, str], str]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: errors in percent by kind of clip."""
-
-    precision: str
-    bytes: int
-    errors: dict[str, float]
-    seconds_a_clip: float
-
-
-@cache
-def _normaliser() -> Callable[[str], str]:
-    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
-
-    return EnglishTextNormalizer({})
+def measure(ask: Ask, kinds: dict[str, list[Clip]]) -> tuple[dict[str, Judged], float]:
+    """How clips are answered by kind, and seconds a clip."""
+    found: dict[str, Judged] = {}
+    took, count = 0.0, 0
+    for kind, clips in kinds.items():
+        task = "describe" if kind in CAPTIONED else "transcribe"
+        start = time.perf_counter()
+        said = [ask(clip, task) for clip in clips]
+        took, count = took + time.perf_counter() - start, count + len(clips)
+        found[kind] = judged(kind, right(kind, clips), said)
+    return found, took / count
 
 
-def normal(text: str) -> str:
-    """By Whisper's English normaliser, with digits apart.
-
-    It writes "one two three" as 123, one word; a string of six digits with one wrong would be
-    wrong as a whole.
-    """
-    return re.sub(r"(?<=\d)(?=\d)", " ", _normaliser()(text))
-
-
-def measure(ask: Ask, kinds: dict[str, list[Clip]]) -> tuple[dict[str, float], float]:
-    """Errors by kind in percent, and seconds a clip."""
-    import jiwer
-
-    errors: dict[str, float] = {}
-    start, count = time.perf_counter(), 0
-    for name, clips in kinds.items():
-        count += len(clips)
-        if name == "captions":
-            right = [normal(caption(clip.sound, bool(clip.words))) for clip in clips]
-            said = [normal(ask(clip, "describe")) for clip in clips]
-            wrong = sum(a != b for a, b in zip(right, said, strict=True)) / len(clips)
-        else:
-            right = [normal(clip.text) for clip in clips]
-            wrong = float(jiwer.wer(right, [normal(ask(clip, "transcribe")) for clip in clips]))
-        errors[name] = round(100 * wrong, 2)
-    return errors, (time.perf_counter() - start) / count
+def row(
+    precision: str, size: int, found: dict[str, Judged], seconds: float, first: dict[str, Judged]
+) -> Row:
+    """A line of the table, beside what the original answered."""
+    every = found.values()
+    return Row(
+        precision,
+        size,
+        {kind: each.percent for kind, each in found.items()},
+        seconds,
+        {kind: each.cider for kind, each in found.items() if each.cider is not None},
+        no_worse(first, found),
+        round(sum(each.said for each in every) / sum(each.said for each in first.values()), 3),
+        round(100 * sum(e.circling for e in every) / sum(len(e.wrong) for e in every), 2),
+    )
 
 
-def torch_row(checkpoint: Path, kinds: dict[str, list[Clip]]) -> Row:
-    """The torch modules that the graphs are made from."""
+def torch_row(checkpoint: Path, kinds: dict[str, list[Clip]]) -> tuple[Row, dict[str, Judged]]:
+    """The torch modules that the graphs are made from, and how they answer."""
     from demo.reference import Reference
 
     reference = Reference(checkpoint)
-    errors, seconds = measure(lambda clip, task: reference.answer(clip.pcm, task), kinds)
-    files = [file for file in checkpoint.parent.rglob("*") if file.is_file()]
-    return Row("torch", sum(file.stat().st_size for file in files), errors, seconds)
+    found, seconds = measure(lambda clip, task: reference.answer(clip.pcm, task), kinds)
+    size = sum(file.stat().st_size for file in checkpoint.parent.rglob("*") if file.is_file())
+    return row("torch", size, found, seconds, found), found
 
 
 @contextmanager
@@ -118,6 +112,7 @@ def exported_row(
     checkpoint: Path,
     precision: str,
     kinds: dict[str, list[Clip]],
+    first: dict[str, Judged],
     parts: Sequence[str] = (),
     calibrate: Path | None = None,
 ) -> Row:
@@ -134,61 +129,32 @@ def exported_row(
         def ask(clip: Clip, task: str) -> str:
             return model.generate((clip.pcm, RATE), task).text
 
-        errors, seconds = measure(ask, kinds)
-        return Row(precision, sum(part.bytes for part in model.manifest.parts), errors, seconds)
+        found, seconds = measure(ask, kinds)
+        return row(precision, sum(p.bytes for p in model.manifest.parts), found, seconds, first)
 
 
 def table(rows: list[Row], clips: int, command: str) -> str:
     """The results in Markdown."""
-    kinds = list(rows[0].errors)
+    kinds, captions = list(rows[0].errors), list(rows[0].cider)
+    heads = ["precision", "MB", *kinds, *(f"CIDEr-D, {kind}" for kind in captions)]
+    heads += ["no worse", "length", "circling", "ms a clip"]
     lines = [
         "# Accuracy of the demo model",
         "",
         f"`{command}`, {date.today()}, {platform.machine()} with {platform.system()}, "
         f"{clips} clips of each kind. Word errors in percent, captions wrong in percent.",
         "",
-        f"| precision | megabytes | {' | '.join(kinds)} | seconds a clip |",
-        f"|---|---|{'---|' * len(kinds)}---|",
+        f"| {' | '.join(heads)} |",
+        "|---" * len(heads) + "|",
     ]
-    for row in rows:
-        errors = " | ".join(f"{row.errors[kind]:.2f}" for kind in kinds)
-        megabytes = f"{row.bytes / 1e6:.1f}"
-        lines.append(f"| {row.precision} | {megabytes} | {errors} | {row.seconds_a_clip:.3f} |")
-    lines += ["", *(f"- {kind}: {MEANING[kind]}" for kind in kinds), ""]
-    return "\n".join(lines)
-
-
-def plot(rows: list[Row], file: Path) -> None:
-    """A group of bars for each kind of clip, a bar for each precision, its megabytes beside it."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    pyplot.rcParams.update({"font.size": 13, "text.color": "#222222"})
-    kinds, high = list(rows[0].errors), 0.8 / len(rows)
-    figure, axes = pyplot.subplots(figsize=(11, 1.2 + 0.24 * len(rows) * len(kinds)))
-    for i, row in enumerate(rows):
-        at = [number + high * i for number in range(len(kinds))]
-        errors = [row.errors[kind] for kind in kinds]
-        label = f"{row.precision}, {row.bytes / 1e6:.1f} MB"
-        bars = axes.barh(at, errors, 0.9 * high, color=COLOURS[i % len(COLOURS)], label=label)
-        axes.bar_label(bars, [f"{error:.1f}" for error in errors], padding=3, fontsize=10)
-    middle = 0.4 - high / 2
-    names = [textwrap.fill(MEANING[kind].partition(" (")[0], 24) for kind in kinds]
-    axes.set_yticks([number + middle for number in range(len(kinds))], names)
-    axes.invert_yaxis()
-    axes.set_xlabel("percent wrong")
-    finish(figure, axes, "What a precision costs the demo model", "lower right", file)
-
-
-def finish(figure: Any, axes: Any, title: str, legend: str, file: Path) -> None:
-    """Give a picture its title, and its legend a place, and write it."""
-    axes.set_title(title, loc="left", weight="bold")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc=legend)
-    figure.tight_layout()
-    figure.savefig(file, dpi=110, facecolor="white")
+    for one in rows:
+        cells = [one.precision, f"{one.bytes / 1e6:.1f}"]
+        cells += [f"{one.errors[kind]:.2f}" for kind in kinds]
+        cells += [f"{one.cider[kind]:.2f}" for kind in captions]
+        cells += [f"{one.no_worse:.1f}", f"{one.length:.3f}", f"{one.circling:.1f}"]
+        lines.append(f"| {' | '.join([*cells, f'{1e3 * one.seconds_a_clip:.0f}'])} |")
+    lines += ["", *(f"- {kind}: {MEANING[kind]}" for kind in kinds)]
+    return "\n".join([*lines, *NOTES, ""])
 
 
 def main() -> None:
@@ -196,41 +162,53 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, default=ROOT / "demo/checkpoint/config.yaml")
     parser.add_argument("--recordings", type=Path, help="fsdd's recordings")
-    parser.add_argument("--precision", action="append", help="of export.py; fp32 if not said")
+    parser.add_argument("--precision", action="append", help="of export.py; all levers if not said")
     parser.add_argument("--part", action="append", help="that has them; all if not said")
     parser.add_argument("--calibrate", type=Path, help="clips for levers that are fitted to some")
     parser.add_argument("--clips", type=int, default=100, help="of each kind")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / "bench/results")
     parser.add_argument(
-        "--picture", action="store_true", help="draw --out's figures again, and stop"
+        "--picture", action="store_true", help="draw --out's figure again, and stop"
     )
     said = parser.parse_args()
     if said.picture:
         found = json.loads((said.out / "accuracy.json").read_text("utf-8"))["rows"]
-        return plot([Row(**row) for row in found], said.out / "accuracy.png")
+        return pareto([Row(**one) for one in found], said.out / "accuracy.png")
     if said.recordings is None:
         parser.error("wanted --recordings, the folder of fsdd's recordings")
-    kinds = unheard(said.recordings, said.clips, said.seed)
-    rows = [torch_row(said.model, kinds)]
-    for precision in said.precision or ["fp32"]:
-        parts = said.part or ()
-        rows.append(exported_row(said.model, precision, kinds, parts, said.calibrate))
-        print(rows[-1], flush=True)
+    kinds = unheard(said.recordings, said.clips, said.seed) | {"hard": hard(said.clips, said.seed)}
+    original, first = torch_row(said.model, kinds)
+    rows, parts = [original], said.part or ()
+    with tempfile.TemporaryDirectory() as folder:
+        calibrate = said.calibrate or written(Path(folder), said.recordings, said.seed + 1)
+        for precision in said.precision or LEVERS:
+            rows.append(exported_row(said.model, precision, kinds, first, parts, calibrate))
+            print(rows[-1], flush=True)
     said.out.mkdir(parents=True, exist_ok=True)
     command = "python bench/accuracy.py --recordings DIR " + " ".join(
         [
-            *(f"--precision {row.precision}" for row in rows[1:]),
-            *(f"--part {part}" for part in said.part or ()),
+            *(f"--precision {name}" for name in said.precision or ()),
+            *(f"--part {part}" for part in parts),
             *(["--calibrate CLIPS"] if said.calibrate else []),
         ]
     )
-    text = table(rows, said.clips, command)
+    text = table(rows, said.clips, command.strip())
     (said.out / "accuracy.md").write_text(text, "utf-8")
-    plain: dict[str, Any] = {"limits": LIMITS, "rows": [asdict(row) for row in rows]}
+    plain: dict[str, Any] = {"limits": LIMITS, "rows": [asdict(one) for one in rows]}
     (said.out / "accuracy.json").write_text(json.dumps(plain, indent=1), "utf-8")
-    plot(rows, said.out / "accuracy.png")
+    pareto(rows, said.out / "accuracy.png")
     print(text)
+
+
+def written(folder: Path, recordings: Path, seed: int) -> Path:
+    """A folder of clips of all kinds that levers may be fitted to."""
+    import soundfile
+
+    for kind, some in unheard(recordings, FITTED, seed).items():
+        for number, clip in enumerate(some):
+            soundfile.write(folder / f"{kind}{number:02}.wav", clip.pcm, RATE)
+    return folder
 
 
 def unheard(recordings: Path, count: int, seed: int) -> dict[str, list[Clip]]:

@@ -165,7 +165,7 @@ def words(texts: Sequence[str], right: Sequence[str]) -> float:
     """Word errors in percent."""
     import jiwer
 
-    from bench.accuracy import normal
+    from bench.quality import normal
 
     return 100 * float(jiwer.wer([normal(t) for t in right], [normal(t) for t in texts]))
 

@@ -19,7 +19,8 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
 import alm  # noqa: E402
-from bench.accuracy import COLOURS, MEANING, exported, finish, measure, unheard  # noqa: E402
+from bench.accuracy import exported, measure, unheard  # noqa: E402
+from bench.pictures import COLOURS, MEANING, finish  # noqa: E402
 from demo.compose import Clip  # noqa: E402
 from demo.voices import RATE  # noqa: E402
 
@@ -39,7 +40,8 @@ def rows(folder: Path, kinds: dict[str, list[Clip]], shares: Sequence[float]) ->
             given.append(answer.audio_tokens)
             return answer.text
 
-        errors, _ = measure(ask, kinds)
+        answered, _ = measure(ask, kinds)
+        errors = {kind: each.percent for kind, each in answered.items()}
         found.append({"share": share, "errors": errors, "tokens": sum(given) / len(given)})
         print(found[-1], flush=True)
     return found
