@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from exporters.levers import _compensated, _nbits, int4, int4gptq, int4head8, in
 from exporters.levers._compensated import Compensation
 from tests.conftest import run_export
 from tests.exporters.test_export import fails
+from tests.products import some
 from tests.reference import DIGITS, LIBRISPEECH
 from tests.wrappers.families import tiny_hf, tiny_qwen3_asr, tiny_voxtral_realtime
 from wrappers import Wrapper, open_checkpoint, randomised
@@ -156,8 +158,13 @@ def stored(model: ir.Model) -> dict[str, tuple[np.ndarray, int]]:
     return found
 
 
-@pytest.mark.parametrize("dialect", ["ort", "standard", "decomposed"])
-@pytest.mark.parametrize("kind", ["llama", "phi3"])
+GRAPHS = [*product(("llama", "phi3"), ("ort", "standard", "decomposed"))]
+
+
+@pytest.mark.parametrize(
+    ("kind", "dialect"),
+    some(GRAPHS, ("llama", "ort"), ("phi3", "standard"), ("llama", "decomposed")),
+)
 def test_the_graph_holds_what_the_lever_chose(kind: str, dialect: str) -> None:
     spec = llama.spec(LlamaConfig(**WIDE)) if kind == "llama" else phi3.tiny()
     part = decoder(spec, dialect)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,19 @@ from alm.artifacts import manifest
 from alm.generation.model import Model
 from alm.tensorrt import build
 from tests.conftest import run_export
+from tests.products import LONG
 
 # target -> those whose lint its graphs must pass; dialects decomposed, standard, ort
 TARGETS = {"trt-jetpack6": ("trt-jetpack6",), "trt-rtx": ("trt-rtx", "trt-jetpack7"), "cpu": ()}
+
+
+def sized(sizes: Iterable[str], turn: int) -> list[tuple[str, str]]:
+    """A family's small models, each for a target, or the one whose turn it is.
+
+    All of them are compared with the original in torch.
+    """
+    every = list(zip(sizes, TARGETS, strict=True))
+    return every if LONG else [every[turn % len(every)]]
 
 
 def export_for(target: str, model: Path, folder: Path) -> Model:

@@ -59,7 +59,7 @@ def export(checkpoint: Path, out: Path, *words: str | Path) -> None:
     run_export("--model", checkpoint, "--out", out, "--precision", "fp32", "--no-simplify", *words)
 
 
-@pytest.fixture(scope="module", params=some(["ort", "decomposed", "standard"], "ort", "decomposed"))
+@pytest.fixture(scope="module", params=some(["ort", "decomposed", "standard"], "ort"))
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     root = tmp_path_factory.mktemp(request.param)
     tiny = tiny_hf.qwen2_audio(root / "checkpoint", seconds=4)

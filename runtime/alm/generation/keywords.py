@@ -67,8 +67,6 @@ class InputOptions:
         for name in TEXTS:
             if not isinstance(getattr(self, name), str):
                 raise BadOption(f"{name} is a text, not {getattr(self, name)!r:.40}")
-        if not isinstance(self.adapter, str | PathLike):
-            raise BadOption(f"adapter is a name or a folder, not {self.adapter!r:.40}")
         if self.joins not in (EXACT, QUIET):
             raise BadOption(f"joins is {EXACT} or {QUIET}, not {self.joins!r:.40}")
         given = self.stop

@@ -252,7 +252,7 @@ def test_an_answer_ends_at_the_first_stop_that_is_asked_for(loaded: Model) -> No
     assert chat.ask("Why?").prompt_tokens >= told.ask("Why?").prompt_tokens - 4
 
 
-@pytest.mark.parametrize("name", ["language", "hypothesis", "system", "adapter", "joins"])
+@pytest.mark.parametrize("name", ["language", "hypothesis", "system", "joins"])
 def test_what_must_be_a_text_and_is_none_is_refused_by_name(loaded: Model, name: str) -> None:
     with pytest.raises(BadOption, match=f"^{name} is "):
         loaded.generate(noise(1), "describe", **{name: 7})  # pyright: ignore[reportArgumentType]

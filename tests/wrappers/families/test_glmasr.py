@@ -19,7 +19,7 @@ from alm.facts import AudioFacts, TokenFacts
 from alm.generation.model import Model
 from tests.conftest import run_export
 from tests.reference import DIGITS, LIBRISPEECH
-from tests.whole.targets import TARGETS, check_fit, export_for
+from tests.whole.targets import check_fit, export_for, sized
 from tests.wrappers.checkpoint.checkpoints import Copy, refused, without
 from tests.wrappers.families import tiny_windowed
 from tests.wrappers.families.tiny_hf import batch, noise
@@ -109,7 +109,7 @@ def test_a_window_is_as_loud_as_itself(tiny: Tiny, hear: Hear) -> None:
 # --- whole runs
 
 
-@pytest.fixture(scope="module", params=zip(SIZES, TARGETS, strict=True))
+@pytest.fixture(scope="module", params=sized(SIZES, 1))
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Tiny, Model]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from alm.errors import BadPrompt
 from alm.generation.model import Model
 from tests.reference import DATA, DIGITS, LIBRISPEECH
-from tests.whole.targets import TARGETS, check_fit, export_for
+from tests.whole.targets import check_fit, export_for, sized
 from tests.wrappers.families import tiny_granite_speech
 from tests.wrappers.families.tiny_granite_speech import ASK, GREEDY, RATE, SIZES, Tiny, features
 from tests.wrappers.families.tiny_hf import batch, noise
@@ -94,7 +94,7 @@ def test_the_spectrogram_is_torchaudios() -> None:
 # --- whole runs
 
 
-@pytest.fixture(scope="module", params=zip(SIZES, TARGETS, strict=True))
+@pytest.fixture(scope="module", params=sized(SIZES, 2))
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Tiny, Model]:

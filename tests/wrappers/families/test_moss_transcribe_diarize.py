@@ -16,7 +16,7 @@ from alm.errors import BadPrompt
 from alm.facts import AudioFacts, TokenFacts
 from alm.generation.model import Model
 from tests.reference import DIGITS, LIBRISPEECH
-from tests.whole.targets import TARGETS, check_fit, export_for
+from tests.whole.targets import check_fit, export_for, sized
 from tests.wrappers.checkpoint.checkpoints import Copy
 from tests.wrappers.families import tiny_moss
 from tests.wrappers.families.tiny_hf import batch, noise
@@ -109,7 +109,7 @@ def test_speech_and_silence_are_heard_as_transformers_hears_them(tiny: Tiny, hea
 # --- whole runs
 
 
-@pytest.fixture(scope="module", params=zip(SIZES, TARGETS, strict=True))
+@pytest.fixture(scope="module", params=sized(SIZES, 3))
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Tiny, Model]:

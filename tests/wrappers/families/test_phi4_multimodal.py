@@ -16,7 +16,7 @@ from torch import Tensor
 from alm.facts import AudioFacts, TokenFacts
 from alm.generation.model import Model
 from tests.reference import DIGITS, LIBRISPEECH
-from tests.whole.targets import TARGETS, check_fit, export_for
+from tests.whole.targets import check_fit, export_for, sized
 from tests.wrappers.families import tiny_phi4_multimodal
 from tests.wrappers.families.tiny_hf import batch, noise
 from tests.wrappers.families.tiny_phi4_multimodal import GREEDY, RATE, ROPE, Tiny
@@ -109,7 +109,7 @@ def test_speech_tones_and_silence_are_heard_as_transformers_hears_them(
 # --- whole runs
 
 
-@pytest.fixture(scope="module", params=zip(SIZES, TARGETS, strict=True))
+@pytest.fixture(scope="module", params=sized(SIZES, 4))
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Tiny, Model]:

@@ -15,7 +15,7 @@ import alm
 from alm.generation.model import Model
 from tests.conftest import run_export
 from tests.reference import DIGITS, LIBRISPEECH
-from tests.whole.targets import TARGETS, check_fit, export_for
+from tests.whole.targets import check_fit, export_for, sized
 from tests.wrappers.families import tiny_qwen2_5_omni
 from tests.wrappers.families.tiny_hf import batch, noise
 from tests.wrappers.families.tiny_qwen2_5_omni import GREEDY, RATE, Said, Tiny
@@ -101,7 +101,7 @@ def test_the_loudest_frame_may_be_behind_a_clip(tiny: Tiny, hear: Hear) -> None:
 # --- whole runs
 
 
-@pytest.fixture(scope="module", params=zip(SIZES, TARGETS, strict=True))
+@pytest.fixture(scope="module", params=sized(SIZES, 5))
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Tiny, Model]:

@@ -18,6 +18,7 @@ from alm.align.aligner import Aligner
 from alm.errors import BadArtifacts, BadCheckpoint
 from alm.text.segments import words_of
 from tests.conftest import run_export
+from tests.products import some
 from tests.reference import LIBRISPEECH
 from tests.wrappers.checkpoint.checkpoints import Copy, refused, renamed, without
 from tests.wrappers.families import tiny_qwen3_asr
@@ -40,7 +41,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=some([*KINDS], "standard", "ort"))
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Tiny, Aligner]:

@@ -18,7 +18,7 @@ from alm.errors import BadCheckpoint, BadPrompt, UnknownName
 from alm.facts import AudioFacts, TokenFacts
 from alm.generation.model import Model
 from tests.reference import DIGITS, LIBRISPEECH
-from tests.whole.targets import TARGETS, check_fit, export_for
+from tests.whole.targets import check_fit, export_for, sized
 from tests.wrappers.checkpoint.checkpoints import Copy, refused, without
 from tests.wrappers.families import tiny_qwen3_asr
 from tests.wrappers.families.tiny_hf import batch, noise
@@ -109,7 +109,7 @@ def wanted(tiny: Tiny, clip: np.ndarray, context: str | None = None, language: s
     return made[0, asked["input_ids"].shape[1] :].tolist()
 
 
-@pytest.fixture(scope="module", params=zip(SIZES, TARGETS, strict=True))
+@pytest.fixture(scope="module", params=sized(SIZES, 6))
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Tiny, Model]:

@@ -16,7 +16,7 @@ import alm
 from alm.generation.model import Model
 from tests.conftest import run_export
 from tests.reference import DIGITS, LIBRISPEECH
-from tests.whole.targets import TARGETS, check_fit, export_for
+from tests.whole.targets import check_fit, export_for, sized
 from tests.wrappers.families import tiny_qwen3_omni
 from tests.wrappers.families.tiny_hf import batch, noise
 from tests.wrappers.families.tiny_qwen3_asr import alike
@@ -136,7 +136,7 @@ def test_positions_of_sound_and_text_are_one_stream(tiny: Tiny) -> None:
 # --- whole runs
 
 
-@pytest.fixture(scope="module", params=zip(SIZES, TARGETS, strict=True))
+@pytest.fixture(scope="module", params=sized(SIZES, 7))
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Tiny, Model]:

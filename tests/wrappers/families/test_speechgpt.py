@@ -22,6 +22,7 @@ from alm.generation.model import Model
 from alm.text.units import Units
 from alm.timings import Stages
 from tests.conftest import run_export
+from tests.products import some
 from tests.wrappers.families import tiny_speechgpt
 from wrappers import open_checkpoint
 from wrappers.checkpoint.weights.hollow import filled
@@ -57,7 +58,7 @@ class Asked:
     model: Model
 
 
-@pytest.fixture(scope="module", params=MADE)
+@pytest.fixture(scope="module", params=some([*MADE], "standard", "ort"))
 def asked(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Asked:
     folder = tmp_path_factory.mktemp(request.param)
     path = tiny_speechgpt.make(folder / "model", **MADE[request.param])

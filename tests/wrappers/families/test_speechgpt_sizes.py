@@ -22,6 +22,7 @@ from alm import lint
 from alm.generation.model import Model
 from alm.timings import Stages
 from tests.conftest import run_export
+from tests.products import some
 from tests.wrappers.families import drawn_speechgpt
 from tests.wrappers.families.drawn_speechgpt import CLIPS, GOLDEN, VARIANTS, clip
 from wrappers import open_checkpoint
@@ -45,7 +46,8 @@ class Asked:
     kind: str
 
 
-@pytest.fixture(scope="module", params=CASES)
+# test_speechgpt_oracle.py has whole runs in the third.
+@pytest.fixture(scope="module", params=some([*CASES], "decomposed", "standard"))
 def asked(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Asked:
     (variant, kind, target), folder = CASES[request.param], tmp_path_factory.mktemp(request.param)
     made = drawn_speechgpt.make(folder / "checkpoint", variant)

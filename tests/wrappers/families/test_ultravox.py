@@ -19,7 +19,7 @@ from alm.facts import AudioFacts, TokenFacts
 from alm.generation.model import Model
 from alm.text.prompt import Prompter
 from tests.reference import DIGITS, LIBRISPEECH
-from tests.whole.targets import TARGETS, check_fit, export_for
+from tests.whole.targets import check_fit, export_for, sized
 from tests.wrappers.families import tiny_ultravox
 from tests.wrappers.families.tiny_hf import batch, noise
 from tests.wrappers.families.tiny_qwen3_asr import alike
@@ -139,7 +139,7 @@ def test_every_form_is_heard_as_the_original_hears_it(
 # --- whole runs
 
 
-@pytest.fixture(scope="module", params=zip(SIZES, TARGETS, strict=True))
+@pytest.fixture(scope="module", params=sized(SIZES, 8))
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Original, Model]:

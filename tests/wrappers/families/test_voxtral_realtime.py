@@ -21,7 +21,7 @@ from alm.ports import SPARE
 from tests.products import some
 from tests.reference import LIBRISPEECH
 from tests.runtime.cli.commands import ALM_RUN, process
-from tests.whole.targets import TARGETS, check_fit, export_for
+from tests.whole.targets import check_fit, export_for, sized
 from tests.wrappers.families import tiny_voxtral_realtime as tiny_family
 from tests.wrappers.families.tiny_hf import noise
 from tests.wrappers.families.tiny_qwen3_asr import alike
@@ -47,7 +47,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=zip(SIZES, TARGETS, strict=True))
+@pytest.fixture(scope="module", params=sized(SIZES, 9))
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Tiny, Model]:
