@@ -108,7 +108,7 @@ def graph(case: Case, layers: int) -> bytes:
             weights += [numpy_helper.from_array(array, n) for n, array in stored.items()]
             x = f"x{rows}"
             inputs[x] = helper.make_tensor_value_info(x, TensorProto.FLOAT, ["rows", rows])
-            kind = dict(K=rows, N=columns, bits=case.bits, block_size=case.block)
+            kind: dict[str, Any] = dict(K=rows, N=columns, bits=case.bits, block_size=case.block)
             kind |= dict(accuracy_level=case.level)
             node = helper.make_node(
                 "MatMulNBits", [x, *stored], [name], domain="com.microsoft", **kind

@@ -10,7 +10,8 @@ import os
 from collections.abc import Sequence
 from typing import TypeVar
 
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 
 LONG = bool(os.environ.get("ALM_LONG_TESTS"))
 

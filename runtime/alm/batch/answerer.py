@@ -62,7 +62,7 @@ class Answerer:
             return []
         try:
             asked = [[path] for path in paths]
-            return [*self.model.generate(asked, self.job.prompt, **GATE | self.job.options)]
+            return [*self.model.generate(asked, self.job.prompt, **{**GATE, **self.job.options})]
         except BaseException as error:
             why = _sentence(error)
         if len(paths) == 1:

@@ -20,7 +20,7 @@ LETTERS = 16  # of a hash
 # Of a manifest, what does not change answers: when and with what it was made, engines built of it.
 ASIDE = ("created", "tools", "engines")
 # As commands have it where a job says nothing: of transcripts alone.
-GATE = {"gate": None}
+GATE: dict[str, Any] = {"gate": None}
 # Of the options, what changes no answer.
 FREE = ("max_audio_seconds",)
 

@@ -255,7 +255,7 @@ def test_an_answer_ends_at_the_first_stop_that_is_asked_for(loaded: Model) -> No
 @pytest.mark.parametrize("name", ["language", "hypothesis", "system", "joins"])
 def test_what_must_be_a_text_and_is_none_is_refused_by_name(loaded: Model, name: str) -> None:
     with pytest.raises(BadOption, match=f"^{name} is "):
-        loaded.generate(noise(1), "describe", **{name: 7})  # pyright: ignore[reportArgumentType]
+        loaded.generate(noise(1), "describe", **{name: 7})  # pyright: ignore
 
 
 @pytest.mark.parametrize("stop", ["text", None, 7, [""], [1], ["x"] * 17, ["x" * 257]])

@@ -45,13 +45,13 @@ def served(model: Model, **settings: Any) -> Iterator[Served]:
     thread.start()
     while not http.started:
         time.sleep(0.01)
-    try:
-        with ExitStack() as clients:
+    with ExitStack() as clients:
+        try:
             yield Served(server, f"http://127.0.0.1:{opened.getsockname()[1]}", clients)
-    finally:
-        http.should_exit = True
-        thread.join(40)
-        assert not thread.is_alive()
+        finally:
+            http.should_exit = True
+            thread.join(40)
+            assert not thread.is_alive()
 
 
 def clip(name: str) -> Path:

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -207,8 +207,8 @@ def test_conversations_are_forgotten_when_there_is_no_room(model: Model) -> None
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_the_end_finishes_what_runs(sign: signal.Signals, demo: Path) -> None:
-    with started(demo) as (process, url):
-        there = Served(None, url)  # type: ignore[arg-type]
+    with ExitStack() as clients, started(demo) as (process, url):
+        there = Served(None, url, clients)  # type: ignore[arg-type]
         asked = [user(audio("lamp"), text("transcribe"))]
         stream = iter(
             there.client().chat.completions.create(model=NAME, messages=asked, stream=True)

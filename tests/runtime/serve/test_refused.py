@@ -142,7 +142,7 @@ def test_a_sentence_tells_a_client_what_a_client_can_do(
 ) -> None:
     with pytest.raises(Error) as caught:
         completed(there, messages=[user(*parts, text("Why?"))], **options)
-    said = caught.value.body["message"]
+    said = str(caught.value.message)
     assert said.endswith(says) and "--" not in said
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alm.cli import arguments as args
 from alm.cli import exit_status
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Words of the command that say how clips are taken, under the names of `Model.generate`.
 OPTIONS = (
     *("truncate", "max_audio_seconds", "joins", "verbatim", "language", "merge_audio", "adapter"),
-    "system",
+    *("gate", "system"),
 )
 
 
@@ -68,15 +68,12 @@ def batch(
 
     Exit status 1 where a file has no answer: its row says why.
     """
-    given = locals()
-    options = {name: given[name] for name in OPTIONS} | args.decoding(given)
+    options = _options(locals())
     from alm.batch.files import find
     from alm.batch.job import Job
     from alm.batch.results import Results
     from alm.batch.running import Ways
-    from alm.grammar import files as forms
 
-    options |= {"gate": gate, "stop": stop or ()} | forms.given(schema, grammar, regex)
     aligner, kept = (None if place is None else str(place) for place in (align, cache))
     job = Job(folder, prompt, options, provider, threads, aligner, kept, draft)
     ways = Ways(workers, rows, ray)
@@ -84,6 +81,15 @@ def batch(
     found = find(files)
     with Results(out, job.made_with(), fresh) as results:
         return _answered(job, ways, results, results.todo(found, retry_failed))
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    """The words of `Model.generate` among the command's."""
+    from alm.grammar import files
+
+    options = {name: given[name] for name in OPTIONS} | args.decoding(given)
+    options |= {"stop": given["stop"] or ()}
+    return options | files.given(given["schema"], given["grammar"], given["regex"])
 
 
 def _check(job: Job, ways: Ways) -> None:
