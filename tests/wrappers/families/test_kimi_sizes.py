@@ -34,8 +34,8 @@ class Asked:
     truth: Any
 
 
-# test_kimi_audio.py has whole runs in the third.
-@pytest.fixture(scope="module", params=some([*CASES], "decomposed", "standard"))
+# test_kimi_audio.py has whole runs too.
+@pytest.fixture(scope="module", params=some([*CASES], "standard"))
 def asked(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Asked:
     variant, folder = CASES[request.param], tmp_path_factory.mktemp(request.param)
     words = ("--precision", "fp32", "--dialect", request.param, "--no-simplify")

@@ -61,8 +61,7 @@ EVERY = [name for name in VARIANTS if name not in ("llama", "linear", "yarn", "q
 # test_parts.py has the dialect of these too.
 SOME = some(
     EVERY,
-    *("llama3", "dynamic", "longrope", "llama without grouping, tied", "qwen2 with a window"),
-    *("qwen3 with biases and a window", "granite", "smollm3 with a window"),
+    *("llama3", "dynamic", "qwen3 with biases and a window", "granite", "smollm3 with a window"),
     *("olmo2 with biases, tied", "phi3 turned in part, with a window"),
     *("gemma3 with biases and a cap, not tied", "qwen3 moe of another activation"),
 )
