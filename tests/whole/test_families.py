@@ -28,7 +28,7 @@ CASES = some(
         for target in TARGETS
         if original is not AudioLlama or target == "cpu"
     ],
-    *(("qwen2_audio", "cpu"), ("qwen2_audio", "trt-jetpack6")),
+    ("qwen2_audio", "trt-jetpack6"),
     *(("voxtral", "trt-rtx"), ("audio_llm", "cpu")),
 )
 

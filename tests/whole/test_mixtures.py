@@ -45,9 +45,8 @@ TARGETS = {
     "trt-jetpack6": ("trt-jetpack6",),
     "trt-rtx": ("trt-rtx", "trt-jetpack7"),
 }
-CASES = [("qwen3_moe", "cpu"), ("qwen3_moe", "trt-jetpack6")]
-CASES += [("mixtral", "cpu"), ("qwen2_moe", "trt-rtx")]
-CASES += [("qwen3_moe", "trt-rtx")] * LONG
+CASES = [("qwen3_moe", "cpu"), ("mixtral", "trt-jetpack6"), ("qwen2_moe", "trt-rtx")]
+CASES += [("mixtral", "cpu"), ("qwen3_moe", "trt-jetpack6"), ("qwen3_moe", "trt-rtx")] * LONG
 
 
 class Mixed(Qwen2Audio):

@@ -101,7 +101,7 @@ def test_the_decoder_gives_the_logits_of_transformers(name: str, folders: dict[s
 # --- answers
 
 
-@pytest.fixture(scope="module", params=some([*OF_TARGETS], "audiopalm", "mel"))
+@pytest.fixture(scope="module", params=some([*OF_TARGETS], "audiopalm"))
 def asked(
     request: pytest.FixtureRequest,
     folders: dict[str, Path],

@@ -46,8 +46,8 @@ class Asked:
     kind: str
 
 
-# test_speechgpt_oracle.py has whole runs in the third.
-@pytest.fixture(scope="module", params=some([*CASES], "decomposed", "standard"))
+# test_speechgpt_oracle.py has whole runs too.
+@pytest.fixture(scope="module", params=some([*CASES], "standard"))
 def asked(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Asked:
     (variant, kind, target), folder = CASES[request.param], tmp_path_factory.mktemp(request.param)
     made = drawn_speechgpt.make(folder / "checkpoint", variant)
