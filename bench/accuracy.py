@@ -191,6 +191,7 @@ def main() -> None:
             *(f"--precision {name}" for name in said.precision or ()),
             *(f"--part {part}" for part in parts),
             *(["--calibrate CLIPS"] if said.calibrate else []),
+            *([f"--clips {said.clips}"] if said.clips != parser.get_default("clips") else []),
         ]
     )
     text = table(rows, said.clips, command.strip())
