@@ -6,6 +6,7 @@ import ast
 import re
 import statistics
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -88,3 +89,10 @@ def test_the_map_names_every_room_and_no_file_that_is_not_there() -> None:
     homes = (ROOT, ALM, ROOT / "wrappers", ROOT / "exporters", ALM / "decoding", ALM / "generation")
     assert named
     assert {n for n in named if not any((home / n).is_file() for home in homes)} == set()
+
+
+def test_no_script_has_the_name_of_a_package_that_it_would_hide() -> None:
+    """Python looks into a script's own folder first: bench/triton.py hid triton from torch."""
+    installed = set(metadata.packages_distributions()) | {"triton", "tensorrt", "cupy", "ray"}
+    scripts = {file.stem for file in (ROOT / "bench").glob("*.py")}
+    assert scripts & (installed - {"bench"}) == set()

@@ -1,7 +1,7 @@
 """A decoder of the real size for TensorRT: exported, held against the lint, parsed and built.
 
     python bench/real_size.py --out CHECKPOINT
-    python bench/tensorrt.py CHECKPOINT/config.yaml --out DIR
+    python bench/tensorrt_engines.py CHECKPOINT/config.yaml --out DIR
 
 A row is one dialect in one precision: export.py for the target, `alm lint` for every target of that
 dialect, `alm build --backend tensorrt-rtx`, each a process of its own whose time and memory are

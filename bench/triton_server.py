@@ -1,4 +1,4 @@
-"""A packed repository in a real Triton: python bench/triton.py --server DIR --folder artifacts
+"""A packed model in a real Triton: python bench/triton_server.py --server DIR --folder artifacts
 
 DIR is the unpacked wheel of nvidia-pytriton (pip download --no-deps nvidia-pytriton, and unzip). It
 holds Triton's server and its python backend, and no onnxruntime backend: a Python model of a few
@@ -199,7 +199,8 @@ def main() -> None:
                 rows += list(asks())
     lines = ["# A packed demo model in a real Triton", ""]
     lines += [
-        f"`python bench/triton.py --server DIR --folder artifacts`, {date.today()}, Triton {told}"
+        "`python bench/triton_server.py --server DIR --folder artifacts`, "
+        f"{date.today()}, Triton {told}"
     ]
     lines += [
         f"of nvidia-pytriton's wheel, Python {platform.python_version()}, {platform.machine()}"
