@@ -117,7 +117,7 @@ def test_one_alone_moves_nothing(shared: Model) -> None:
 
 
 def test_conversations_go_on_from_what_the_rows_computed(alone: Model, shared: Model) -> None:
-    options: Any = GREEDY | {"max_new_tokens": 9, "min_new_tokens": 9}
+    options: Any = GREEDY | {"max_new_tokens": 48, "min_new_tokens": 48}
 
     def talk(model: Model, seed: int) -> list[tuple[list[int], int]]:
         chat = model.chat(**options)
@@ -173,7 +173,7 @@ def test_whoever_goes_away_half_way_leaves_the_others_alone(alone: Model, shared
 def test_a_step_that_fails_is_everybodys_error_and_the_next_is_answered(shared: Model) -> None:
     together = shared.parts.together
     assert together is not None
-    step, options = together._rows.step, GREEDY | {"max_new_tokens": 9, "min_new_tokens": 9}
+    step, options = together._rows.step, GREEDY | {"max_new_tokens": 48, "min_new_tokens": 48}
 
     def fail(ids: np.ndarray) -> np.ndarray:
         raise BadArtifacts("ONNX Runtime failed: out of memory")
