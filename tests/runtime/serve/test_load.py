@@ -24,11 +24,10 @@ import requests
 import alm
 from alm.generation.model import Model
 from alm.serve.inside.kept import Exchange, Kept
-from tests.products import LONG
 from tests.runtime.serve.serving import NAME, Served, audio, clip, served, text, user
 
 WORDS = {"lamp": "turn on the lamp in the kitchen", "digits": "four two eight eight one"}
-SOAK = 60 if LONG else 12  # seconds
+SOAK = 60  # seconds
 ALM = "import sys; from alm.cli.alm_commands import main; sys.exit(main())"
 
 
