@@ -33,7 +33,7 @@ demo: env  ## environment, export of the demo model, a transcription printed
 test: env  ## the whole suite, on what the lock names
 	$(BIN)/python $(PYTEST)
 
-test-long: env  ## the same with all products of models and dialects, and longer soaks
+test-long: env  ## the same with all products of models and dialects, and more kills
 	ALM_LONG_TESTS=1 $(BIN)/python $(PYTEST)
 
 # The newest that pyproject.toml allows, resolved anew each time. torch stays at its pin: a newer one

@@ -21,18 +21,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
 from bench.beside import preparing, table  # noqa: E402
-from bench.beside.base import Place, thread_settings  # noqa: E402
+from bench.beside.base import TRUTH, Place, thread_settings  # noqa: E402
 from bench.beside.preparing import Entry, Failed  # noqa: E402
 from bench.beside.process import wait_quiet, watched  # noqa: E402
 from bench.beside.shapes import SHAPES  # noqa: E402
 
-TRUTH = "EncoderFp32"  # the row of the original in float32
 CACHE = Path.home() / ".cache" / "alm-peers"
 
 
@@ -80,7 +77,7 @@ class Bench:
     def _truth(self) -> None:
         """What transformers' encoder hears, with which the others are compared."""
         entry = next(entry for entry in preparing.entries() if entry.name == TRUTH)
-        if not self.place.heard(TRUTH).is_file():
+        if not self.place.truth.is_file():
             try:
                 preparing.ready(entry, self.place, tell, again=False)
             except Failed as failure:
@@ -92,15 +89,7 @@ class Bench:
         words = [preparing.interpreter(entry, self.place), "-m", "bench.beside.worker", "measure"]
         words += [entry.module, entry.name, "--work", str(self.place.work)]
         words += ["--shape", self.place.shape, "--reps", str(self.said.reps)]
-        made = self._measured(words, preparing.settings(entry, self.place))
-        ours, truth = self.place.heard(entry.name), self.place.heard(TRUTH)
-        if "failed" in made or not (ours.is_file() and truth.is_file()):
-            return made
-        got, wanted = np.load(ours), np.load(truth)
-        if got.shape != wanted.shape:
-            return {"failed": f"its output is {got.shape}, the original's {wanted.shape}"}
-        worst = np.abs(got - wanted).max() / np.abs(wanted).max()
-        return made | {"worst": float(worst)}
+        return self._measured(words, preparing.settings(entry, self.place))
 
     def _ceilings(self) -> dict[str, Any]:
         words = [sys.executable, "-m", "bench.beside.bandwidth"]

@@ -15,7 +15,7 @@ MEANING = {
     "captions": "captions (share that is not exactly right)",
     "hard": "captions of sounds of 0.5 to 2 s, over another sound and hiss",
 }
-# Of the bars; told apart also by those who see red and green alike (Okabe and Ito).
+# Told apart also by those who see red and green alike (Okabe and Ito).
 COLOURS = (
     *("#444444", "#0072b2", "#56b4e9", "#009e73", "#e69f00", "#d55e00", "#cc79a7", "#b2b2b2"),
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,18 +12,17 @@ import numpy as np
 
 from demo import phrases, sounds
 from demo.compose import SOUND_NAMES, Clip
+from exporters.answering import circling
 
 CAPTIONED = ("captions", "hard")  # kinds of clips that are described; others are transcribed
-GRAM, TIMES = 3, 3  # an answer goes in circles where so many words come so many times
+GRAM = 3  # words of which an answer that goes in circles is made
 
 
 @dataclass(frozen=True)
 class Judged:
     """Answers to the clips of a kind."""
 
-    wrong: list[
-        int
-    ]  # of each clip: word errors; of a caption 0, or 1 where it is not the right one
+    wrong: list[int]  # of each clip: word errors; of a caption 1 where it is not the right one
     words: int  # in all that is right
     said: int  # words in the answers
     circling: int  # answers that go in circles
@@ -85,9 +83,7 @@ def cider_d(right: Sequence[str], said: Sequence[str]) -> float:
 
 def circles(text: str) -> bool:
     """Whether some words come again and again."""
-    words = text.split()
-    grams = Counter(zip(*(words[i:] for i in range(GRAM)), strict=False))
-    return max(grams.values(), default=0) >= TIMES
+    return circling(text.split(), GRAM)
 
 
 def no_worse(original: dict[str, Judged], other: dict[str, Judged]) -> float:

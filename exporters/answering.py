@@ -50,8 +50,13 @@ class Said:
     @property
     def circles(self) -> bool:
         """Whether some tokens come again and again."""
-        grams = Counter(zip(*(self.ids[i:] for i in range(GRAM)), strict=False))
-        return max(grams.values(), default=0) >= TIMES
+        return circling(self.ids, GRAM)
+
+
+def circling(said: Sequence[Any], gram: int) -> bool:
+    """Whether so many tokens, or words, come TIMES times or more in the same order."""
+    grams = Counter(zip(*(said[i:] for i in range(gram)), strict=False))
+    return max(grams.values(), default=0) >= TIMES
 
 
 def compared(original: Sequence[Said], graph: Sequence[Said]) -> dict[str, Any]:

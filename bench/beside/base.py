@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from bench.beside.shapes import LLMS, SHAPES, WHISPERS, Ears, Llm
 
+TRUTH = "EncoderFp32"  # the row of the original in float32
 MADE = "made.json"  # beside a product: what making it cost, and what is known of it
 
 
@@ -45,9 +46,10 @@ class Place:
         file = self.product(name) / MADE
         return json.loads(file.read_text()) if file.is_file() else {}
 
-    def heard(self, row: str) -> Path:
-        """The file of what a row's encoder heard."""
-        return self.work / "heard" / self.shape / f"{row.replace(':', '-')}.npy"
+    @property
+    def truth(self) -> Path:
+        """The file of what the original's encoder hears, which the row TRUTH writes."""
+        return self.work / "heard" / f"{self.shape}.npy"
 
     def interpreter(self, environment: str) -> Path:
         """The Python of an environment."""

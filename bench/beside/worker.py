@@ -12,14 +12,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from bench.beside.base import Decoder, Encoder, Place, pin
+from bench.beside.base import TRUTH, Decoder, Encoder, Place, pin
 from bench.beside.shapes import PROMPT, STEPS
 
 
-def measure(peer: Any, reps: int, heard: Path) -> dict[str, Any]:
+def measure(peer: Any, reps: int, truth: Path) -> dict[str, Any]:
     """Load once, warm up once, then measure so often; milliseconds, seconds and MiB.
 
-    What an encoder heard is written to the file `heard`.
+    What an encoder hears is compared with the file `truth`, which the row TRUTH writes.
     """
     peer.imports()
     start = time.perf_counter()
@@ -36,11 +36,24 @@ def measure(peer: Any, reps: int, heard: Path) -> dict[str, Any]:
     if isinstance(peer, Decoder):
         row["step_mb"] = peer.step_megabytes
     elif isinstance(peer, Encoder):
-        import numpy as np
-
-        heard.parent.mkdir(parents=True, exist_ok=True)
-        np.save(heard, peer.heard())
+        row |= _compared(peer, truth)
     return row
+
+
+def _compared(peer: Encoder, truth: Path) -> dict[str, float]:
+    """The worst difference from the original, as a share of its largest number."""
+    import numpy as np
+
+    heard = peer.heard()
+    if type(peer).__name__ == TRUTH:
+        truth.parent.mkdir(parents=True, exist_ok=True)
+        np.save(truth, heard)
+    if not truth.is_file():
+        return {}
+    wanted = np.load(truth)
+    if heard.shape != wanted.shape:
+        raise SystemExit(f"its output is {heard.shape}, the original's {wanted.shape}")
+    return {"worst": float(np.abs(heard - wanted).max() / np.abs(wanted).max())}
 
 
 def _timed(peer: Encoder) -> float:
@@ -73,7 +86,7 @@ def main() -> None:
     if said.task == "prepare":
         family.prepare(said.name, place, said.out)
         return
-    row = measure(find(family, said.name)(place), said.reps, place.heard(said.name))
+    row = measure(find(family, said.name)(place), said.reps, place.truth)
     said.out.write_text(json.dumps(row))
     sys.stdout.flush()
     os._exit(0)  # some runtimes hang or abort when they are taken down

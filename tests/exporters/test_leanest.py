@@ -157,11 +157,11 @@ def test_no_lever_is_pulled_on_a_part_that_numbers_things(lever: str, tmp_path: 
     assert made.measured["parity"]["worst_abs"] == 0
 
 
-# A part that was pruned is traced anew: test_prune.py prunes all of them, and exports few too.
 # From the end: another worker traces the same parts for test_parts.py, and neither shall wait.
 NAMES = [name for name in (*OTHERS, *reversed(PARTS)) if name not in EXACT]
 PULLED = [(lever, name) for name in NAMES for lever in LEVERS]
-# Those in which a lever has something of its own to do; the others take three levers in turn.
+# Those in which a lever has something of its own to do. The others take three levers in turn, but
+# never `prune`, behind which a part is traced anew: test_prune.py prunes all of them.
 WHOLE = ("whisper", "beats", "qformer", "llama", "qwen2_moe")
 TURNS = {p for i in range(3) for p in pairs(NAMES, [n for n in LEVERS if n != "prune"], 4 * i)}
 

@@ -20,16 +20,7 @@ from alm.batch.job import Job
 from alm.batch.ray_actors import OPENINGS, Actor, Ledger
 from alm.errors import BadOption, MissingPackage
 from tests.products import LONG
-from tests.runtime.batch.many import (
-    SHORT,
-    batch,
-    begun,
-    lines,
-    names,
-    noises,
-    rows_of,
-    wait,
-)
+from tests.runtime.batch.many import SHORT, batch, begun, lines, names, noises, rows_of, wait
 from tests.runtime.batch.test_workers import under
 
 RAY = ("--ray", "local", "--workers", "2")

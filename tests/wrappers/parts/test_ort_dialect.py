@@ -58,7 +58,7 @@ Export = Callable[[str, str], Exported]
 
 # The others differ from these in numbers only.
 EVERY = [name for name in VARIANTS if name not in ("llama", "linear", "yarn", "qwen2")]
-# test_parts.py has the dialect of these too.
+# Of the rest test_llm_files.py steps graphs in other dialects.
 SOME = some(
     EVERY,
     *("llama3", "dynamic", "qwen3 with biases and a window", "granite", "smollm3 with a window"),
