@@ -17,10 +17,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
@@ -47,37 +49,68 @@ NOTES = (
     "- no worse: percent of all clips whose answer has no more errors than torch's (QoI).",
     "- length: words of all answers, as a share of torch's; circling: percent of answers in which "
     "three words come three times.",
+    "- ms a clip: all rows take turns with every clip.",
 )
 # What is measured if nothing is said: each lever, and what is worth joining.
 LEVERS = (
     *("fp32", "fp16", "int8", "int8+lowrank", "int8+prune:ratio=0.1", "int4", "int4head8"),
     *("int4mixed", "int4gptq", "int4+kv8", "int4+lowrank"),
 )
+TIMED, TURNS = 6, 5  # clips of each kind that are timed, and how often
 FITTED = 8  # clips of each kind that levers are fitted to
 Ask = Callable[[Clip, str], str]
 
 
-def measure(ask: Ask, kinds: dict[str, list[Clip]]) -> tuple[dict[str, Judged], float]:
-    """How clips are answered by kind, and seconds a clip."""
-    found: dict[str, Judged] = {}
-    took, count = 0.0, 0
-    for kind, clips in kinds.items():
-        task = "describe" if kind in CAPTIONED else "transcribe"
-        start = time.perf_counter()
-        said = [ask(clip, task) for clip in clips]
-        took, count = took + time.perf_counter() - start, count + len(clips)
-        found[kind] = judged(kind, right(kind, clips), said)
-    return found, took / count
+@dataclass
+class Answering:
+    """What answers clips: torch's modules, or the graphs of one precision."""
+
+    precision: str
+    bytes: int
+    ask: Ask
+    found: dict[str, Judged] = field(default_factory=dict)
+
+    def answer(self, kinds: dict[str, list[Clip]]) -> None:
+        """Answer all clips, and judge the answers."""
+        self.found.update(answered(self.ask, kinds))
 
 
-def row(
-    precision: str, size: int, found: dict[str, Judged], seconds: float, first: dict[str, Judged]
-) -> Row:
+def answered(ask: Ask, kinds: dict[str, list[Clip]]) -> dict[str, Judged]:
+    """How clips are answered, by kind."""
+    return {
+        kind: judged(kind, right(kind, clips), [ask(clip, task(kind)) for clip in clips])
+        for kind, clips in kinds.items()
+    }
+
+
+def task(kind: str) -> str:
+    """What is asked about clips of a kind."""
+    return "describe" if kind in CAPTIONED else "transcribe"
+
+
+def timed(every: Sequence[Answering], kinds: dict[str, list[Clip]]) -> list[float]:
+    """Seconds a clip of each, which take turns with every clip: a machine's speed drifts.
+
+    Of each clip the median of its turns counts, and of the clips their mean.
+    """
+    clips = [(clip, task(kind)) for kind, some in kinds.items() for clip in some[:TIMED]]
+    took = np.zeros((TURNS, len(clips), len(every)))
+    for turn in range(TURNS):
+        for i, (clip, words) in enumerate(clips):
+            for j, one in enumerate(every):
+                start = time.perf_counter()
+                one.ask(clip, words)
+                took[turn, i, j] = time.perf_counter() - start
+    return [float(seconds) for seconds in np.median(took, 0).mean(0)]
+
+
+def row(one: Answering, seconds: float, first: dict[str, Judged]) -> Row:
     """A line of the table, beside what the original answered."""
+    found = one.found
     every = found.values()
     return Row(
-        precision,
-        size,
+        one.precision,
+        one.bytes,
         {kind: each.percent for kind, each in found.items()},
         seconds,
         {kind: each.cider for kind, each in found.items() if each.cider is not None},
@@ -87,35 +120,37 @@ def row(
     )
 
 
-def torch_row(checkpoint: Path, kinds: dict[str, list[Clip]]) -> tuple[Row, dict[str, Judged]]:
-    """The torch modules that the graphs are made from, and how they answer."""
+def by_torch(checkpoint: Path) -> Answering:
+    """The torch modules that the graphs are made from."""
     from demo.reference import Reference
 
     reference = Reference(checkpoint)
-    found, seconds = measure(lambda clip, task: reference.answer(clip.pcm, task), kinds)
     size = sum(file.stat().st_size for file in checkpoint.parent.rglob("*") if file.is_file())
-    return row("torch", size, found, seconds, found), found
+    return Answering("torch", size, lambda clip, words: reference.answer(clip.pcm, words))
+
+
+def export(checkpoint: Path, folder: Path, *words: str) -> None:
+    """Export a checkpoint with these words."""
+    command = [sys.executable, str(ROOT / "export.py"), "--model", str(checkpoint)]
+    command += ["--out", str(folder), *words]
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
 @contextmanager
 def exported(checkpoint: Path, *words: str) -> Iterator[Path]:
     """The checkpoint's artifacts, of an export with these words; they go at the end."""
     with tempfile.TemporaryDirectory() as site:
-        folder = Path(site) / "artifacts"
-        command = [sys.executable, str(ROOT / "export.py"), "--model", str(checkpoint)]
-        command += ["--out", str(folder), *words]
-        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-        yield folder
+        export(checkpoint, Path(site) / "artifacts", *words)
+        yield Path(site) / "artifacts"
 
 
-def exported_row(
+def by_graphs(
     checkpoint: Path,
     precision: str,
-    kinds: dict[str, list[Clip]],
-    first: dict[str, Judged],
+    folder: Path,
     parts: Sequence[str] = (),
     calibrate: Path | None = None,
-) -> Row:
+) -> Answering:
     """The graphs at this precision: all, or those of `parts`, with the others in float32."""
     from alm.precision import ROLES
     from exporters import precisions
@@ -123,14 +158,13 @@ def exported_row(
     words = ["--precision", ",".join(f"{part}={precision}" for part in parts) or precision]
     if calibrate and any(map(precisions.pull(precision).listens, ROLES)):
         words += ["--calibrate", str(calibrate)]
-    with exported(checkpoint, *words) as folder:
-        model = alm.load(folder)
+    export(checkpoint, folder, *words)
+    model = alm.load(folder, audio_cache=0)
 
-        def ask(clip: Clip, task: str) -> str:
-            return model.generate((clip.pcm, RATE), task).text
+    def ask(clip: Clip, words: str) -> str:
+        return model.generate((clip.pcm, RATE), words).text
 
-        found, seconds = measure(ask, kinds)
-        return row(precision, sum(p.bytes for p in model.manifest.parts), found, seconds, first)
+    return Answering(precision, sum(p.bytes for p in model.manifest.parts), ask)
 
 
 def table(rows: list[Row], clips: int, command: str) -> str:
@@ -178,13 +212,17 @@ def main() -> None:
     if said.recordings is None:
         parser.error("wanted --recordings, the folder of fsdd's recordings")
     kinds = unheard(said.recordings, said.clips, said.seed) | {"hard": hard(said.clips, said.seed)}
-    original, first = torch_row(said.model, kinds)
-    rows, parts = [original], said.part or ()
+    every, parts = [by_torch(said.model)], said.part or ()
     with tempfile.TemporaryDirectory() as folder:
         calibrate = said.calibrate or written(Path(folder), said.recordings, said.seed + 1)
-        for precision in said.precision or LEVERS:
-            rows.append(exported_row(said.model, precision, kinds, first, parts, calibrate))
-            print(rows[-1], flush=True)
+        for number, name in enumerate(said.precision or LEVERS):
+            site = Path(folder) / f"artifacts-{number}"
+            every.append(by_graphs(said.model, name, site, parts, calibrate))
+        for one in every:
+            one.answer(kinds)
+            print(one.precision, {k: each.percent for k, each in one.found.items()}, flush=True)
+        seconds = timed(every, kinds)
+    rows = [row(one, s, every[0].found) for one, s in zip(every, seconds, strict=True)]
     said.out.mkdir(parents=True, exist_ok=True)
     command = "python bench/accuracy.py --recordings DIR " + " ".join(
         [

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
 import alm  # noqa: E402
-from bench.accuracy import exported, measure, unheard  # noqa: E402
+from bench.accuracy import answered, exported, unheard  # noqa: E402
 from bench.pictures import COLOURS, MEANING, finish  # noqa: E402
 from demo.compose import Clip  # noqa: E402
 from demo.voices import RATE  # noqa: E402
@@ -40,8 +40,7 @@ def rows(folder: Path, kinds: dict[str, list[Clip]], shares: Sequence[float]) ->
             given.append(answer.audio_tokens)
             return answer.text
 
-        answered, _ = measure(ask, kinds)
-        errors = {kind: each.percent for kind, each in answered.items()}
+        errors = {kind: each.percent for kind, each in answered(ask, kinds).items()}
         found.append({"share": share, "errors": errors, "tokens": sum(given) / len(given)})
         print(found[-1], flush=True)
     return found
