@@ -11,6 +11,7 @@ import torch
 
 import wrappers
 from alm import registry
+from alm.golden import vectors
 from alm.onnxfile import summary
 from exporters import feeds, graph, parity, simplify
 from tests.products import some
@@ -72,7 +73,7 @@ def test_lengths_that_were_never_traced_are_right(exported: tuple[Wrapper, Path]
         got = session.run(example)
         for (name, port), want in zip(part.outputs.items(), wanted, strict=True):
             scale = max(1.0, float(want.abs().max()))
-            ours, theirs = (parity.filled(a, port, example) for a in (got[name], want.numpy()))
+            ours, theirs = (vectors.filled(a, port, example) for a in (got[name], want.numpy()))
             assert np.abs(ours - theirs).max() < 1e-4 * scale
 
 
