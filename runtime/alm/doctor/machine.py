@@ -96,6 +96,6 @@ def _memory(manifest: Manifest) -> Finding:
         way_out = "the weights alone do not fit: export with a lever, see alm plan"
         return Finding("machine", "memory", WRONG, what=what, way_out=way_out)
     if need > free:
-        way_out = "keep prompts and answers short, or export the cache in 8 bits (kv8)"
+        way_out = "keep prompts and answers short, or export a cache of 8 bits"
         return Finding("machine", "memory", NOTE, what=what, way_out=way_out)
     return Finding("machine", "memory", OK, what=what)
