@@ -20,6 +20,7 @@ from alm.errors import BadArtifacts, BadOption, MissingFile, UnknownName
 from alm.precision import PLAIN, PLAINEST, Levers, closest_first
 
 ROOT = Path(__file__).parent
+CLIPS = (ROOT / "demo" / "lamp.wav", ROOT / "demo" / "siren.wav")  # that whole runs are kept of
 LEVERS = sorted(p.stem for p in (ROOT / "exporters" / "levers").glob("[!_]*.py"))  # for the help
 
 PRECISION = re.compile(r"(?:([^=:]*)=)?(.*)", re.DOTALL)  # of a part, or of all: part=A:setting=B
@@ -69,6 +70,13 @@ def export(
         ),
     ] = [],  # noqa: B006
     simplify: Annotated[bool, typer.Option(help="Simplify graphs where parity allows.")] = True,
+    golden: Annotated[
+        bool,
+        typer.Option(
+            help="Keep small inputs and what the original gives, with which `alm doctor` proves a "
+            "device."
+        ),
+    ] = True,
     inspect: Annotated[
         bool, typer.Option("--inspect", help="Show what is in --out and export nothing.")
     ] = False,
@@ -86,6 +94,7 @@ def export(
         raise typer.Exit(inspection.show(out, netron=netron))
     # The workshop is heavy: help, inspection and wrong words do without it.
     from exporters import adapters, precisions
+    from exporters import golden as proofs
     from exporters import part as parts
     from exporters.bundle import Bundle, tools
     from exporters.report import Report
@@ -106,6 +115,7 @@ def export(
         clips=_clips(calibrate, {name: precise[name] for name in chosen}, checkpoint, report),
         dynamic_batch=dynamic_batch,
         slots=worn.slots,
+        golden=golden,
         **({} if simplify else {"simplify": None}),
     )
     with Bundle(out) as bundle:
@@ -129,7 +139,12 @@ def export(
         )
         adapters.check(manifest, bundle, [*worn.folders])
         whole = _sized(_joined(bundle.old, manifest, known, report))
-        bundle.publish(adapters.with_old(whole, bundle.old))
+        whole = adapters.with_old(whole, bundle.old)
+        said = proofs.kept(bundle) if golden and chosen != known else proofs.NOTHING
+        if golden and chosen == known:
+            said = proofs.asked(checkpoint, settings.dialect, CLIPS, bundle, report.note)
+        bundle.publish(whole)
+        proofs.finish(bundle.out, said, whole, report.note)
     report.table(results)
     if not _builds(out, target, chosen, report):
         raise typer.Exit(1)

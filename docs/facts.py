@@ -44,6 +44,11 @@ graph, or the embedding table, the others hold external data.
 | `simplified` | `yes` with the counts of nodes, or why not |
 | `measured` | verdict and errors against the original, weights, and what else was found out |
 | `slots` | group -> of each layer the names of its module, which an adapter may change |
+| `golden` | the file of its golden vectors; absent where none were kept ([format](format.md)) |
+
+## `golden`
+
+Files of whole runs: `golden/runs.json` and the clips that it names; absent where none were kept.
 
 ## `adapters`
 

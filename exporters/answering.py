@@ -44,6 +44,7 @@ class Said:
     """An answer to a piece of a clip."""
 
     ids: tuple[int, ...]  # without the token that ended it
+    end: int | None  # that token; None where the answer was cut
     margin: float  # of its first position: the best logit of a token that ends no answer, less the
     # best of one that does; below 0 the answer is missing
 
@@ -91,6 +92,7 @@ class Audience:
     name: str
     part: Wrapper
     clips: calibration.Clips
+    most: int = MOST_TOKENS  # of an answer
     said: list[Said] = field(default_factory=list)  # the original's answers, when all were heard
 
     def __post_init__(self) -> None:
@@ -106,13 +108,13 @@ class Audience:
 
     def hear(self, count: int = 0) -> None:
         """Run the part on so many of the clips; on all with 0."""
-        said = [answer for answer, _ in self._original(self.clips.some(count).paths)]
+        said = [answer for answer, _ in self.original(self.clips.some(count).paths)]
         if not count:
             self.said[:] = said
 
     def feeds(self, count: int = calibration.COMPARED) -> list[dict[str, np.ndarray]]:
         """What the part is fed first of each of so many clips, one row: a prompt."""
-        each = [self._original((path,)) for path in self.clips.some(count).paths]
+        each = [self.original((path,)) for path in self.clips.some(count).paths]
         return [next(fed for _, fed in answers) for answers in each]
 
     def answers(
@@ -124,7 +126,7 @@ class Audience:
         session = backends.open_session(told, graph.parent, options, trusted=True)
         return [*self._answered(session, told, self.clips.paths)]
 
-    def _original(self, paths: Sequence[Path]) -> Iterator[tuple[Said, dict[str, np.ndarray]]]:
+    def original(self, paths: Sequence[Path]) -> Iterator[tuple[Said, dict[str, np.ndarray]]]:
         """Answers of the module, each with what it was fed first, the cache in float32."""
         part, seen = self.part, []
         caches = [port.dtype for name, port in part.inputs.items() if name.startswith(CACHE_IN)]
@@ -154,18 +156,22 @@ class Audience:
     def _answer(self, decoder: Decoder, embeds: np.ndarray, lengths: np.ndarray) -> Said:
         """A greedy answer to one prompt [1, seq, hidden]."""
         facts, prompt = self.checkpoint.facts, int(lengths[0])
-        most = max(1, min(MOST_TOKENS, facts.dimensions.context - prompt))
+        most = max(1, min(self.most, facts.dimensions.context - prompt))
         ends = list(facts.tokens.eos)
         decoder.start(1, prompt + most)
+        end: int | None = None
         logits, ids = decoder.feed(embeds, lengths)[0], []
         others = np.delete(logits, ends)
         margin = float(others.max() - logits[ends].max()) if ends else float("inf")
-        while (token := int(logits.argmax())) not in ends:
+        while True:
+            if (token := int(logits.argmax())) in ends:
+                end = token
+                break
             ids.append(token)
             if len(ids) == most:
                 break
             logits = decoder.step(np.array([token]))[0]
-        return Said(tuple(ids), margin)
+        return Said(tuple(ids), end, margin)
 
     def _stated(
         self, files: tuple[File, ...], inputs: Mapping[str, Port], outputs: Mapping[str, Port]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ import torch
 from torch import Tensor
 
 from alm.errors import ExportFailed
+from alm.golden import vectors
 from alm.ports import Port, taken_as
 from alm.session import BackendOptions
-from exporters import feeds
+from exporters import feeds, golden
 from exporters.graph import opened
 from wrappers import Wrapper
 
@@ -79,16 +79,7 @@ class Parity:
         if error >= self.worst_abs:
             self.worst_abs, self.output = error, name
             self.worst_rel = error / max(float(np.abs(want).max(initial=0.0)), 1e-30)
-        self.rms = max(self.rms, relative_rms(got, want))
-
-
-def relative_rms(got: np.ndarray, want: np.ndarray) -> float:
-    """Root mean square of the errors over that of the wanted values; 0 where there are no errors.
-
-    Both are float64, so that squares neither overflow nor vanish.
-    """
-    error, size = float(np.square(got - want).sum()), float(np.square(want).sum())
-    return math.sqrt(error / max(size, 1e-60)) if error else 0.0
+        self.rms = max(self.rms, vectors.errors(got, want)[1])
 
 
 class Truth:
@@ -115,6 +106,8 @@ class Truth:
         self.inputs, self.outputs = dict(part.inputs), dict(part.outputs)
         self.role, self.spans, self.chunk_rows = part.role, dict(part.spans), part.chunk_rows
         self.sizes = list(feeds.cases(self.inputs, self.spans, dynamic_batch))
+        self.golden = len(self.sizes)  # the number of the case that is kept beside the graph
+        self.sizes.append(feeds.small(self.spans))
         self._parked: list[list[_Parked]] = []
         self._whole, self._given = dict(self.inputs), dict(self.outputs)  # the module's own
         self._whole_scales, self._kept = dict(self.scales), dict[str, np.ndarray]()
@@ -156,6 +149,8 @@ class Truth:
         if seed >= len(self.sizes):
             return dict(self.heard[seed - len(self.sizes)])
         example = feeds.make(self._whole, self.spans, self.sizes[seed], seed)
+        if seed == self.golden:
+            example = golden.repeatable(example, self._whole)
         for name, scale in self._whole_scales.items():  # a cache of integers holds no more
             example[name] = np.clip(example[name] * 2, -1, 1) * (127 * scale)
         return example
@@ -182,12 +177,18 @@ class _Parked:
         return np.fromfile(self.file, self.dtype).reshape(self.shape)
 
 
-def measure(graph: Path, truth: Truth, inputs: Mapping[str, Port]) -> Parity:
+def measure(
+    graph: Path,
+    truth: Truth,
+    inputs: Mapping[str, Port],
+    keep: Callable[[golden.Taken], object] | None = None,
+) -> Parity:
     """Run the graph on the feeds of the untouched module.
 
     Args:
         graph: the graph, whose inputs are `inputs` (their dtypes may be narrower than the part's).
         truth: the module in float32.
+        keep: takes what becomes golden vectors.
 
     Raises:
         ExportFailed: the graph does not load, run, or gives other shapes.
@@ -196,21 +197,16 @@ def measure(graph: Path, truth: Truth, inputs: Mapping[str, Port]) -> Parity:
     worst, noise = Parity(), Parity()
     for number, (example, wanted) in enumerate(truth.cases()):
         into = worst if truth.counts(number) else noise
-        got = session.run({name: truth.fed(name, example, port) for name, port in inputs.items()})
+        fed = {name: truth.fed(name, example, port) for name, port in inputs.items()}
+        got, keeps = session.run(fed), keep is not None and number == truth.golden
+        kept: dict[str, np.ndarray] = {}
         for (name, port), want in zip(truth.outputs.items(), wanted, strict=True):
             scale = truth.scales.get(taken_as(name), np.float32(1))
-            into.take(name, filled(got[name] * scale, port, example), filled(want, port, example))
+            whole = vectors.filled(got[name] * scale, port, example)
+            into.take(name, whole, vectors.filled(want, port, example))
+            if keeps:
+                kept[name] = want / scale
+        if keep is not None and keeps:
+            keep(golden.take(fed, kept, got, truth.outputs))
         into.cases += 1
     return worst
-
-
-def filled(array: np.ndarray, port: Port, example: feeds.Feeds) -> np.ndarray:
-    """The slots of a fixed capacity that hold something: what is in the others has no meaning."""
-    if "capacity" not in port.axes:
-        return array
-    axis = port.axes.index("capacity")
-    lengths = example["past_lengths"] + example["seq_lengths"]
-    shape = [1] * array.ndim
-    shape[0], shape[axis] = len(array), array.shape[axis]
-    used = np.arange(array.shape[axis])[None] < lengths[:, None]
-    return np.where(used.reshape(shape), array, 0)

@@ -12,6 +12,7 @@ from typing import Any
 import onnx_ir as ir
 from torch import Tensor
 
+from alm.artifacts.embedding_table import open_table
 from alm.artifacts.manifest import Part
 from alm.errors import BadOption, ExportFailed
 from alm.onnxfile import summary
@@ -21,6 +22,7 @@ from exporters import (
     answering,
     calibration,
     embedding_table,
+    golden,
     graph,
     numbering,
     parity,
@@ -48,6 +50,7 @@ class Settings:
     simplify: Callable[[ir.Model], ir.Model] | None = simplify.simplify  # None: not asked for
     clips: calibration.Clips | None = None  # for levers that must know what is heard
     slots: Shares = field(default_factory=dict)  # modules that take an adapter at run time
+    golden: bool = False  # whether vectors of each part are kept beside it
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,15 @@ def _table(checkpoint: Checkpoint, settings: Settings, bundle: Bundle) -> Part:
     codes, bound = pulled.table, pulled.bound("table")
     requested = codes.dtype if codes else ""
     dtype, files, measured = embedding_table.write(checkpoint.embedding(), path, requested)
+    listed = tuple(bundle.file(file) for file in files)
+    vectors = None
+    if settings.golden:
+        vectors = golden.table(open_table(bundle.folder, listed), checkpoint.embedding(), bundle)
     return Part(
         name=TABLE,
         role="table",
-        files=tuple(bundle.file(file) for file in files),
+        files=listed,
+        golden=vectors,
         precision=precision,
         storage=Storage(codes or Codes(dtype), bound=bound),
         measured={
@@ -161,6 +169,7 @@ def _graph(name: str, checkpoint: Checkpoint, settings: Settings, bundle: Bundle
         simplified=kept.verdict,
         measured={"parity": judged, "weights": weights} | heard.findings | ids | part.facts,
         slots=slots.named(groups, shared),
+        golden=golden.write(kept.golden, name, bundle) if settings.golden else None,
     )
 
 
@@ -239,7 +248,9 @@ class _Work:
         files = graph.save(model, self.path, self.role)
         give_back()
         self.say("comparing")
-        return _Saved(files, verdict, parity.measure(self.path, self.truth, self.inputs))
+        kept: list[golden.Taken] = []
+        measured = parity.measure(self.path, self.truth, self.inputs, kept.append)
+        return _Saved(files, verdict, measured, kept[0])
 
 
 @dataclass(frozen=True)
@@ -249,6 +260,7 @@ class _Saved:
     files: list[Path]
     verdict: str
     parity: parity.Parity
+    golden: golden.Taken
 
 
 def _leanest(traced: ir.Model, work: _Work, settings: Settings) -> _Saved:

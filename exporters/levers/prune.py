@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from alm.errors import BadOption
+from alm.golden.vectors import errors
 from alm.ports import CACHE_OUT
 from alm.precision import Storage
 from exporters.calibration import COMPARED
@@ -32,7 +33,6 @@ from exporters.levers._scores import (
 )
 from exporters.levers._shrink import shrink
 from exporters.levers._structures import Site, sites
-from exporters.parity import relative_rms
 from wrappers import Wrapper
 from wrappers.layers.decoder import Decoder
 
@@ -199,7 +199,7 @@ class _Truth:
         for feed, want in zip(self.feeds, self.wanted, strict=True):
             named = dict(zip(self.inputs, feed, strict=True))
             made = _asked(part, tuple(named[name] for name in part.inputs))
-            worst = max(worst, *map(relative_rms, made, want))
+            worst = max(worst, *(errors(a, b)[1] for a, b in zip(made, want, strict=True)))
         return worst
 
 

@@ -22,6 +22,7 @@ class BackendOptions:
     threads: int = 0  # 0: the backend's own choice
     lean: bool = False  # a graph that is run now and then: little is kept between two runs
     halves: bool = False  # weights of 16 bits: on a CPU they are widened when they are needed
+    profile: str = ""  # the beginning of a file's path: what every node took is written there
     turns: Turns | None = None  # runs of all graphs with the same turns wait for each other
 
     def __post_init__(self) -> None:

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from alm.artifacts import manifest
 from alm.artifacts.manifest import Manifest, Part
+from alm.golden import vectors
 from alm.ports import Port, Span
 from alm.tensorrt import api, build
 from alm.tensorrt.api import Limits
 from alm.tensorrt.profiles import STEP
-from exporters import feeds, graph, parity, precisions
+from exporters import feeds, graph, precisions
 from exporters.levers import _dequantized, _nbits
 from tests import ROOT
 from tests.conftest import run_export
@@ -71,7 +72,7 @@ def answers(running: onnxruntime.InferenceSession, part: Part, fed: feeds.Feeds)
     """What comes out, without what lies in slots of the cache that hold nothing."""
     made = running.run(None, fed)
     outputs = zip(part.outputs.items(), made, strict=True)
-    return {name: parity.filled(np.asarray(y), port, fed) for (name, port), y in outputs}
+    return {name: vectors.filled(np.asarray(y), port, fed) for (name, port), y in outputs}
 
 
 def graphs(said: Manifest) -> list[Part]:

@@ -37,6 +37,7 @@ ONLY_IN = {
     ),
     "uvicorn": ("serve/listening.py",),
     "typer": (
+        "cli/commands/doctor.py",
         "cli/commands/serve.py",
         "cli/arguments.py",
         "cli/run_command.py",
@@ -50,7 +51,7 @@ ONLY_IN = {
         "text/rust.py",
         "grammar/vocabulary.py",
     ),
-    "soundfile": ("audio/reader.py", "live/sources.py"),
+    "soundfile": ("audio/reader.py", "doctor/sound.py", "live/sources.py"),
     "sounddevice": ("live/sources.py",),  # a microphone's, where it is installed
     "soxr": ("audio/reader.py", "audio/streams.py"),
     "av": ("audio/by_av.py",),  # of the extra `av`

@@ -10,10 +10,10 @@ from typing import IO
 
 import numpy as np
 
-from alm.adapters import safetensors
-from alm.adapters.safetensors import Stored
 from alm.adapters.settings import MERGE, Settings, settings
+from alm.artifacts import safetensors
 from alm.artifacts.part import Part
+from alm.artifacts.safetensors import Stored
 from alm.errors import BadArtifacts
 from alm.ports import MOST_RANK, RANK, SLOT
 

@@ -40,6 +40,7 @@ class Manifest:
     created: str = ""
     levers: Levers = field(default_factory=dict)  # precisions that the exporter knew
     adapters: dict[str, tuple[File, File]] = field(default_factory=dict)  # config, weights
+    golden: tuple[File, ...] = ()  # of whole runs: what was said of clips, and the clips
 
     @property
     def engines(self) -> tuple[Engine, ...]:
@@ -96,6 +97,8 @@ class Manifest:
         files = [file for part in self.parts for file in part.files]
         files += [self.tokenizer] if self.tokenizer else []
         files += [file for pair in self.adapters.values() for file in pair]
+        files += [part.golden for part in self.parts if part.golden]
+        files += self.golden
         return files + [engine.file for engine in self.engines]
 
     def engine(self, part: str, backend: str) -> Engine | None:
@@ -113,6 +116,8 @@ class Manifest:
         plain["parts"] = [part.to_json() for part in self.parts]
         if self.adapters:
             plain["adapters"] = {n: [vars(f) for f in pair] for n, pair in self.adapters.items()}
+        if self.golden:
+            plain["golden"] = [vars(file) for file in self.golden]
         if self.engines:
             plain["engines"] = [engine.to_json() for engine in self.engines]
         return plain
@@ -218,6 +223,7 @@ def _from_json(plain: Any, path: Path) -> Manifest:
         created=need(plain, "created", str, ""),
         levers=storages.levers_from_json(levers) if "levers" in plain else older_levers.LEVERS,
         adapters={name: _adapter(pair, name) for name, pair in adapters.items()},
+        golden=tuple(file(f, "a golden file") for f in need(plain, "golden", list, [])),
     )
     return manifest.with_engines(
         engine_files.from_json(engine, i) for i, engine in enumerate(engines)

@@ -37,6 +37,7 @@ class Part:
     measured: dict[str, Any] = field(default_factory=dict)
     # What an adapter may change: group -> each layer's module, by all names that files have.
     slots: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    golden: File | None = None  # what the original gave for a small input; see alm.golden
     engines: tuple[Engine, ...] = ()  # what `alm build` made of the graph; a list of the manifest's
 
     def engine(self, backend: str) -> Engine | None:
@@ -61,6 +62,8 @@ class Part:
         plain["outputs"] = {n: port.to_json() for n, port in self.outputs.items()}
         plain["spans"] = {n: [s.least, s.usual, s.most] for n, s in self.spans.items()}
         plain["measured"] = self.measured
+        if self.golden:
+            plain["golden"] = vars(self.golden)
         if self.slots:
             plain["slots"] = {n: [list(names) for names in s] for n, s in self.slots.items()}
         return plain
@@ -95,6 +98,8 @@ def part_from_json(plain: Any, number: int) -> Part:
             f"'pieces' of {where} is {pieces!r:.80}, no axis of its inputs' with a span"
         )
     slots = _slots(need(plain, "slots", dict, {}, where), where)
+    golden = plain.get("golden")
+    golden = plain.get("golden")
     check_slots(name, slots, inputs, where)
     return Part(
         name=name,
@@ -115,6 +120,7 @@ def part_from_json(plain: Any, number: int) -> Part:
         simplified=need(plain, "simplified", str, "", where),
         measured=need(plain, "measured", dict, {}, where),
         slots=slots,
+        golden=None if golden is None else file(golden, f"the golden vectors of {where}"),
     )
 
 

@@ -70,6 +70,11 @@ def choose(provider: str, judge: Callable[[Iterable[str]], str] | None = None) -
     return judge(chain([first], filter(on_cpu, there)))
 
 
+def here() -> list[str]:
+    """The providers that can be used here, the preferred first; raises as `choose`."""
+    return [*_installed()]
+
+
 def _installed() -> Iterator[str]:
     """The providers that can be used here; MissingPackage when there are none."""
     missing: MissingPackage | None = None

@@ -167,6 +167,8 @@ def _settings(runtime: Any, options: BackendOptions) -> Any:
     # keep it: Whisper-large-v3-turbo in int8 holds 833 MiB without them, 922 with, 630 of them
     # weights. Without an arena it is 1300: the heap keeps what it cannot join.
     settings.enable_mem_pattern = not options.lean
+    if options.profile:
+        settings.enable_profiling, settings.profile_file_prefix = True, options.profile
     return settings
 
 
@@ -234,6 +236,10 @@ class OrtSession(Session):
             name: (keep[name] or Handle(value)) if name in keep else value.numpy()
             for name, value in values.items()
         }
+
+    def profiled(self) -> str:
+        """The path of what every node took, of a session opened with `profile`, which ends."""
+        return str(self._session.end_profiling())
 
     def _refuse_outside(self, handles: Mapping[str, Handle]) -> None:
         """Of other shapes ONNX Runtime would build another engine, for minutes and in silence."""

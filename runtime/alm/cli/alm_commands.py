@@ -11,6 +11,7 @@ import typer
 from alm.cli import exit_status, terminal
 from alm.cli.arguments import PLAIN, Debug, Version
 from alm.cli.commands.batch import batch
+from alm.cli.commands.doctor import doctor
 from alm.cli.commands.pack import pack
 from alm.cli.commands.serve import serve
 from alm.cli.terminal import audio_file, speak_utf8, tell
@@ -206,3 +207,4 @@ def plan(
 
 
 app.command()(serve)
+app.command()(doctor)

@@ -58,6 +58,7 @@ FULL = Manifest(
             pieces="samples",
             simplified="no: it is not simple",
             measured={"parity": {"worst_abs": 1.5e-6, "output": "x"}, "list": [1, None, True]},
+            golden=File("golden/ear.safetensors", 7, "3" * 64),
         ),
         Part(name="embed", role="table", files=(File("sub/embed.npy", 1, "c" * 64),)),
     ),
@@ -77,6 +78,7 @@ FULL = Manifest(
     created="2026-01-01T00:00:00+00:00",
     levers={"some4": {"decoder": STORAGE, "table": Storage(bound=0.5)}},
     adapters={"birds": (File("adapters/b.json", 5, "1" * 64), File("adapters/b.st", 6, "2" * 64))},
+    golden=(File("golden/runs.json", 8, "4" * 64), File("golden/lamp.wav", 9, "5" * 64)),
 ).with_engines(
     (
         Engine(
@@ -132,7 +134,8 @@ def test_a_manifest_finds_its_parts_and_its_files() -> None:
     assert FULL.part("ear") is FULL.parts[0] and FULL.part("nose") is None
     assert [part.name for part in FULL.with_role("table", "bridge")] == ["embed"]
     names = ["ear.onnx", "ear.onnx.data", "sub/embed.npy", "tokenizer.json"]
-    names += ["adapters/b.json", "adapters/b.st", "ear.engine"]
+    names += ["adapters/b.json", "adapters/b.st", "golden/ear.safetensors"]
+    names += ["golden/runs.json", "golden/lamp.wav", "ear.engine"]
     assert [file.name for file in FULL.files()] == names
     assert FULL.parts[0].bytes == 12
     assert FULL.engine("ear", "tensorrt") is FULL.engines[0] and FULL.engine("ear", "x") is None

@@ -6,7 +6,9 @@ Format: 8 bytes, little endian, that count the header's; the header, a JSON obje
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -17,7 +19,9 @@ from alm.parsing import Misshapen, is_a, parse
 
 MOST_HEADER = 16 * 2**20  # bytes; that of 1000 tensors is 100 KB
 MOST_AXES = 8
-DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # BF16: the upper half of a float32
+FLOATS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # BF16: the upper half of a float32
+INTEGERS = {"I64": "<i8", "I32": "<i4", "I8": "|i1", "U8": "|u1", "BOOL": "|b1"}
+DTYPES = FLOATS | INTEGERS
 METADATA = "__metadata__"
 
 
@@ -30,13 +34,34 @@ class Stored:
     start: int  # in the file
 
 
-def header(stream: IO[bytes], size: int, where: str) -> dict[str, Stored]:
+def header(
+    stream: IO[bytes], size: int, where: str, known: Mapping[str, str] = FLOATS
+) -> dict[str, Stored]:
     """The tensors of an open file of `size` bytes, by name; no other byte is read.
 
+    `known` are the types that tensors may have.
+
     Raises:
-        BadArtifacts: it is no safetensors file, or a tensor lies outside of it, or is of no float
+        BadArtifacts: it is no safetensors file, or a tensor lies outside of it, or is of no type
             that is known here.
     """
+    begin, plain = _header(stream, size, where)
+    try:
+        return {n: _stored(e, n, begin, size, known) for n, e in plain.items() if n != METADATA}
+    except Misshapen as error:
+        raise BadArtifacts(f"{where} is no safetensors file that can be read: {error}") from error
+
+
+def metadata(stream: IO[bytes], size: int, where: str) -> dict[str, str]:
+    """The texts beside the tensors; BadArtifacts as `header` has it."""
+    said = _header(stream, size, where)[1].get(METADATA, {})
+    if not isinstance(said, dict) or not all(isinstance(text, str) for text in said.values()):
+        raise BadArtifacts(f"{where} is no safetensors file: its metadata are no texts")
+    return said
+
+
+def _header(stream: IO[bytes], size: int, where: str) -> tuple[int, dict[str, Any]]:
+    """Where the tensors begin, and the header's object."""
     try:
         stream.seek(0)
         length = int.from_bytes(stream.read(8), "little")
@@ -45,22 +70,21 @@ def header(stream: IO[bytes], size: int, where: str) -> dict[str, Stored]:
         plain = parse(stream.read(length).decode("utf-8"))
         if not isinstance(plain, dict):
             raise Misshapen("its header is no object")
-        begin = 8 + length
-        return {n: _stored(e, n, begin, size) for n, e in plain.items() if n != METADATA}
+        return 8 + length, plain
     except Misshapen as error:
         raise BadArtifacts(f"{where} is no safetensors file that can be read: {error}") from error
     except (ValueError, RecursionError) as error:
         raise BadArtifacts(f"{where} is no safetensors file: its header is no JSON") from error
 
 
-def _stored(entry: Any, name: str, begin: int, size: int) -> Stored:
+def _stored(entry: Any, name: str, begin: int, size: int, known: Mapping[str, str]) -> Stored:
     if not isinstance(entry, dict):
         raise Misshapen(f"the entry of {name!r:.80} is no object")
     shape: Any = entry.get("shape")
     offsets: Any = entry.get("data_offsets")
-    dtype = entry.get("dtype")
-    if dtype not in DTYPES:
-        raise Misshapen(f"{name:.80} is of {dtype!r:.40}; known are {', '.join(DTYPES)}")
+    dtype: Any = entry.get("dtype")
+    if dtype not in known:
+        raise Misshapen(f"{name:.80} is of {dtype!r:.40}; known are {', '.join(known)}")
     if not _counts(shape) or len(shape) > MOST_AXES:
         raise Misshapen(f"{name:.80} has the shape {shape!r:.80}")
     if not _counts(offsets) or len(offsets) != 2:
@@ -77,7 +101,7 @@ def _counts(value: Any) -> bool:
 
 
 def read(stream: IO[bytes], stored: Stored, where: str) -> np.ndarray:
-    """A tensor's values, float32.
+    """A tensor's values, float32; of integers, as they are.
 
     Raises:
         BadArtifacts: the file ends before it does, or holds what is not finite.
@@ -88,10 +112,27 @@ def read(stream: IO[bytes], stored: Stored, where: str) -> np.ndarray:
     data = stream.read(count * kind.itemsize)
     if len(data) != count * kind.itemsize:
         raise BadArtifacts(f"{where} ended while it was read; copy it again")
-    values = np.frombuffer(data, kind)
+    values = np.frombuffer(data, kind).reshape(stored.shape)
+    if stored.dtype in INTEGERS:
+        return values
     if stored.dtype == "BF16":
         values = (values.astype(np.uint32) << 16).view(np.float32)
-    values = values.astype(np.float32, copy=False).reshape(stored.shape)
+    values = values.astype(np.float32, copy=False)
     if not np.isfinite(values).all():
         raise BadArtifacts(f"{where} holds values that are not finite")
     return values
+
+
+def encoded(tensors: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> bytes:
+    """A safetensors file of these arrays, and of texts as its metadata; the same for the same."""
+    names = {np.dtype(kind): name for name, kind in DTYPES.items() if name != "BF16"}
+    plain: dict[str, Any] = {METADATA: dict(texts)} if texts else {}
+    at = 0
+    for name, array in tensors.items():
+        entry = {"dtype": names[array.dtype], "shape": list(array.shape)}
+        plain[name] = entry | {"data_offsets": [at, at + array.nbytes]}
+        at += array.nbytes
+    head = json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)  # tensors begin at a multiple of 8
+    body = b"".join(np.ascontiguousarray(array).tobytes() for array in tensors.values())
+    return len(head).to_bytes(8, "little") + head + body
