@@ -57,6 +57,7 @@ ONLY_IN = {
     "av": ("audio/by_av.py",),  # of the extra `av`
     "ray": ("batch/on_ray.py", "batch/ray_actors.py"),
     "rich": ("cli/reports/progress.py", "cli/terminal.py"),
+    "cryptography": ("packing/signing.py",),  # of the extra `sign`
     "llguidance": (
         "grammar/following.py",
         "grammar/forms.py",

@@ -15,6 +15,7 @@ import numpy as np
 
 from alm.artifacts import verify
 from alm.errors import BadArtifacts, BadPrompt
+from alm.host.archive import Section
 from alm.parsing import File, printable
 
 
@@ -38,6 +39,8 @@ class Table:
         self._file, self._lock = _open(table), Lock()
         weakref.finalize(self, self._file.close)
         shape, self._dtype, self._start = _header(self._file)
+        raw = getattr(self._file, "raw", None)
+        self._base = raw.start if isinstance(raw, Section) else 0  # where the file itself begins
         kind, wanted = ("i", "int8") if scales else ("f", "floats")
         right = self._dtype.kind == kind and self._dtype.itemsize in ((1,) if scales else (2, 4, 8))
         if len(shape) != 2 or not right:
@@ -79,7 +82,7 @@ class Table:
     def _read_at(self, at: int, into: memoryview) -> int:
         """Fill a buffer from a place in the file; the number of bytes read."""
         if hasattr(os, "preadv"):  # moves no position that several threads would share
-            return os.preadv(self._file.fileno(), [into], at)
+            return os.preadv(self._file.fileno(), [into], self._base + at)
         with self._lock:
             self._file.seek(at)
             return self._file.readinto(into)  # pyright: ignore
@@ -117,7 +120,9 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], int]:
         if version not in read:
             raise ValueError(f"it is .npy of version {version}, wanted 1.0 or 2.0")
         shape, fortran, dtype = read[version](file)
-        start, there = file.tell(), os.fstat(file.fileno()).st_size
+        start = file.tell()
+        there = file.seek(0, os.SEEK_END)
+        file.seek(start)
     except Exception as error:  # numpy parses a Python expression: errors of many kinds
         raise BadArtifacts(f"{file.name} is no readable table: {printable(error, 200)}") from error
     if fortran and len(shape) > 1 or dtype.hasobject:

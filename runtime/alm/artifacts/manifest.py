@@ -17,7 +17,7 @@ from alm.artifacts.part import part_from_json
 from alm.artifacts.port_checks import check_decoder, check_state
 from alm.errors import BadArtifacts, MissingFile, UnknownName
 from alm.facts import Facts
-from alm.host import atomic, containment
+from alm.host import archive, atomic, containment
 from alm.parsing import File as File
 from alm.parsing import Misshapen, file, is_a, need, parse, printable
 from alm.precision import Levers
@@ -142,24 +142,25 @@ class Manifest:
 
 
 def load(folder: Path) -> Manifest:
-    """Read `folder/manifest.json`; no other file is touched.
+    """Read `folder/manifest.json`, or that of an .alm file; no other file is touched.
 
     Raises:
         MissingFile: no such folder, or no manifest in it.
         BadArtifacts: not JSON, of a newer format, or something in it is missing or misshapen.
     """
     path = folder / NAME
-    if not os.path.isdir(folder):  # Path's own fails on names that are too long
+    packed = archive.is_one(folder)
+    if not packed and not os.path.isdir(folder):  # Path's own fails on names that are too long
         raise MissingFile(f"there is no folder {folder}; make one with: python export.py --out DIR")
-    if not path.is_symlink() and not path.is_file():
+    if not packed and not path.is_symlink() and not path.is_file():
         raise MissingFile(
             f"{folder} is no artifact folder: it holds no {NAME}; "
             "make one with: python export.py --out DIR"
         )
     containment.contained(folder, NAME)
     try:
-        with path.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
+        with archive.section(folder, NAME) if packed else path.open("rb") as stream:
+            size = containment.size(folder, NAME)
             if size > MOST_BYTES:
                 raise BadArtifacts(f"{path} has {size} bytes, too many for a manifest")
             plain = parse(stream.read(MOST_BYTES).decode("utf-8"))

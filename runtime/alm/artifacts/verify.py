@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from alm.errors import BadArtifacts, MissingFile
-from alm.host import containment, user_cache
+from alm.host import archive, containment, user_cache
 from alm.onnxfile.summary import GraphFile
 from alm.parsing import File, check_name, printable
 
@@ -47,14 +47,9 @@ def opened(root: Path, file: File, progress: Callable[[int], None] | None = None
     Raises MissingFile, or BadArtifacts with what was expected and what there is.
     """
     path = containment.contained(root, file.name)
+    stream = _open(root, file.name, path)
     try:
-        stream = open(path, "rb", opener=_unfollowed)  # noqa: SIM115 -- handed on, or closed below
-    except FileNotFoundError:
-        raise MissingFile(f"there is no {file.name!r} in {root}; copy or export it again") from None
-    except OSError as error:
-        raise BadArtifacts(f"{path} cannot be read: {error.strerror or error}") from None
-    try:
-        there = os.fstat(stream.fileno()).st_size
+        there = containment.size(root, file.name)
         if there != file.bytes:
             raise BadArtifacts(
                 f"{file.name!r} in {root} has {there} bytes and the manifest says {file.bytes}; "
@@ -71,6 +66,17 @@ def opened(root: Path, file: File, progress: Callable[[int], None] | None = None
         stream.close()
         raise
     return stream
+
+
+def _open(root: Path, name: str, path: Path) -> IO[bytes]:
+    if archive.is_one(root):
+        return archive.section(root, name)
+    try:
+        return open(path, "rb", opener=_unfollowed)
+    except FileNotFoundError:
+        raise MissingFile(f"there is no {name!r} in {root}; copy or export it again") from None
+    except OSError as error:
+        raise BadArtifacts(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def content(root: Path, file: File, most: int) -> bytes:
@@ -108,7 +114,8 @@ def unchanged(root: Path, files: Sequence[File]) -> Iterator[list[Path]]:
             keys.append(_key(os.fstat(stream.fileno())))
     yield paths
     for file, path, key in zip(files, paths, keys, strict=True):
-        if _key(containment.contained(root, file.name).stat()) != key:
+        whole = root if archive.is_one(root) else containment.contained(root, file.name)
+        if _key(whole.stat()) != key:
             raise BadArtifacts(f"{path} changed while it was opened; nothing of it is used")
 
 
@@ -162,7 +169,7 @@ def check_external(root: Path, graph: GraphFile, graph_name: str, listed: Collec
                     f"{graph_name!r} in {root} keeps weights in {name!r}, which the manifest does "
                     "not list for this part"
                 )
-            sizes[location] = containment.contained(root, name).stat().st_size
+            sizes[location] = containment.size(root, name)
         end = tensor.offset + tensor.length
         if end > sizes[location]:
             raise BadArtifacts(

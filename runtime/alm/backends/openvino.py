@@ -27,6 +27,7 @@ import numpy as np
 
 from alm.artifacts.part import Part
 from alm.errors import BadArtifacts, MissingPackage
+from alm.host import archive
 from alm.onnxfile import summary
 from alm.onnxfile.summary import GraphFile
 from alm.parsing import printable
@@ -122,6 +123,11 @@ def open_session(part: Part, folder: Path, options: BackendOptions) -> Session:
     if options.provider not in available():
         there = ", ".join(available())
         raise MissingPackage(f"provider {options.provider!r} is not installed; there is: {there}")
+    if archive.is_one(folder):
+        raise BadArtifacts(
+            f"OpenVINO opens no graph inside of {folder}; use --provider cpu, or unpack it with: "
+            f"alm unpack {folder} DIR"
+        )
     graph = folder / part.files[0].name
     graph_file = summary.read(graph)
     if FOREIGN in graph_file.nodes:

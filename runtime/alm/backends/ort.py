@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ import numpy as np
 from alm.artifacts.engine_files import Profile
 from alm.artifacts.part import Part
 from alm.errors import BadArtifacts, MissingPackage
+from alm.host import archive
+from alm.onnxfile.relocate import Relocated
 from alm.parsing import printable
 from alm.ports import Port
 from alm.session import BackendOptions, Feed, Kept, Session
@@ -35,6 +37,8 @@ PROVIDERS = {
     "ort-tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
 }
 ON_CPU = ("cpu",)
+# Where the files of weights are that a graph of bytes names.
+EXTERNAL = "session.model_external_initializers_file_folder_path"
 
 DTYPES = {
     "tensor(float)": "float32",
@@ -104,24 +108,29 @@ def open_session(part: Part, folder: Path, options: BackendOptions) -> Session:
         )
     if options.provider != "cpu":
         _load_libraries()
-    graph = folder / part.files[0].name
+    shown, place = folder / part.files[0].name, None
+    model: Path | bytes = shown
+    if archive.is_one(folder):
+        model, place = _inside(part, folder), folder.parent
     provider_options, shapes = _provider_options(part, options.provider)
     settings = _settings(runtime, options)
+    if place is not None:
+        settings.add_session_config_entry(EXTERNAL, str(place.resolve()))
     late = options.halves and options.provider == "cpu"
     left_out = _widen_late(runtime, settings) if late else []
     providers = ort_provider.chain(options.provider, there, provider_options)
     try:
         # With its fallback ONNX Runtime prints to stdout and goes on with another provider.
         session = runtime.InferenceSession(
-            graph, settings, providers, disabled_optimizers=left_out, enable_fallback=0
+            model, settings, providers, disabled_optimizers=left_out, enable_fallback=0
         )
     except Exception as error:  # onnxruntime's own exceptions share no base of theirs
         if "is under development" in str(error):  # its message about an opset newer than itself
             raise BadArtifacts(
-                f"{graph} is newer than ONNX Runtime {runtime.__version__} here; upgrade that "
+                f"{shown} is newer than ONNX Runtime {runtime.__version__} here; upgrade that "
                 "(from 1.24 on it will do), or export with: --target portable"
             ) from error
-        raise BadArtifacts(f"ONNX Runtime cannot load {graph}: {_first_line(error)}") from error
+        raise BadArtifacts(f"ONNX Runtime cannot load {shown}: {_first_line(error)}") from error
     if session.get_providers()[0] != PROVIDERS[options.provider]:
         # ONNX Runtime falls back to the CPU with a warning; a measurement would then be a lie.
         raise MissingPackage(
@@ -131,6 +140,18 @@ def open_session(part: Part, folder: Path, options: BackendOptions) -> Session:
     if options.provider in ort_provider.BUILDERS:
         ort_provider.keep(provider_options)
     return OrtSession(session, options.provider, shapes)
+
+
+def _inside(part: Part, file: Path) -> bytes:
+    """A graph of an .alm file, whose weights are to be found in that file."""
+    inside = {each.name: archive.find(file, each.name).member for each in part.files}
+    home = PurePosixPath(part.files[0].name).parent
+    places = {
+        str(PurePosixPath(name).relative_to(home)): (file.name, member.start)
+        for name, member in inside.items()
+    }
+    with archive.section(file, part.files[0].name) as stream:
+        return Relocated(f"part {part.name} of {file}", stream.read(), places).model()
 
 
 def _provider_options(part: Part, provider: str) -> tuple[dict[str, str], Profile]:

@@ -12,6 +12,7 @@ from alm.cli import exit_status, terminal
 from alm.cli.arguments import PLAIN, Debug, Version
 from alm.cli.commands.batch import batch
 from alm.cli.commands.doctor import doctor
+from alm.cli.commands.onefile import unpack, verify
 from alm.cli.commands.pack import pack
 from alm.cli.commands.serve import serve
 from alm.cli.terminal import audio_file, speak_utf8, tell
@@ -208,3 +209,5 @@ def plan(
 
 app.command()(serve)
 app.command()(doctor)
+app.command()(verify)
+app.command()(unpack)

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from alm.errors import BadArtifacts, MissingFile
+from alm.host import archive
 from alm.parsing import check_name
 
 # The environment's: 1 takes files with several hard links, which whoever made them must ask for.
@@ -16,11 +17,15 @@ HARD_LINKS = "ALM_HARD_LINKS"
 def contained(root: Path, name: str) -> Path:
     """The regular file `name` below `root`, reached through no link of any kind.
 
+    Where `root` is an .alm file it is a path inside, which no system opens; see `size`.
+
     Raises MissingFile when it is not there, BadArtifacts with the rule that it breaks. The root
     itself may be a link.
     """
     check_name(name)
     path = Path(root)
+    if archive.is_one(path):
+        return path / archive.find(path, name).member.name
     status = None
     for part in name.split("/"):
         if status is not None and not stat.S_ISDIR(status.st_mode):
@@ -44,3 +49,10 @@ def contained(root: Path, name: str) -> Path:
             f"copy the folder with plain files, or set {HARD_LINKS}=1 if the links are yours"
         )
     return path
+
+
+def size(root: Path, name: str) -> int:
+    """Bytes of the file `name` below `root`; raises as `contained`."""
+    if archive.is_one(root):
+        return archive.find(root, name).member.bytes
+    return contained(root, name).stat().st_size

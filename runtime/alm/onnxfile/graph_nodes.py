@@ -94,7 +94,7 @@ def read(path: Path | str) -> Graph:
     return summary.mapped(Path(path), partial(_read, Path(path)))
 
 
-def _read(path: Path, data: mmap) -> Graph:
+def _read(path: Path, data: mmap | bytes) -> Graph:
     walk = _Nodes(path, data)
     file = walk.model()
     return Graph(file, tuple(walk.node_list), walk.constants, walk.types)
@@ -103,7 +103,7 @@ def _read(path: Path, data: mmap) -> Graph:
 class _Nodes(summary.Walk):
     """Counts as `Walk` does, and keeps the nodes, constants and types."""
 
-    def __init__(self, path: Path, data: mmap) -> None:
+    def __init__(self, path: Path, data: mmap | bytes) -> None:
         super().__init__(path, data)
         self.node_list: list[Node] = []
         self.constants: dict[str, Tensor] = {}

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from alm.errors import BadArtifacts, MissingFile
+from alm.host import archive
 from alm.onnxfile.wire import Span, Wire
 from alm.ports import Port
 
 DEEPEST = 32  # graphs within graphs
+MOST_INSIDE = 2**31  # bytes of a graph in an .alm file: what protobuf takes at most
 ANY_RANK = "..."  # the only axis of a port without a stated shape
 T = TypeVar("T")
 
@@ -84,8 +86,10 @@ def read(path: Path | str) -> GraphFile:
     return mapped(path, lambda data: Walk(path, data).model())
 
 
-def mapped(path: Path, reader: Callable[[mmap], T]) -> T:
+def mapped(path: Path, reader: Callable[[mmap | bytes], T]) -> T:
     """What `reader` gives for the mapped file; MissingFile, or BadArtifacts when it is no graph."""
+    if (inside := archive.holding(path)) is not None:
+        return _inside(*inside, reader)
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for its writer
             raise OSError("it is not a regular file")
@@ -100,8 +104,16 @@ def mapped(path: Path, reader: Callable[[mmap], T]) -> T:
         raise BadArtifacts(f"{path} is not a readable ONNX graph: {why}") from None
 
 
+def _inside(file: Path, name: str, reader: Callable[[mmap | bytes], T]) -> T:
+    """Of a graph in an .alm file, which is read whole: its weights lie beside it."""
+    with archive.section(file, name) as stream:
+        if archive.find(file, name).member.bytes > MOST_INSIDE:
+            raise BadArtifacts(f"{name!r} in {file} has more than {MOST_INSIDE} bytes in itself")
+        return reader(stream.read())
+
+
 class Walk(Wire):
-    def __init__(self, path: Path, data: mmap) -> None:
+    def __init__(self, path: Path, data: mmap | bytes) -> None:
         super().__init__(f"{path} is not a readable ONNX graph", data)
         self.path = path
         self.nodes: Counter[str] = Counter()

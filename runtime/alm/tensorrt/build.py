@@ -13,7 +13,7 @@ from alm.artifacts.engine_files import Engine, Maker, fingerprint
 from alm.artifacts.manifest import Manifest, Part
 from alm.artifacts.manifest import load as load_manifest
 from alm.errors import AlmError, BadArtifacts, BadOption, UnknownName
-from alm.host import atomic, containment, processor
+from alm.host import archive, atomic, containment, processor
 from alm.onnxfile import summary
 from alm.precision import PLAIN, Levers, Wanted, any_backend, choose
 from alm.tensorrt import api
@@ -51,6 +51,7 @@ def jobs(folder: Path, manifest: Manifest, settings: Settings) -> list[Job]:
         BadArtifacts: a graph that TensorRT cannot read, with the export that it can.
         BadOption: sizes that the model does not have.
     """
+    archive.only_folder(folder, "engines are kept in a folder")
     base = api.flavour(settings.backend).fixed_bytes
     known = [part.name for part in manifest.parts if part.role != "table"]
     for name in settings.parts:

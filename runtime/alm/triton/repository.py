@@ -14,7 +14,7 @@ from alm.artifacts import manifest as manifests
 from alm.artifacts import verify
 from alm.artifacts.manifest import File, Manifest, Part
 from alm.errors import AlmError, BadArtifacts, BadOption
-from alm.host import atomic, containment
+from alm.host import archive, atomic, containment
 from alm.onnxfile import summary
 from alm.parsing import printable
 from alm.triton import ensemble, onnx_models, pbtxt, python_config
@@ -61,6 +61,7 @@ def pack(folder: Path, out: Path, settings: Settings, say: Say) -> Plan:
             cannot be written.
         BadOption: `out` holds what is not ours, or cannot be linked to, or is too small.
     """
+    archive.only_folder(folder, "a repository of Triton's is made of a folder's files")
     manifest = manifests.load(folder)
     _check_whole(manifest, folder)
     made = plan(folder, manifest, settings)

@@ -1,4 +1,4 @@
-"""alm pack: a folder in the form that something else wants it in."""
+"""alm pack: a folder as one file, or in the form that something else wants it in."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ from alm.errors import BadOption
 
 def pack(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE.alm", help="Write one file, which runs as it is.")
+    ] = None,
+    sign: Annotated[
+        Path | None,
+        typer.Option(metavar="KEY", help="Sign FILE.alm with this private key, Ed25519 in PEM."),
+    ] = None,
     triton: Annotated[
         Path | None,
         typer.Option(metavar="OUT", help="Write a model repository of Triton there."),
@@ -35,15 +42,22 @@ def pack(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Write a folder as a model repository of NVIDIA's Triton Inference Server."""
+    """Write a folder as one file, or as a model repository of NVIDIA's Triton Inference Server."""
+    if (file is None) == (triton is None):
+        raise BadOption(
+            f"pack it as one of two: one file, alm pack {folder} model.alm, or Triton's model "
+            f"repository, alm pack {folder} --triton OUT"
+        )
+    terminal.speak_utf8()
+    if file is not None:
+        _one_file(folder, file, sign)
+        return
+    assert triton is not None
+    if sign is not None:
+        raise BadOption("--sign is for one file, FILE.alm, and not for a repository of Triton's")
     from alm.triton import repository
     from alm.triton.settings import Settings
 
-    if triton is None:
-        raise BadOption(
-            f"pack it as what? Triton's model repository: alm pack {folder} --triton OUT"
-        )
-    terminal.speak_utf8()
     settings = Settings(name, gpu, batch, threads, stream, link)
     made = repository.pack(folder, triton, settings, terminal.tell)
     for note in made.notes:
@@ -56,3 +70,14 @@ def pack(
     for model, what in made.models.items():
         print(f"{model}  {what}")
     print(f"\ntritonserver --model-repository={triton}")
+
+
+def _one_file(folder: Path, file: Path, key: Path | None) -> None:
+    from alm.packing import pack as packing
+
+    made = packing.pack(folder, file, key, terminal.tell)
+    for name in made.left_out:
+        terminal.tell(f"note: {name} is left out: engines are for one machine, see alm build")
+    signed = f", signed by {made.signer}" if made.signer else ""
+    print(f"{file}: {made.members} members, {terminal.size(made.bytes)}{signed}")
+    print(f"sha256 {made.sha256}")

@@ -15,7 +15,7 @@ from alm.artifacts.manifest import FORMAT, FORMAT_VERSION, File, Manifest, Part
 from alm.artifacts.manifest import load as load_manifest
 from alm.cli import terminal
 from alm.errors import LONGEST, AlmError, BadArtifacts, BadOption
-from alm.host import containment
+from alm.host import archive, containment
 from alm.onnxfile import summary
 from alm.parsing import printable
 from alm.ports import Port, Span, differences
@@ -76,6 +76,7 @@ def serve(folder: Path, part: str, port: int = PORT, browse: bool = False) -> in
     """Show a part in Netron, for this machine alone and until Ctrl-C; the URL goes to stdout."""
     from alm.cli.reports.netron import Viewer
 
+    archive.only_folder(folder, "Netron is shown files")
     chosen = load_manifest(folder).named(part)
     files = {file.name: _checked(folder, file) for file in chosen.files}
     name = chosen.files[0].name

@@ -1,0 +1,169 @@
+"""An .alm file as a folder: its members are read where they lie, and nothing is unpacked.
+
+A path inside is the file's path with the member's name behind it: model.alm/decoder.onnx.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import IO
+
+from alm.errors import BadArtifacts, BadOption, MissingFile
+from alm.host import ziplayout
+from alm.host.ziplayout import Layout, Member
+from alm.parsing import check_name
+
+SUFFIX = ".alm"
+MOST_KNOWN = 16  # files whose layout is remembered
+CHUNK = 2**20
+
+_known: OrderedDict[tuple[object, ...], Layout] = OrderedDict()
+_lock = Lock()
+
+
+@dataclass(frozen=True)
+class Inside:
+    """A member, and the file that holds it."""
+
+    file: Path
+    member: Member
+
+
+class Section(io.RawIOBase):
+    """A member as a file of its own, read from the file that holds it."""
+
+    def __init__(self, stream: IO[bytes], inside: Inside) -> None:
+        super().__init__()
+        self._stream, self._at = stream, 0
+        self.start, self.bytes = inside.member.start, inside.member.bytes
+        self.name = str(inside.file / inside.member.name)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        """Of the whole file: what is read by it begins at `start`."""
+        return self._stream.fileno()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.bytes}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        count = max(0, min(len(buffer), self.bytes - self._at))
+        self._stream.seek(self.start + self._at)
+        data = self._stream.read(count)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._stream.close()
+        super().close()
+
+
+def is_one(path: Path) -> bool:
+    """Whether a path that is wanted as a folder is a file: then it must be an .alm."""
+    return os.path.isfile(path)
+
+
+def only_folder(path: Path, why: str) -> None:
+    """Refuse, with BadOption, an .alm file where only a folder will do."""
+    if is_one(path):
+        raise BadOption(f"{why}, and {path} is one file; make a folder: alm unpack {path} DIR")
+
+
+def holding(path: Path) -> tuple[Path, str] | None:
+    """The .alm file that a path leads into, and the name inside; None where it leads into none."""
+    if os.path.exists(path):
+        return None
+    for above in path.parents:
+        if os.path.isfile(above):
+            return above, path.relative_to(above).as_posix()
+        if os.path.isdir(above):
+            return None
+    return None
+
+
+def layout(file: Path) -> Layout:
+    """What is in an .alm file.
+
+    Raises:
+        MissingFile, BadArtifacts: there is none, or it is not as `alm pack` writes it.
+    """
+    with opened(file) as stream:
+        return _layout(file, stream)
+
+
+def names(file: Path) -> list[str]:
+    """The members' names; raises as `layout`."""
+    return [member.name for member in layout(file).members]
+
+
+def find(file: Path, name: str) -> Inside:
+    """The member of that name; MissingFile, BadArtifacts as `layout`, or where there is none."""
+    check_name(name)
+    for member in layout(file).members:
+        if member.name == name:
+            return Inside(file, member)
+    raise MissingFile(f"there is no {name!r} in {file}; pack it again")
+
+
+def section(file: Path, name: str) -> IO[bytes]:
+    """The member as an open file; raises as `find`."""
+    inside = find(file, name)
+    return io.BufferedReader(Section(opened(file), inside), CHUNK)  # pyright: ignore
+
+
+def opened(file: Path) -> IO[bytes]:
+    """The .alm file itself, which is a regular one and reached through no link at its end."""
+    try:
+        stream = open(file, "rb", opener=_unfollowed)  # noqa: SIM115 -- handed on
+    except FileNotFoundError:
+        raise MissingFile(f"there is no file {file}") from None
+    except OSError as error:
+        raise BadArtifacts(f"{file} cannot be read: {error.strerror or error}") from None
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise BadArtifacts(f"{file} is no regular file")
+    return stream
+
+
+def key(stream: IO[bytes]) -> tuple[int, ...]:
+    """Tells the file apart from what it becomes when somebody writes to it."""
+    status = os.fstat(stream.fileno())
+    return (
+        *(status.st_dev, status.st_ino, status.st_size),
+        *(status.st_mtime_ns, status.st_ctime_ns),
+    )
+
+
+def _layout(file: Path, stream: IO[bytes]) -> Layout:
+    mark = (str(file), *key(stream))
+    with _lock:
+        if mark in _known:
+            return _known[mark]
+    made = ziplayout.read(stream, os.fstat(stream.fileno()).st_size, str(file))
+    with _lock:
+        _known[mark] = made
+        while len(_known) > MOST_KNOWN:
+            _known.popitem(last=False)
+    return made
+
+
+def _unfollowed(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

@@ -1,0 +1,1 @@
+"""One file of a folder: written the same from the same, listed, signed, verified, unpacked."""
