@@ -43,6 +43,7 @@ ONLY_IN = {
         "cli/exit_status.py",
         "cli/alm_commands.py",
         "cli/commands/pack.py",
+        "cli/commands/hub.py",
     ),
     "tokenizers": (
         "text/detokenizer.py",
@@ -61,6 +62,7 @@ ONLY_IN = {
         "grammar/forms.py",
         "grammar/vocabulary.py",
     ),
+    "huggingface_hub": ("hub/client.py",),  # of the extra `hub`
     "netron": ("cli/reports/netron.py",),
     "onnxruntime": ("backends/ort.py",),
     "openvino": ("backends/openvino.py",),

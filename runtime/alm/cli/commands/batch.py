@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from alm.cli import arguments as args
 from alm.cli import exit_status
 from alm.cli.terminal import tell
+from alm.hub import local
 
 if TYPE_CHECKING:
     from alm.batch.job import Job
@@ -74,6 +75,9 @@ def batch(
     from alm.batch.results import Results
     from alm.batch.running import Ways
 
+    folder = str(local.folder(folder))
+    align = None if align is None else local.folder(align)
+    draft = None if draft is None else str(local.folder(draft))
     aligner, kept = (None if place is None else str(place) for place in (align, cache))
     job = Job(folder, prompt, options, provider, threads, aligner, kept, draft)
     ways = Ways(workers, rows, ray)

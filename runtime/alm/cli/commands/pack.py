@@ -10,10 +10,13 @@ import typer
 from alm.cli import terminal
 from alm.cli.arguments import Debug
 from alm.errors import BadOption
+from alm.hub import local
 
 
 def pack(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="What export.py wrote, or hub:org/name.")
+    ],
     triton: Annotated[
         Path | None,
         typer.Option(metavar="OUT", help="Write a model repository of Triton there."),
@@ -45,7 +48,7 @@ def pack(
         )
     terminal.speak_utf8()
     settings = Settings(name, gpu, batch, threads, stream, link)
-    made = repository.pack(folder, triton, settings, terminal.tell)
+    made = repository.pack(local.folder(folder), triton, settings, terminal.tell)
     for note in made.notes:
         terminal.tell(f"note: {note}")
     if link:
