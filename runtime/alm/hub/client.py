@@ -7,6 +7,8 @@ were listed, and what has come of a file is gone on with.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -76,9 +78,13 @@ class Client:
             place.mkdir(parents=True, exist_ok=True)
         return place
 
-    def lock(self, path: Path) -> Any:
-        """A context that one process at a time is in; the others wait."""
-        return self._hf.utils.WeakFileLock(path)
+    def lock(self, place: Path) -> Any:
+        """A context in which one process at a time is for a folder; the others wait.
+
+        The file is in the cache: nothing of it is left in the folder or beside it.
+        """
+        name = hashlib.sha256(os.fsencode(place.resolve())).hexdigest()
+        return self._hf.utils.WeakFileLock(self.cache("locks") / f"{name}.lock")
 
     def head(self, name: str) -> tuple[str, int | None]:
         """The commit that the revision is, and the bytes of a file there."""

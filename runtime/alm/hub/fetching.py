@@ -78,9 +78,8 @@ def fetch(client: Client, commit: str, listing: Path, place: Path, say: Say = te
     """
     manifest = manifests.load(listing)
     files = wanted(manifest, client.repo)
-    work = _work(place)
-    with client.lock(work / "lock"):
-        _work(place)  # whoever had the lock before has removed it
+    with client.lock(place):
+        work = _work(place)
         missing = [file for file in files if not _there(place, file)]
         if missing:
             _check_entries(client, commit, missing)
@@ -95,7 +94,7 @@ def fetch(client: Client, commit: str, listing: Path, place: Path, say: Say = te
             manifest.with_engines(()).save(place)
         elif not same:
             atomic.write(place, manifests.NAME, (listing / manifests.NAME).read_bytes())
-    shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _work(place: Path) -> Path:

@@ -11,6 +11,7 @@ import pytest
 
 from alm.errors import BadOption
 from alm.hub import local, names
+from tests import ROOT
 from tests.runtime.cli.commands import answer
 from tests.runtime.hub import models
 from tests.runtime.hub.commands import Commands
@@ -46,10 +47,13 @@ def test_a_model_has_a_name_and_a_revision() -> None:
 
 def test_a_folder_of_this_machine_needs_no_hub() -> None:
     code = (
-        "import sys; from alm.hub import local; local.folder('x')\n"
+        f"import sys; sys.path.insert(0, {str(ROOT / 'runtime')!r})\n"
+        "from alm.hub import local; local.folder('x')\n"
         "print(*(m for m in sys.modules if m.startswith(('huggingface', 'httpx', 'alm.hub.'))))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == ["alm.hub.names", "alm.hub.local"]
 
 

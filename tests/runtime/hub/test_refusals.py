@@ -123,7 +123,7 @@ def test_a_disk_without_room_is_seen_before_a_byte_comes(
     hub.sizes["ear.onnx"] = 2**55
     hub.lies["ear.onnx"] = b""
     sentence = commands("alm", "pull", "org/wide", tmp_path / "m").sentence
-    assert sentence.startswith("org/wide takes 36,028,797,018.9") and "MB are free" in sentence
+    assert sentence.startswith("org/wide takes 36,028,797,019") and "MB are free" in sentence
     assert not hub.fetched("ear.onnx")
 
 

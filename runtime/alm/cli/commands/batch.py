@@ -75,11 +75,9 @@ def batch(
     from alm.batch.results import Results
     from alm.batch.running import Ways
 
-    folder = str(local.folder(folder))
-    align = None if align is None else local.folder(align)
-    draft = None if draft is None else str(local.folder(draft))
-    aligner, kept = (None if place is None else str(place) for place in (align, cache))
-    job = Job(folder, prompt, options, provider, threads, aligner, kept, draft)
+    aligner, kept = _here(align), None if cache is None else str(cache)
+    here = str(local.folder(folder))
+    job = Job(here, prompt, options, provider, threads, aligner, kept, _here(draft))
     ways = Ways(workers, rows, ray)
     _check(job, ways)
     found = find(files)
@@ -94,6 +92,10 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     options = {name: given[name] for name in OPTIONS} | args.decoding(given)
     options |= {"stop": given["stop"] or ()}
     return options | files.given(given["schema"], given["grammar"], given["regex"])
+
+
+def _here(given: str | Path | None) -> str | None:
+    return None if given is None else str(local.folder(given))
 
 
 def _check(job: Job, ways: Ways) -> None:
