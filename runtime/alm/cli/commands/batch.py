@@ -75,9 +75,8 @@ def batch(
     from alm.batch.results import Results
     from alm.batch.running import Ways
 
-    aligner, kept = _here(align), None if cache is None else str(cache)
-    here = str(local.folder(folder))
-    job = Job(here, prompt, options, provider, threads, aligner, kept, _here(draft))
+    here, aligner, small = map(_here, (folder, align, draft))
+    job = Job(here, prompt, options, provider, threads, aligner, cache and str(cache), small)
     ways = Ways(workers, rows, ray)
     _check(job, ways)
     found = find(files)
@@ -94,7 +93,8 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     return options | files.given(given["schema"], given["grammar"], given["regex"])
 
 
-def _here(given: str | Path | None) -> str | None:
+def _here(given: str | Path | None) -> Any:
+    """The folder as text; None of none."""
     return None if given is None else str(local.folder(given))
 
 
