@@ -77,7 +77,8 @@ def _check_place(place: Path) -> None:
 
 
 def _fetch(client: Client, version: Version, place: Path, say: Say) -> None:
-    fetching.fetch(client, version.commit, _listing(client, version), place, say)
+    near = client.cache("models", version.key)
+    fetching.fetch(client, version.commit, _listing(client, version), place, near, say)
 
 
 def _version(client: Client, say: Say) -> Version:

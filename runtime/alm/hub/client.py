@@ -136,6 +136,10 @@ class Client:
 
         Raises HubFailed where it is to be private and there is a public one.
         """
+        if self.offline:
+            raise HubFailed(
+                f"HF_HUB_OFFLINE forbids to upload {self.repo}; unset it for this command"
+            )
         api = self._hf.HfApi(library_name=LIBRARY, library_version=__version__)
         with told(self.repo, self.endpoint):
             api.create_repo(self.repo.id, private=True if private else None, exist_ok=True)

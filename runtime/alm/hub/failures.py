@@ -80,6 +80,12 @@ def _sentence(error: Exception, repo: Repo, endpoint: str) -> AlmError | None:
             f"{endpoint} does not answer about {repo.id} ({why}); what was fetched is kept: "
             "the same command goes on"
         )
+    if isinstance(error, (ValueError, KeyError, TypeError)):  # of an answer that is no hub's
+        why = printable(" ".join(str(error).split()), 200)
+        return HubFailed(
+            f"{endpoint} does not answer as a hub does about {repo.id} "
+            f"({type(error).__name__}: {why}); is it one, or does a proxy answer?"
+        )
     return None
 
 

@@ -65,11 +65,14 @@ def whole(place: Path) -> bool:
         return False
 
 
-def fetch(client: Client, commit: str, listing: Path, place: Path, say: Say = tell) -> None:
+def fetch(
+    client: Client, commit: str, listing: Path, place: Path, near: Path, say: Say = tell
+) -> None:
     """Make `place` the model whose manifest lies in the folder `listing`.
 
-    Files that are there and right are left alone, others of the same names are replaced, all else
-    stays. Engines that were built there stay too where the model is the same.
+    Files that are there and right are left alone, and those that the folder `near` has are copied.
+    Others of the same names are replaced, all else stays; so do engines that were built of the same
+    model.
 
     Raises:
         MissingFile, BadArtifacts: a file is not there or not what the manifest says; what is wrong
@@ -81,10 +84,11 @@ def fetch(client: Client, commit: str, listing: Path, place: Path, say: Say = te
     with client.lock(place):
         work = _work(place)
         missing = [file for file in files if not _there(place, file)]
-        if missing:
-            _check_entries(client, commit, missing)
-            _check_room(client.repo, place, missing, work)
-            _fetch_all(client, commit, missing, work, say)
+        _check_room(client.repo, place, missing, work)
+        absent = [file for file in missing if not _copied(near, file, work)]
+        if absent:
+            _check_entries(client, commit, absent)
+            _fetch_all(client, commit, absent, work, say)
         same = _same(place, manifest)
         if not same:  # killed from here on, it is no folder of a model, and not half of another
             (place / manifests.NAME).unlink(missing_ok=True)
@@ -114,6 +118,15 @@ def _there(place: Path, file: File) -> bool:
     except AlmError:
         return False
     return True
+
+
+def _copied(near: Path, file: File, work: Path) -> bool:
+    """Whether the file is in `near`, and now in the working folder too."""
+    if work.parent == near or not _there(near, file):
+        return False
+    shutil.copyfile(near / file.name, work / file.sha256)
+    with open(work / file.sha256, "rb") as copy:
+        return verify.digest(copy) == file.sha256
 
 
 def _same(place: Path, manifest: Manifest) -> bool:

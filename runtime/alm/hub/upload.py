@@ -54,7 +54,8 @@ def packed(
     manifest = manifests.load(folder)
     content = (folder / manifests.NAME).read_bytes()
     if manifest.engines:
-        say(f"note: {len(manifest.engines)} engines stay here: they are built where they run")
+        kept = ", ".join(engine.file.name for engine in manifest.engines)
+        say(f"note: TensorRT's engines stay here, they are built where they run: {kept}")
         manifest = manifest.with_engines(())
         content = (json.dumps(manifest.to_json(), indent=1, ensure_ascii=False) + "\n").encode()
     files: dict[str, Path | bytes] = {}

@@ -89,7 +89,7 @@ def test_a_model_of_the_hub_answers_as_its_folder_does(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     hub.repo("org/answers", models.read(artifacts))
-    words = (clip, "transcribe", "--max-new-tokens", "4", "--json")
+    words = (clip, "transcribe", "--max-new-tokens", "4", "--num-beams", "1", "--json")
     here = answer(capsys, "--engine", artifacts, *words[:-1])
     done = commands("alm-run", "--engine", "hub:org/answers", *words)
     assert done.status == 0, done
@@ -98,5 +98,10 @@ def test_a_model_of_the_hub_answers_as_its_folder_does(
     done = offline("alm-run", "--engine", "hub:org/answers", *words)
     assert done.status == 0 and json.loads(done.out)["token_ids"] == here["token_ids"]
     assert done.err == ""
+    drafted = offline(
+        *("alm-run", "--engine", "hub:org/answers", "--draft", "hub:org/answers"), *words
+    )
+    assert drafted.status == 0, drafted
+    assert json.loads(drafted.out)["token_ids"] == here["token_ids"]
     tasks = offline("alm-run", "--engine", "hub:org/answers", "--list-tasks")
     assert tasks.status == 0 and "transcribe" in tasks.out

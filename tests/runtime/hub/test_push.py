@@ -90,7 +90,10 @@ def test_engines_stay_at_home(hub: Hub, commands: Commands, folder: Path) -> Non
     (folder / "ear.engine").write_bytes(b"code")
     load_manifest(folder).with_engines([models.engine(b"code")]).save(folder)
     done = commands("alm", "push", folder, "me/engines")
-    assert done.status == 0 and "1 engines stay here" in done.err
+    assert (
+        done.status == 0
+        and "engines stay here, they are built where they run: ear.engine" in done.err
+    )
     held = pushed(hub, "me/engines")
     assert "ear.engine" not in held and b"ear.engine" not in held[NAME]
     assert load_manifest(folder).engines
@@ -116,10 +119,20 @@ def test_a_dry_run_prints_the_card_and_asks_nobody(
 
 @pytest.mark.parametrize(
     ("status", "said"),
-    [(401, "HF_TOKEN"), (403, "does not allow that for me/no (403)"), (500, "fails (500)")],
+    [
+        (200, "does not answer as a hub does about me/no (KeyError: 'url')"),
+        (401, "HF_TOKEN"),
+        (403, "does not allow that for me/no (403)"),
+        (500, "fails (500)"),
+    ],
 )
 def test_a_hub_that_refuses_a_push_is_one_sentence(
     hub: Hub, commands: Commands, folder: Path, status: int, said: str
 ) -> None:
     hub.status = status
     assert said in commands("alm", "push", folder, "me/no").sentence
+
+
+def test_offline_nothing_goes_up(hub: Hub, offline: Commands, folder: Path) -> None:
+    assert "forbids to upload me/later" in offline("alm", "push", folder, "me/later").sentence
+    assert hub.asked == []

@@ -61,6 +61,7 @@ def test_a_token_is_the_environments_and_goes_to_the_hub_alone(
         (401, "org/ill"),
         (403, "does not allow that for org/ill (403)"),
         (418, "refuses the request for org/ill (418)"),
+        (200, "is no hub: its answer names no commit"),
     ],
 )
 def test_a_hub_that_fails_is_one_sentence(
@@ -72,7 +73,7 @@ def test_a_hub_that_fails_is_one_sentence(
 
 
 def test_what_is_cached_does_where_the_hub_fails_or_is_not_asked(
-    hub: Hub, commands: Commands, offline: Commands
+    hub: Hub, commands: Commands, offline: Commands, tmp_path: Path
 ) -> None:
     hub.repo("org/kept", models.model())
     place = commands("alm", "pull", "org/kept").out
@@ -83,6 +84,9 @@ def test_what_is_cached_does_where_the_hub_fails_or_is_not_asked(
     hub.asked.clear()
     done = offline("alm", "pull", "org/kept")
     assert (done.status, done.out, done.err, hub.asked) == (0, place, "", [])
+    copy = offline("alm", "pull", "org/kept", tmp_path / "copy")
+    assert (copy.status, copy.err, hub.asked) == (0, "", [])
+    assert models.read(tmp_path / "copy") == models.model()
 
 
 def test_offline_and_not_cached_is_one_sentence(
