@@ -11,14 +11,10 @@ from alm.cli import terminal
 from alm.cli.arguments import Debug
 from alm.errors import BadOption
 
-Name = Annotated[
-    str, typer.Argument(metavar="ORG/NAME", help="The repository; pull: also ORG/NAME@REVISION.")
-]
-
 
 def push(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
-    name: Name,
+    name: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repository on the hub.")],
     private: Annotated[
         bool, typer.Option("--private", help="Make the repository private, if it is new.")
     ] = False,
@@ -67,16 +63,21 @@ def push(
     if dry_run:
         for file in parcel.files:
             terminal.tell(f"would upload {file}")
-        print(cards.text(parcel.manifest, repo, said), end="")
+        print(cards.text(parcel.manifest, repo, said) if card else "", end="")
         return
     print(upload.push(parcel, repo, private))
 
 
 def pull(
-    name: Name,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="ORG/NAME[@REVISION]", help="The model; a revision is a branch, tag or commit."
+        ),
+    ],
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="[DIR]", help="Where to; without it, huggingface_hub's cache."),
+        typer.Argument(metavar="DIR", help="Where to; without it, huggingface_hub's cache."),
     ] = None,
     debug: Debug = False,
 ) -> None:
