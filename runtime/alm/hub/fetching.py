@@ -79,34 +79,41 @@ def fetch(
             is named and not kept.
         HubFailed: the hub cannot be reached or refuses, or there is no room.
     """
+    try:
+        with client.lock(place):
+            _fetch(client, commit, listing, place, near, say)
+    except AlmError:
+        raise
+    except OSError as error:  # no permission, no room
+        where = error.filename or place
+        raise HubFailed(f"{where} cannot be written: {error.strerror or error}") from error
+
+
+def _fetch(client: Client, commit: str, listing: Path, place: Path, near: Path, say: Say) -> None:
     manifest = manifests.load(listing)
     files = wanted(manifest, client.repo)
-    with client.lock(place):
-        work = _work(place)
-        missing = [file for file in files if not _there(place, file)]
-        _check_room(client.repo, place, missing, work)
-        absent = [file for file in missing if not _copied(near, file, work)]
-        if absent:
-            _check_entries(client, commit, absent)
-            _fetch_all(client, commit, absent, work, say)
-        same = _same(place, manifest)
-        if not same:  # killed from here on, it is no folder of a model, and not half of another
-            (place / manifests.NAME).unlink(missing_ok=True)
-        for file in missing:
-            atomic.adopt(place, file.name, work / file.sha256)
-        if not same and manifest.engines:
-            manifest.with_engines(()).save(place)
-        elif not same:
-            atomic.write(place, manifests.NAME, (listing / manifests.NAME).read_bytes())
-        shutil.rmtree(work, ignore_errors=True)
+    work = _work(place)
+    missing = [file for file in files if not _there(place, file)]
+    _check_room(client.repo, place, missing, work)
+    absent = [file for file in missing if not _copied(near, file, work)]
+    if absent:
+        _check_entries(client, commit, absent)
+        _fetch_all(client, commit, absent, work, say)
+    same = _same(place, manifest)
+    if not same:  # killed from here on, it is no folder of a model, and not half of another
+        (place / manifests.NAME).unlink(missing_ok=True)
+    for file in missing:
+        atomic.adopt(place, file.name, work / file.sha256)
+    if not same and manifest.engines:
+        manifest.with_engines(()).save(place)
+    elif not same:
+        atomic.write(place, manifests.NAME, (listing / manifests.NAME).read_bytes())
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def _work(place: Path) -> Path:
     work = place / WORK
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise HubFailed(f"{place} cannot be written: {error.strerror or error}") from error
+    work.mkdir(parents=True, exist_ok=True)
     if work.is_symlink():
         raise BadArtifacts(f"{work} is refused: it is a symbolic link")
     return work

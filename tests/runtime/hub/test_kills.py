@@ -46,6 +46,23 @@ def test_a_pull_that_is_killed_goes_on_in_the_middle_of_a_file(
     assert not hub.fetched("ear.onnx")  # it was whole
 
 
+def test_a_pull_that_is_killed_between_two_names_goes_on_and_fetches_nothing(
+    hub: Hub, commands: Commands, tmp_path: Path
+) -> None:
+    held = models.model(9)
+    hub.repo("org/named", held)
+    named = {"ear.onnx": held["ear.onnx"], "tokenizer.json": held["tokenizer.json"]}
+    others = {
+        f".pull/{models.listed(name, content).sha256}": content
+        for name, content in held.items()
+        if name not in (*named, "manifest.json")
+    }
+    place = models.written(named | others, tmp_path / "model")
+    assert commands("alm", "pull", "org/named", place).status == 0
+    assert models.read(place) == held
+    assert {name for name in held if hub.fetched(name)} == {"manifest.json"}
+
+
 def test_what_is_no_beginning_of_a_file_is_fetched_anew(
     hub: Hub, commands: Commands, tmp_path: Path
 ) -> None:

@@ -249,3 +249,13 @@ def test_plan_takes_the_manifest_alone(hub: Hub, commands: Commands) -> None:
         assert json.loads(done.out)["format"] == "alm-plan"
     else:  # a model of chance bytes cannot run, and the manifest says so
         assert NAME in done.sentence
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    hub: Hub, commands: Commands, tmp_path: Path
+) -> None:
+    hub.repo("org/nowhere", models.model())
+    (tmp_path / "file").write_text("mine")
+    sentence = commands("alm", "pull", "org/nowhere", tmp_path / "file" / "model").sentence
+    assert "cannot be written" in sentence and str(tmp_path / "file") in sentence
+    assert not hub.fetched("ear.onnx")
