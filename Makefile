@@ -22,7 +22,7 @@ define venv
 	$(PYTHON) -m venv $(2) $(1)
 endef
 
-.PHONY: demo test test-long test-latest env lock lint wheel clean
+.PHONY: demo test test-long test-latest env lock lint wheel dist docker-check clean
 
 demo: env  ## environment, export of the demo model, a transcription printed
 	$(BIN)/python export.py --out $(ARTIFACTS) --dynamic-batch
@@ -41,7 +41,7 @@ test-long: env  ## the same with all products of models and dialects, and more k
 test-latest:  ## the whole suite, on the newest of everything
 	$(call venv,$(LATEST),--clear)
 	$(LATEST)/bin/python -m pip install --quiet --upgrade pip
-	$(LATEST)/bin/python -m pip install --quiet --editable '.[export,ort,openvino,serve,av,grammar,ray]' --group dev
+	$(LATEST)/bin/python -m pip install --quiet --editable '.[export,ort,openvino,serve,av,grammar,ray,hub]' --group dev
 	$(LATEST)/bin/python $(PYTEST)
 
 lint: env  ## what continuous integration checks besides the tests
@@ -52,6 +52,13 @@ lint: env  ## what continuous integration checks besides the tests
 wheel: env  ## dist/alm_edge-*.whl, the device package alone
 	rm -rf dist
 	$(BIN)/python -m hatchling build -t wheel -d dist
+
+dist: env  ## dist/alm_edge-*.tar.gz and *.whl, what a release uploads
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+
+docker-check: env  ## what docker/*.txt name is on the package index, for each image's machine
+	$(BIN)/python docker/lock.py --check
 
 lock: env  ## requirements/*.txt from pyproject.toml; UPGRADE=--upgrade takes the newest
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python requirements/lock.py $(UPGRADE)

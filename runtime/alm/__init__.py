@@ -17,6 +17,7 @@ from alm.errors import (
     BadOption,
     BadPrompt,
     ExportFailed,
+    HubFailed,
     MissingFile,
     MissingPackage,
     UnknownName,
@@ -40,6 +41,7 @@ __all__ = [
     "BadPrompt",
     "Conversation",
     "ExportFailed",
+    "HubFailed",
     "MissingPackage",
     "MissingFile",
     "Model",
@@ -83,7 +85,8 @@ def load(
     """Verify the artifacts in `folder` and open them.
 
     Args:
-        folder: what export.py wrote.
+        folder: what export.py wrote; or `hub:org/name` or `hub:org/name@revision`, a model on a
+            hub, which is fetched once (docs/hub.md). `align` and `draft` may be such models too.
         provider: a backend's provider ("cpu", "cuda"), or "auto" for the best one installed.
         threads: of each graph on the CPU; 0 leaves the choice to the backend. Graphs that do not
             wait for each other run side by side where each has so many cores of its own.
@@ -106,16 +109,21 @@ def load(
 
     Raises:
         MissingFile, BadArtifacts: a file is not there, or is not what the manifest says.
+        HubFailed: the hub cannot be reached or refuses.
         UnknownName, MissingPackage: the provider is unknown, or its package not installed.
         BadOption: audio_cache is below 0, `cache` can be no folder, `draft` cannot draft,
             `together` is no number of answers, or `front` is for a model that hears a stream.
     """
     from alm.generation.model import Model
+    from alm.hub import local
 
     kept = None if cache is None else Path(cache)
-    model = Model(Path(folder), provider, threads, audio_cache, kept, draft, together, front)
+    small = draft if draft is None else local.folder(draft)
+    model = Model(
+        local.folder(folder), provider, threads, audio_cache, kept, small, together, front
+    )
     if align is not None:
         from alm.align.aligner import Aligner
 
-        model.parts.align_with(Aligner(Path(align), provider, threads))
+        model.parts.align_with(Aligner(local.folder(align), provider, threads))
     return model

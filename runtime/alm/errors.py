@@ -8,6 +8,7 @@ AlmError
 ├── BadArtifacts    (ValueError)         a manifest, graph or file that is not what it should be
 ├── MissingFile     (FileNotFoundError)  a file or folder that is not there
 ├── MissingPackage   (ImportError)        the backend's package is not installed
+├── HubFailed       (OSError)            a model hub that does not answer, or refuses
 ├── BadCheckpoint   (ValueError)         weights that are missing, misshapen or do not fit together
 └── ExportFailed    (RuntimeError)       a graph that is not equal to its module
 """
@@ -62,6 +63,10 @@ class MissingFile(AlmError, FileNotFoundError):
 
 class MissingPackage(AlmError, ImportError):
     """The backend's package is not installed."""
+
+
+class HubFailed(AlmError, OSError):
+    """A model hub that cannot be reached, fails, or refuses what was asked for."""
 
 
 class BadCheckpoint(AlmError, ValueError):

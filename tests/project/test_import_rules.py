@@ -38,12 +38,14 @@ ONLY_IN = {
     "uvicorn": ("serve/listening.py",),
     "typer": (
         "cli/commands/doctor.py",
+        "cli/commands/onefile.py",
         "cli/commands/serve.py",
         "cli/arguments.py",
         "cli/run_command.py",
         "cli/exit_status.py",
         "cli/alm_commands.py",
         "cli/commands/pack.py",
+        "cli/commands/hub.py",
     ),
     "tokenizers": (
         "text/detokenizer.py",
@@ -63,6 +65,7 @@ ONLY_IN = {
         "grammar/forms.py",
         "grammar/vocabulary.py",
     ),
+    "huggingface_hub": ("hub/client.py",),  # of the extra `hub`
     "netron": ("cli/reports/netron.py",),
     "onnxruntime": ("backends/ort.py",),
     "openvino": ("backends/openvino.py",),

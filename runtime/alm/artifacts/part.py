@@ -49,6 +49,21 @@ class Part:
         """Of all its files."""
         return sum(file.bytes for file in self.files)
 
+    @property
+    def parity(self) -> dict[str, Any]:
+        """The errors against the original; empty where nothing was measured."""
+        parity = self.measured.get("parity")
+        return parity if isinstance(parity, dict) else {}
+
+    @property
+    def verdict(self) -> str:
+        """ "exact", "within 0.3", or "-" where the manifest has none."""
+        verdict, bound = self.parity.get("verdict"), self.parity.get("bound")
+        if not isinstance(verdict, str):
+            return "-"
+        bounded = verdict.startswith("within") and is_a(bound, (int, float))
+        return f"within {bound:g}" if bounded else verdict
+
     def to_json(self) -> dict[str, Any]:
         """The part as plain data; what is empty is left out."""
         plain: dict[str, Any] = {"name": self.name, "role": self.role}

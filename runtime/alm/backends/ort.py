@@ -150,8 +150,8 @@ def _inside(part: Part, file: Path) -> bytes:
         str(PurePosixPath(name).relative_to(home)): (file.name, member.start)
         for name, member in inside.items()
     }
-    with archive.section(file, part.files[0].name) as stream:
-        return Relocated(f"part {part.name} of {file}", stream.read(), places).model()
+    data = archive.content(file, part.files[0].name)
+    return Relocated(f"part {part.name} of {file}", data, places).model()
 
 
 def _provider_options(part: Part, provider: str) -> tuple[dict[str, str], Profile]:

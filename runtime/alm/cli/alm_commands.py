@@ -12,16 +12,20 @@ from alm.cli import exit_status, terminal
 from alm.cli.arguments import PLAIN, Debug, Version
 from alm.cli.commands.batch import batch
 from alm.cli.commands.doctor import doctor
+from alm.cli.commands.hub import pull, push
 from alm.cli.commands.onefile import unpack, verify
 from alm.cli.commands.pack import pack
 from alm.cli.commands.serve import serve
 from alm.cli.terminal import audio_file, speak_utf8, tell
 from alm.errors import BadOption
+from alm.hub import local
 
 MOST_MEMORY = 2**20  # GiB
 
 app = typer.Typer(**PLAIN)
 app.command()(pack)
+app.command()(push)
+app.command()(pull)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print everything as data, and no tables.")]
 Out = Annotated[
@@ -46,7 +50,9 @@ def _alm(context: typer.Context, version: Version = False) -> None:
 
 @app.command()
 def inspect(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="What export.py wrote, or hub:org/name.")
+    ],
     part: Annotated[str, typer.Option(help="Only this part.")] = "",
     as_json: AsJson = False,
     out: Out = None,
@@ -68,13 +74,21 @@ def inspect(
     speak_utf8()
     where = inspection.PORT if port is None else port
     return inspection.show(
-        folder, part=part, as_json=as_json, out=out, netron=netron, port=where, check=check
+        local.folder(folder),
+        part=part,
+        as_json=as_json,
+        out=out,
+        netron=netron,
+        port=where,
+        check=check,
     )
 
 
 @app.command()
 def lint(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="What export.py wrote, or hub:org/name.")
+    ],
     target: Annotated[str, typer.Option(help="Where it will run: trt-jetpack6, ...")],
     part: Annotated[list[str], typer.Option(help="Only this part; may be repeated.")] = [],  # noqa: B006
     as_json: AsJson = False,
@@ -86,12 +100,14 @@ def lint(
 
     terminal.check_out(out)
     speak_utf8()
-    return lint_report.show(folder, target, part, as_json, out)
+    return lint_report.show(local.folder(folder), target, part, as_json, out)
 
 
 @app.command()
 def build(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="What export.py wrote, or hub:org/name.")
+    ],
     backend: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx.")] = "tensorrt",
     part: Annotated[list[str], typer.Option(help="Only this part; may be repeated.")] = [],  # noqa: B006
     batch: Annotated[int, typer.Option(min=1, help="Rows at once: clips, or beams.")] = 1,
@@ -133,6 +149,7 @@ def build(
         force=force,
     )
     speak_utf8()
+    folder = local.folder(folder)
     if dry_run or graphs:
         building.dry_run(folder, settings, print, write=graphs)
     else:
@@ -141,7 +158,9 @@ def build(
 
 @app.command()
 def bench(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="What export.py wrote, or hub:org/name.")
+    ],
     audio: Annotated[
         str | None, typer.Argument(metavar="AUDIO", help="What is heard; noise if none is given.")
     ] = None,
@@ -178,7 +197,7 @@ def bench(
     with ExitStack() as stack:
         source = stack.enter_context(audio_file(audio)) if audio else None
         report = measuring.measure(
-            folder, source, plan, provider=provider, threads=threads, say=tell
+            local.folder(folder), source, plan, provider=provider, threads=threads, say=tell
         )
     if picture:
         terminal.write_out(picture, bench_tables.picture(report))
@@ -187,7 +206,9 @@ def bench(
 
 @app.command()
 def plan(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="What export.py wrote, or hub:org/name.")
+    ],
     device: Annotated[str, typer.Option(help="Its name; without one all are listed.")] = "",
     seconds: Annotated[str, typer.Option(metavar="S,S", help="Lengths of clips.")] = "10,30",
     context: Annotated[
@@ -203,7 +224,8 @@ def plan(
 
     terminal.check_out(out)
     speak_utf8()
-    predicted = planning.predict(folder, device, planning.read_seconds(seconds), context)
+    lengths = planning.read_seconds(seconds)
+    predicted = planning.predict(local.folder(folder, True), device, lengths, context)
     terminal.give(predicted, as_json, out, lambda: plan_tables.show(predicted))
 
 

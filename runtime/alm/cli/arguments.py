@@ -44,7 +44,7 @@ Words = Annotated[
         "clip's place.",
     ),
 ]
-Engine = Annotated[Path, typer.Option(metavar="DIR", help="The folder that export.py wrote.")]
+Engine = Annotated[Path, typer.Option(metavar="DIR", help="What export.py wrote, or hub:org/name.")]
 Chat = Annotated[
     bool,
     typer.Option("--chat", help="Read one prompt a line; AUDIO... belong to the first."),
@@ -186,7 +186,9 @@ MaxAudioSeconds = Annotated[float, typer.Option(help="Refuse longer audio.")]
 
 
 # Of alm batch.
-Folder = Annotated[str, typer.Argument(metavar="DIR", help="The folder that export.py wrote.")]
+Folder = Annotated[
+    str, typer.Argument(metavar="DIR", help="What export.py wrote, or hub:org/name.")
+]
 Files = Annotated[
     list[str],
     typer.Argument(

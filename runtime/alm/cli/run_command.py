@@ -12,6 +12,7 @@ from alm.cli import exit_status
 from alm.cli.arguments import FORMATS, SUBTITLES
 from alm.cli.terminal import STDIN, speak_utf8, tell
 from alm.errors import BadOption
+from alm.hub import local
 
 running = typer.Typer(**args.PLAIN)
 
@@ -74,7 +75,7 @@ def answer(
     if list_tasks:
         from alm.cli.request import print_tasks
 
-        print_tasks(engine, as_json)
+        print_tasks(local.folder(engine, True), as_json)
         return 0
     clips, prompt = (words or [], "") if live else _split(words or [], chat, engine)
     as_json = as_json if live else _formatted(form, as_json, chat, clips)
@@ -94,7 +95,7 @@ def answer(
     from alm.host import processor
 
     # Words that contradict each other are refused before a model of gigabytes is loaded.
-    manifest = load_manifest(engine)
+    manifest = load_manifest(local.folder(engine, True))
     check_run(manifest, engine)
     keywords.choose(manifest.facts.generation, options)
     processor.check_threads(threads)
@@ -118,6 +119,7 @@ def answer(
         groups = request.meant(clips, prompt, manifest.facts.prompt, each, language, verbatim)
     if not live and not request.there(groups):
         return exit_status.FAILED
+    engine = local.folder(engine)
     if build_first:
         from alm.tensorrt import build as building
 

@@ -21,6 +21,7 @@ from alm.parsing import check_name
 
 SUFFIX = ".alm"
 MOST_KNOWN = 16  # files whose layout is remembered
+MOST_CONTENT = 2**31  # bytes that are read at once: those of a graph, as protobuf bounds it
 CHUNK = 2**20
 
 _known: OrderedDict[tuple[object, ...], Layout] = OrderedDict()
@@ -127,6 +128,14 @@ def section(file: Path, name: str) -> IO[bytes]:
     """The member as an open file; raises as `find`."""
     inside = find(file, name)
     return io.BufferedReader(Section(opened(file), inside), CHUNK)  # pyright: ignore
+
+
+def content(file: Path, name: str) -> bytes:
+    """All of a member; raises as `find`, and where it has more than MOST_CONTENT bytes."""
+    if find(file, name).member.bytes > MOST_CONTENT:
+        raise BadArtifacts(f"{name!r} in {file} has more than {MOST_CONTENT} bytes")
+    with section(file, name) as stream:
+        return stream.read()
 
 
 def opened(file: Path) -> IO[bytes]:

@@ -70,6 +70,18 @@ def write(
         file.write(content)
 
 
+def adopt(root: Path, name: str, new: Path, by_handle: bool = BY_HANDLE) -> None:
+    """Give a finished file, on the same disk, the place of `name` below `root`; see `replacing`."""
+    check_name(name)
+    try:
+        with _opened(root, name.split("/")[:-1], by_handle) as folder:
+            os.replace(new, folder.name(name.split("/")[-1]), dst_dir_fd=folder.handle)
+    except OSError as error:
+        raise BadArtifacts(
+            f"{Path(root) / name} cannot be written: {error.strerror or error}"
+        ) from error
+
+
 def new_folder(place: Path) -> Path:
     """A new folder beside `place`, hidden, with a name that nobody can guess; to be renamed later.
 

@@ -20,7 +20,6 @@ from alm.onnxfile.wire import Span, Wire
 from alm.ports import Port
 
 DEEPEST = 32  # graphs within graphs
-MOST_INSIDE = 2**31  # bytes of a graph in an .alm file: what protobuf takes at most
 ANY_RANK = "..."  # the only axis of a port without a stated shape
 T = TypeVar("T")
 
@@ -89,7 +88,7 @@ def read(path: Path | str) -> GraphFile:
 def mapped(path: Path, reader: Callable[[mmap | bytes], T]) -> T:
     """What `reader` gives for the mapped file; MissingFile, or BadArtifacts when it is no graph."""
     if (inside := archive.holding(path)) is not None:
-        return _inside(*inside, reader)
+        return reader(archive.content(*inside))  # its weights lie beside it
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for its writer
             raise OSError("it is not a regular file")
@@ -102,14 +101,6 @@ def mapped(path: Path, reader: Callable[[mmap | bytes], T]) -> T:
     except (OSError, ValueError) as error:  # no permission, an empty file
         why = getattr(error, "strerror", None) or error
         raise BadArtifacts(f"{path} is not a readable ONNX graph: {why}") from None
-
-
-def _inside(file: Path, name: str, reader: Callable[[mmap | bytes], T]) -> T:
-    """Of a graph in an .alm file, which is read whole: its weights lie beside it."""
-    with archive.section(file, name) as stream:
-        if archive.find(file, name).member.bytes > MOST_INSIDE:
-            raise BadArtifacts(f"{name!r} in {file} has more than {MOST_INSIDE} bytes in itself")
-        return reader(stream.read())
 
 
 class Walk(Wire):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from alm.cli import arguments as args
 from alm.cli import exit_status
 from alm.cli.terminal import tell
+from alm.hub import local
 
 if TYPE_CHECKING:
     from alm.batch.job import Job
@@ -74,8 +75,8 @@ def batch(
     from alm.batch.results import Results
     from alm.batch.running import Ways
 
-    aligner, kept = (None if place is None else str(place) for place in (align, cache))
-    job = Job(folder, prompt, options, provider, threads, aligner, kept, draft)
+    here, aligner, small = map(_here, (folder, align, draft))
+    job = Job(here, prompt, options, provider, threads, aligner, cache and str(cache), small)
     ways = Ways(workers, rows, ray)
     _check(job, ways)
     found = find(files)
@@ -90,6 +91,11 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     options = {name: given[name] for name in OPTIONS} | args.decoding(given)
     options |= {"stop": given["stop"] or ()}
     return options | files.given(given["schema"], given["grammar"], given["regex"])
+
+
+def _here(given: str | Path | None) -> Any:
+    """The folder as text; None of none."""
+    return None if given is None else str(local.folder(given))
 
 
 def _check(job: Job, ways: Ways) -> None:

@@ -9,13 +9,17 @@ import typer
 
 from alm.cli import exit_status, terminal
 from alm.cli.arguments import Debug
+from alm.hub import local
 from alm.parsing import numbers
 
 MOST_THREADS = 4096
 
 
 def doctor(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="What export.py or alm pack wrote, or hub:org/name."),
+    ],
     provider: Annotated[
         list[str] | None,
         typer.Option(help="Only this one; may be repeated. All that can run here if none is said."),
@@ -41,7 +45,7 @@ def doctor(
     terminal.check_out(out)
     terminal.speak_utf8()
     counts = numbers(threads, "threads", int, 0, MOST_THREADS) if threads else ()
-    found = [*examine(folder, provider or (), counts, terminal.tell)]
+    found = [*examine(local.folder(folder), provider or (), counts, terminal.tell)]
     first = first_wrong(found)
     data: dict[str, Any] = {"format": "alm-doctor", "format_version": 1, "good": first is None}
     data |= {"findings": [finding.to_json() for finding in found]}

@@ -10,10 +10,13 @@ import typer
 from alm.cli import terminal
 from alm.cli.arguments import Debug
 from alm.errors import BadOption
+from alm.hub import local
 
 
 def pack(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="What export.py wrote, or hub:org/name.")
+    ],
     file: Annotated[
         Path | None, typer.Argument(metavar="FILE.alm", help="Write one file, which runs as it is.")
     ] = None,
@@ -50,7 +53,7 @@ def pack(
         )
     terminal.speak_utf8()
     if file is not None:
-        _one_file(folder, file, sign)
+        _one_file(local.folder(folder), file, sign)
         return
     assert triton is not None
     if sign is not None:
@@ -59,7 +62,7 @@ def pack(
     from alm.triton.settings import Settings
 
     settings = Settings(name, gpu, batch, threads, stream, link)
-    made = repository.pack(folder, triton, settings, terminal.tell)
+    made = repository.pack(local.folder(folder), triton, settings, terminal.tell)
     for note in made.notes:
         terminal.tell(f"note: {note}")
     if link:

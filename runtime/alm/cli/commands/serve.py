@@ -11,8 +11,11 @@ import typer
 from alm.cli import arguments as args
 from alm.cli.arguments import more_options
 from alm.errors import BadOption, MissingPackage
+from alm.hub.names import title
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What export.py wrote.")]
+Folder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="What export.py wrote, or hub:org/name.")
+]
 Host = Annotated[str, typer.Option(help="Where to listen; anything but loopback wants a key.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one, and prints it.")]
 ApiKey = Annotated[
@@ -75,7 +78,7 @@ def serve(
     from alm.audio import reader
     from alm.serve.settings import MIB, Settings
 
-    names = tuple(name or [folder.resolve().name or "model"])
+    names = tuple(name or [title(folder) or "model"])
     if not all(text.strip() and text.isprintable() for text in names):
         raise BadOption("a model's name is a text that can be printed")
     settings = Settings(

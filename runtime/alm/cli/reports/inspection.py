@@ -201,8 +201,6 @@ def _header(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 def _parts(parts: Sequence[Part]) -> Iterator[tuple[str, ...]]:
     for part in parts:
-        parity = part.measured.get("parity")
-        parity = parity if isinstance(parity, Mapping) else {}
         yield (
             part.name,
             part.role,
@@ -210,17 +208,9 @@ def _parts(parts: Sequence[Part]) -> Iterator[tuple[str, ...]]:
             part.precision,
             str(part.nodes or "-"),
             terminal.size(part.bytes),
-            *(_error(parity.get(name)) for name in ("worst_abs", "worst_rel", "rms")),
-            _verdict(parity),
+            *(_error(part.parity.get(name)) for name in ("worst_abs", "worst_rel", "rms")),
+            part.verdict,
         )
-
-
-def _verdict(parity: Mapping[str, Any]) -> str:
-    """ "exact", "within 0.3", or "-" where the manifest has none."""
-    verdict, bound = parity.get("verdict"), parity.get("bound")
-    if isinstance(verdict, str) and verdict.startswith("within") and isinstance(bound, int | float):
-        return f"within {bound:g}"
-    return verdict if isinstance(verdict, str) else "-"
 
 
 def _error(value: object) -> str:

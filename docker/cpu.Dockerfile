@@ -1,0 +1,26 @@
+# alm on the processor, x86_64 or aarch64.
+#
+#     make wheel && docker build -f docker/cpu.Dockerfile -t alm-edge:cpu .
+#     docker run --rm -p 8000:8000 -e ALM_API_KEY -v "$PWD/artifacts:/model:ro" alm-edge:cpu
+
+FROM python:3.12.13-slim-bookworm AS build
+COPY docker/cpu.txt /tmp/
+COPY dist/alm_edge-*.whl /tmp/
+RUN python -m venv /opt/alm \
+    && /opt/alm/bin/pip install --no-cache-dir --no-deps --only-binary :all: --require-hashes -r /tmp/cpu.txt \
+    && /opt/alm/bin/pip install --no-cache-dir --no-deps --no-index /tmp/alm_edge-*.whl \
+    && /opt/alm/bin/pip check \
+    && /opt/alm/bin/pip uninstall --yes pip
+
+FROM python:3.12.13-slim-bookworm
+COPY --from=build /opt/alm /opt/alm
+# The cache is there and the user's own, so that a volume put there is too.
+RUN useradd --create-home --uid 10001 alm && install -d -o alm -g alm /home/alm/.cache
+ENV PATH=/opt/alm/bin:$PATH PYTHONUNBUFFERED=1
+USER alm
+WORKDIR /home/alm
+EXPOSE 8000
+HEALTHCHECK --interval=30s --timeout=5s --start-period=180s --retries=3 \
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/health', timeout=4)"]
+ENTRYPOINT ["alm"]
+CMD ["serve", "/model", "--host", "0.0.0.0"]
