@@ -88,6 +88,8 @@ const REFUSED = {
 const SAMPLING = ["temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"];
 const BEAMS = { length_penalty: [1], early_stopping: [false] };
 
+const NOT_HERE = { ...REFUSED, ...BEAMS };
+
 const asksNothing = (value, neutral) =>
   value === null || value === undefined || neutral.includes(value) || value?.length === 0;
 
@@ -126,9 +128,8 @@ export function choose(defaults, given) {
 
 function refuseGiven(asked) {
   for (const [name, value] of Object.entries(asked)) {
-    const neutral = { ...REFUSED, ...BEAMS }[name];
-    if (neutral) {
-      if (asksNothing(value, neutral)) continue;
+    if (Object.hasOwn(NOT_HERE, name)) {
+      if (asksNothing(value, NOT_HERE[name])) continue;
       throw new BadOption(`${name} is not done in a browser, where decoding is greedy; leave it out`);
     }
     if (Object.hasOwn(DECODING, name) || Object.hasOwn(INPUTS, name)) continue;
