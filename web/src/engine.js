@@ -22,15 +22,18 @@ export class Engine {
   /**
    * @param {string} provider "wasm", "webgpu", or "auto": WebGPU where the browser has it
    * @param {number} threads of wasm; 0: as many as the browser has cores, 4 at most
+   * @param {string} dialect of the decoder, whose operators WebGPU may lack
    */
-  static async load(provider = "auto", threads = 0) {
+  static async load(provider = "auto", threads = 0, dialect = "") {
     if (!["auto", ...PROVIDERS].includes(provider)) {
       throw new BadOption(`provider is auto, ${PROVIDERS.join(" or ")}, not ${shown(provider)}`);
     }
     if (!Number.isInteger(threads) || threads < 0 || threads > MOST_THREADS) {
       throw new BadOption(`threads is 0 to ${MOST_THREADS}, not ${shown(threads)}`);
     }
-    const gpu = provider === "wasm" ? null : await navigator.gpu?.requestAdapter();
+    // ONNX Runtime's own attention takes no padding mask on WebGPU.
+    const tried = provider === "webgpu" || (provider === "auto" && dialect !== "ort");
+    const gpu = tried ? await navigator.gpu?.requestAdapter() : null;
     if (provider === "webgpu" && !gpu) {
       throw new BadOption("this browser has no WebGPU here; use provider wasm");
     }
@@ -66,6 +69,7 @@ export class Engine {
     const inside = graph.name.slice(0, graph.name.lastIndexOf("/") + 1); // of the graph's folder
     const options = {
       executionProviders: [this.provider],
+      logSeverityLevel: 3, // errors, which are thrown
       externalData: others.map((file, i) => ({
         path: file.name.startsWith(inside) ? file.name.slice(inside.length) : file.name,
         data: files[i + 1],

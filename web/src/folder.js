@@ -81,7 +81,8 @@ export class Folder {
     const url = this._address(name);
     let response;
     try {
-      response = await fetch(url, { redirect: "error" });
+      // What a browser has kept of it is compared with the server: a folder may be exported anew.
+      response = await fetch(url, { redirect: "error", cache: "no-cache" });
     } catch (error) {
       throw new BadArtifacts(`'${name}' cannot be had from ${this.url}: ${error.message}`);
     }

@@ -21,6 +21,7 @@ const MOST_DEEP = 32; // lists and objects in each other
  * @property {Map<string, Port>} inputs
  * @property {Map<string, Port>} outputs
  * @property {Map<string, number[]>} spans least, usual and most of each dynamic axis
+ * @property {string} dialect of a decoder: the form of its attention
  * @property {string} pieces the axis that is cut into pieces as long as its span
  * @typedef {object} Manifest
  * @property {string} family
@@ -112,7 +113,8 @@ function partOf(plain, number) {
     throw new BadArtifacts(`part ${number} of ${NAME} has no name`);
   }
   const where = `part ${shown(plain.name)}`;
-  const { name, role, files, spans = {}, pieces = "" } = plain;
+  const { name, role, files, spans = {}, pieces = "", dialect = "" } = plain;
+  if (typeof dialect !== "string") throw new BadArtifacts(`'dialect' of ${where} is no text`);
   if (!ROLES.includes(role)) throw new BadArtifacts(`${where} has the role ${shown(role)}`);
   if (!Array.isArray(files) || !files.length) throw new BadArtifacts(`${where} has no files`);
   if (role !== "table" && !String(files[0]?.name).endsWith(".onnx")) {
@@ -130,6 +132,7 @@ function partOf(plain, number) {
     inputs,
     outputs: portsOf(plain.outputs, `outputs of ${where}`),
     spans: read,
+    dialect,
     pieces,
   };
 }

@@ -43,7 +43,8 @@ import { Rules } from "./windows.js";
  * @property {number} loadMs
  *
  * @typedef {object} OpenOptions
- * @property {string} [provider] "wasm", "webgpu", or "auto" (the default): WebGPU where there is one
+ * @property {string} [provider] "wasm", "webgpu", or "auto" (the default): WebGPU where the
+ *   browser has it and the folder's dialect is not `ort`, which WebGPU runs in part
  * @property {number} [threads] of wasm; 0: the browser's cores, 4 at most
  * @property {import("./folder.js").OnProgress} [onProgress]
  * @property {string} [base] of a relative address
@@ -71,11 +72,13 @@ export class Model {
       rules: new Rules(audio),
       memory: new Memory(),
     };
-    const engine = await Engine.load(provider, threads);
+    const [part] = withRole(manifest, "decoder");
+    const engine = await Engine.load(provider, threads, part.dialect);
     const table = await tableOf(folder, manifest);
     const graphs = [];
-    for (const part of front(manifest)) graphs.push({ part, session: await open(engine, folder, part) });
-    const [part] = withRole(manifest, "decoder");
+    for (const before of front(manifest)) {
+      graphs.push({ part: before, session: await open(engine, folder, before) });
+    }
     const session = await open(engine, folder, part, carriedOutputs(part));
     const decoder = new Decoder(session, part, table, engine.provider === "wasm");
     const loadMs = performance.now() - since;
