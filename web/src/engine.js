@@ -22,21 +22,19 @@ export class Engine {
   /**
    * @param {string} provider "wasm", "webgpu", or "auto": WebGPU where the browser has it
    * @param {number} threads of wasm; 0: as many as the browser has cores, 4 at most
-   * @param {string} dialect of the decoder, whose operators WebGPU may lack
+   * @param {{dialect?: string, halves?: boolean}} graphs the decoder's dialect, and whether any
+   *   part computes in float16: what WebGPU may lack
    */
-  static async load(provider = "auto", threads = 0, dialect = "") {
+  static async load(provider = "auto", threads = 0, graphs = {}) {
     if (!["auto", ...PROVIDERS].includes(provider)) {
       throw new BadOption(`provider is auto, ${PROVIDERS.join(" or ")}, not ${shown(provider)}`);
     }
     if (!Number.isInteger(threads) || threads < 0 || threads > MOST_THREADS) {
       throw new BadOption(`threads is 0 to ${MOST_THREADS}, not ${shown(threads)}`);
     }
-    // ONNX Runtime's own attention takes no padding mask on WebGPU.
-    const tried = provider === "webgpu" || (provider === "auto" && dialect !== "ort");
-    const gpu = tried ? await navigator.gpu?.requestAdapter() : null;
-    if (provider === "webgpu" && !gpu) {
-      throw new BadOption("this browser has no WebGPU here; use provider wasm");
-    }
+    const lack = provider === "wasm" ? "" : await lackOfGpu(graphs);
+    if (provider === "webgpu" && lack) throw new BadOption(`${lack}; use provider wasm`);
+    const gpu = provider !== "wasm" && !lack;
     const chosen = gpu ? "webgpu" : "wasm";
     const ort = await import(new URL(SCRIPTS[chosen], VENDOR).href);
     ort.env.wasm.wasmPaths = VENDOR.href;
@@ -47,6 +45,7 @@ export class Engine {
     return new Engine(ort, chosen);
   }
 
+  /** @param {any} ort its module */
   constructor(ort, provider) {
     this.ort = ort;
     this.provider = provider;
@@ -89,6 +88,19 @@ export class Engine {
     const opened = new Graph(this.ort, session, part);
     return part.pieces ? new PieceByPiece(opened, part) : opened;
   }
+}
+
+/** Why WebGPU does not run these graphs here, in words; "" where it does. */
+async function lackOfGpu({ dialect = "", halves = false }) {
+  const adapter = await navigator.gpu?.requestAdapter();
+  if (!adapter) return "this browser has no WebGPU here";
+  if (dialect === "ort") {
+    return "WebGPU takes no padding mask in the attention of dialect ort: export with --target web";
+  }
+  if (halves && !adapter.features.has("shader-f16")) {
+    return "this device's WebGPU has no float16 (shader-f16), which the folder computes in";
+  }
+  return "";
 }
 
 /** Refuse a graph whose inputs and outputs are not the manifest's. */

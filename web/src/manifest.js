@@ -22,6 +22,7 @@ const MOST_DEEP = 32; // lists and objects in each other
  * @property {Map<string, Port>} outputs
  * @property {Map<string, number[]>} spans least, usual and most of each dynamic axis
  * @property {string} dialect of a decoder: the form of its attention
+ * @property {boolean} halves it computes in float16
  * @property {string} pieces the axis that is cut into pieces as long as its span
  * @typedef {object} Manifest
  * @property {string} family
@@ -133,6 +134,7 @@ function partOf(plain, number) {
     outputs: portsOf(plain.outputs, `outputs of ${where}`),
     spans: read,
     dialect,
+    halves: Boolean(plain.storage?.computes?.includes?.("float16")),
     pieces,
   };
 }

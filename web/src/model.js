@@ -44,7 +44,7 @@ import { Rules } from "./windows.js";
  *
  * @typedef {object} OpenOptions
  * @property {string} [provider] "wasm", "webgpu", or "auto" (the default): WebGPU where the
- *   browser has it and the folder's dialect is not `ort`, which WebGPU runs in part
+ *   browser has it and it runs the folder's graphs
  * @property {number} [threads] of wasm; 0: the browser's cores, 4 at most
  * @property {import("./folder.js").OnProgress} [onProgress]
  * @property {string} [base] of a relative address
@@ -73,7 +73,8 @@ export class Model {
       memory: new Memory(),
     };
     const [part] = withRole(manifest, "decoder");
-    const engine = await Engine.load(provider, threads, part.dialect);
+    const halves = manifest.parts.some((one) => one.role !== "table" && one.halves);
+    const engine = await Engine.load(provider, threads, { dialect: part.dialect, halves });
     const table = await tableOf(folder, manifest);
     const graphs = [];
     for (const before of front(manifest)) {
