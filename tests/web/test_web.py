@@ -71,10 +71,10 @@ def host(web: Path, demo: Path, browser: Any) -> Iterator[Host]:
 
 
 @pytest.fixture
-def spoiled(host: Host, demo: Path, tmp_path: Path) -> Callable[[Callable[[Path], None]], str]:
+def spoiled(host: Host, demo: Path, tmp_path: Path) -> Callable[[Callable[[Path], Any]], str]:
     """What is said of a copy of the demo's folder after a change."""
 
-    def said(change: Callable[[Path], None]) -> str:
+    def said(change: Callable[[Path], Any]) -> str:
         name = f"spoiled-{len(host.folders)}"
         copied = host.folders[name] = Path(shutil.copytree(demo, tmp_path / name))
         change(copied)
@@ -86,7 +86,8 @@ def spoiled(host: Host, demo: Path, tmp_path: Path) -> Callable[[Callable[[Path]
 
 def samples(name: str) -> list[float]:
     """A clip's float32 samples, exactly."""
-    return soundfile.read(FOLDER / f"{name}.wav", dtype="float32")[0].tolist()
+    pcm: Any = soundfile.read(FOLDER / f"{name}.wav", dtype="float32")[0]
+    return pcm.tolist()
 
 
 STREAMED = """
@@ -162,7 +163,7 @@ def test_an_answer_can_be_left_and_the_next_is_whole(host: Host) -> None:
 
 
 def test_a_file_that_differs_by_a_byte_is_refused_by_its_name(
-    spoiled: Callable[[Callable[[Path], None]], str],
+    spoiled: Callable[[Callable[[Path], Any]], str],
 ) -> None:
     def bit(name: str) -> Callable[[Path], None]:
         def change(folder: Path) -> None:
@@ -181,7 +182,7 @@ def test_a_file_that_differs_by_a_byte_is_refused_by_its_name(
 
 
 def test_a_manifest_that_leads_out_of_its_folder_is_refused(
-    spoiled: Callable[[Callable[[Path], None]], str],
+    spoiled: Callable[[Callable[[Path], Any]], str],
 ) -> None:
     def named(name: str) -> Callable[[Path], None]:
         def change(folder: Path) -> None:
@@ -196,7 +197,7 @@ def test_a_manifest_that_leads_out_of_its_folder_is_refused(
 
 
 def test_what_is_not_done_is_refused_by_its_name(
-    host: Host, spoiled: Callable[[Callable[[Path], None]], str]
+    host: Host, spoiled: Callable[[Callable[[Path], Any]], str]
 ) -> None:
     asked = {"num_beams": 4, "temperature": 0.5, "schema": {}, "adapter": "a", "delay": 80}
     for name, value in asked.items():

@@ -107,7 +107,7 @@ def prompts() -> Iterator[dict[str, Any]]:
 
 
 def markers() -> Iterator[dict[str, Any]]:
-    stated = {"marker_seconds": 5, "marker_rows": 62, "marker_rate": 12_500}
+    stated: dict[str, Any] = {"marker_seconds": 5, "marker_rows": 62, "marker_rate": 12_500}
     prompter = Prompter(load_tokenizer(TOKENIZER), PromptFacts(**PLAIN, **stated), TokenFacts())
     for rows in (0, 1, 61, 62, 63, 125, 700):
         ids = prompter.markers.ids(rows, [7])
@@ -161,14 +161,15 @@ def windows(folder: Path) -> Iterator[dict[str, Any]]:
 
 def scores() -> Iterator[dict[str, Any]]:
     random = np.random.default_rng(2)
-    for given in (
+    options: tuple[dict[str, Any], ...] = (
         {},
         {"repetition_penalty": 1.7},
         {"repetition_penalty": 3.0, "repetition_window": 2},
         {"no_repeat_ngram_size": 2},
         {"min_new_tokens": 8, "suppress_tokens": [3, 4, 90]},
         {"min_length": 12, "begin_suppress_tokens": [5]},
-    ):
+    )
+    for given in options:
         for length in (0, 1, 5):
             row = random.standard_normal(16).astype(np.float32)
             said, ids = random.integers(0, 6, length).tolist(), random.integers(0, 16, 4).tolist()
