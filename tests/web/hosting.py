@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +16,22 @@ ISOLATED = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
 }
+
+# Runs a function body of `web` (web/src/index.js) and of what is given, `a`; an error is its text.
+RUN = """
+const done = arguments[arguments.length - 1], a = [...arguments].slice(1, -1);
+import('/web/src/index.js').then(async (web) => {
+  const of = Object.getPrototypeOf(async () => {}).constructor;
+  return new of('web', 'a', arguments[0])(web, a);
+}).then(done, (error) => done(`${error.name}: ${error.message}`));
+"""
+# The answer of the page's `model` to samples, a prompt and options, with its pieces.
+STREAMED = """
+const pieces = [];
+const onText = (piece) => pieces.push(piece);
+const answer = await model.generate(new Float32Array(a[0]), a[1], {...a[2], onText});
+return {...answer, pieces};
+"""
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -57,3 +74,16 @@ def hosted(folders: Mapping[str, Path]) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@dataclass
+class Host:
+    """A server of web/ and of artifact folders by name, and a page of it in the browser."""
+
+    url: str
+    folders: dict[str, Path]
+    browser: Any
+
+    def run(self, body: str, *given: Any) -> Any:
+        """What a function body gives of `web` and `a`."""
+        return self.browser.execute_async_script(RUN, body, *given)

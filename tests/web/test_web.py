@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import alm
 from alm.generation.model import Model
 from demo.clips import FOLDER
 from tests.runtime.serve.browsing import Page
-from tests.web.hosting import hosted
+from tests.web.hosting import STREAMED, Host, hosted
 
 pytestmark = pytest.mark.browser
 
@@ -27,27 +26,6 @@ WORDS = {
     "digits": "four two eight eight one",
     "siren": "a two-tone siren",
 }
-# Runs a function body of `web` (web/src/index.js) and of what is given, `a`; an error is its text.
-RUN = """
-const done = arguments[arguments.length - 1], a = [...arguments].slice(1, -1);
-import('/web/src/index.js').then(async (web) => {
-  const of = Object.getPrototypeOf(async () => {}).constructor;
-  return new of('web', 'a', arguments[0])(web, a);
-}).then(done, (error) => done(`${error.name}: ${error.message}`));
-"""
-
-
-@dataclass
-class Host:
-    """A server of web/ and of artifact folders by name, and a page of it in the browser."""
-
-    url: str
-    folders: dict[str, Path]
-    browser: Any
-
-    def run(self, body: str, *given: Any) -> Any:
-        """What a function body gives of `web` and `a`."""
-        return self.browser.execute_async_script(RUN, body, *given)
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +66,6 @@ def samples(name: str) -> list[float]:
     """A clip's float32 samples, exactly."""
     pcm: Any = soundfile.read(FOLDER / f"{name}.wav", dtype="float32")[0]
     return pcm.tolist()
-
-
-STREAMED = """
-const pieces = [];
-const onText = (piece) => pieces.push(piece);
-const answer = await model.generate(new Float32Array(a[0]), a[1], {...a[2], onText});
-return {...answer, pieces};
-"""
 
 
 @pytest.mark.parametrize("name", ASKED)
