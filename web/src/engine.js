@@ -92,11 +92,11 @@ export class Engine {
 
 /** Why WebGPU does not run these graphs here, in words; "" where it does. */
 async function lackOfGpu({ dialect = "", halves = false }) {
-  const adapter = await navigator.gpu?.requestAdapter();
-  if (!adapter) return "this browser has no WebGPU here";
   if (dialect === "ort") {
     return "WebGPU takes no padding mask in the attention of dialect ort: export with --target web";
   }
+  const adapter = await navigator.gpu?.requestAdapter();
+  if (!adapter) return "this browser has no WebGPU here";
   if (halves && !adapter.features.has("shader-f16")) {
     return "this device's WebGPU has no float16 (shader-f16), which the folder computes in";
   }
