@@ -85,7 +85,10 @@ const REFUSED = {
 };
 
 // Of the model's own options: heeded by sampling alone, or by beams alone.
-const SAMPLING = ["temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"];
+const SAMPLING = [
+  ...["temperature", "top_k", "top_p", "min_p"],
+  ...["top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"],
+];
 const BEAMS = { length_penalty: [1], early_stopping: [false] };
 
 const NOT_HERE = { ...REFUSED, ...BEAMS };

@@ -64,7 +64,8 @@ test("the smallest whole manifest is read, with what holds where it states nothi
 });
 
 test("a name that may lead out of the folder is refused", () => {
-  const outside = ["../a", "a/../b", "/etc/passwd", "https://evil.example/a", "a\\b", "", ".", "a//b", "C:a", "a\0"];
+  const outside = ["../a", "a/../b", "/etc/passwd", "https://evil.example/a"];
+  outside.push("a\\b", "", ".", "a//b", "C:a", "a\0");
   for (const name of outside) {
     assert.throws(() => checkName(name), { name: "BadArtifacts" }, name);
     assert.match(said((m) => (m.parts[0].files[0].name = name)), /refused|ends in \.onnx/, name);
