@@ -77,4 +77,5 @@ $(VENV)/.ready: pyproject.toml $(LOCK) requirements/install_torch.py
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(LATEST) $(ARTIFACTS) dist demo/random .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LATEST) $(ARTIFACTS) dist demo/random .pytest_cache .ruff_cache \
+		web/node_modules web/vendor

@@ -44,9 +44,9 @@ class Said:
     """An answer to a piece of a clip."""
 
     ids: tuple[int, ...]  # without the token that ended it
-    end: int | None  # that token; None where the answer was cut
     margin: float  # of its first position: the best logit of a token that ends no answer, less the
     # best of one that does; below 0 the answer is missing
+    end: int | None = None  # the token that ended it; None where it was cut
 
     @property
     def circles(self) -> bool:
@@ -171,7 +171,7 @@ class Audience:
             if len(ids) == most:
                 break
             logits = decoder.step(np.array([token]))[0]
-        return Said(tuple(ids), end, margin)
+        return Said(tuple(ids), margin, end)
 
     def _stated(
         self, files: tuple[File, ...], inputs: Mapping[str, Port], outputs: Mapping[str, Port]

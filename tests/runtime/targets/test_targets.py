@@ -24,7 +24,7 @@ def goal(request: pytest.FixtureRequest) -> ModuleType:
 
 
 def test_the_targets_have_the_names_that_a_person_types() -> None:
-    assert EVERY == ["cpu", "portable", "trt-jetpack6", "trt-jetpack7", "trt-rtx"]
+    assert EVERY == ["cpu", "portable", "trt-jetpack6", "trt-jetpack7", "trt-rtx", "web"]
 
 
 def test_a_name_nobody_knows_is_answered_with_the_right_ones() -> None:
