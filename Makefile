@@ -41,7 +41,7 @@ test-long: env  ## the same with all products of models and dialects, and more k
 test-latest:  ## the whole suite, on the newest of everything
 	$(call venv,$(LATEST),--clear)
 	$(LATEST)/bin/python -m pip install --quiet --upgrade pip
-	$(LATEST)/bin/python -m pip install --quiet --editable '.[export,ort,openvino,serve,av,grammar,ray,hub]' --group dev
+	$(LATEST)/bin/python -m pip install --quiet --editable '.[export,ort,openvino,serve,av,grammar,ray,hub,sign]' --group dev
 	$(LATEST)/bin/python $(PYTEST)
 
 lint: env  ## what continuous integration checks besides the tests

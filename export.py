@@ -16,7 +16,7 @@ from alm.artifacts.engine_files import fingerprint
 from alm.artifacts.manifest import Manifest
 from alm.cli import arguments, exit_status
 from alm.cli.reports import inspection
-from alm.errors import BadArtifacts, BadOption, MissingFile, UnknownName
+from alm.errors import BadArtifacts, BadOption, MissingFile, MissingPackage, UnknownName
 from alm.precision import PLAIN, PLAINEST, Levers, closest_first
 
 ROOT = Path(__file__).parent
@@ -26,8 +26,8 @@ LEVERS = sorted(p.stem for p in (ROOT / "exporters" / "levers").glob("[!_]*.py")
 PRECISION = re.compile(r"(?:([^=:]*)=)?(.*)", re.DOTALL)  # of a part, or of all: part=A:setting=B
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # Qwen/Qwen2-Audio-7B-Instruct
 
-# `python export.py` is no command of a shell's.
-app = typer.Typer(**arguments.PLAIN, add_completion=False)
+# Of the two commands, alm-export and `python export.py`, a shell knows the first.
+app = typer.Typer(**arguments.PLAIN, add_completion="alm_export" in sys.modules)
 
 
 @app.command()
@@ -93,13 +93,18 @@ def export(
     if inspect or netron:
         raise typer.Exit(inspection.show(out, netron=netron))
     # The workshop is heavy: help, inspection and wrong words do without it.
-    from exporters import adapters, precisions
-    from exporters import golden as proofs
-    from exporters import part as parts
-    from exporters.bundle import Bundle, tools
-    from exporters.report import Report
-    from wrappers import dialect as dialects
-    from wrappers import open_checkpoint
+    try:
+        from exporters import adapters, precisions
+        from exporters import golden as proofs
+        from exporters import part as parts
+        from exporters.bundle import Bundle, tools
+        from exporters.report import Report
+        from wrappers import dialect as dialects
+        from wrappers import open_checkpoint
+    except ModuleNotFoundError as error:
+        raise MissingPackage(
+            f"exporting wants {error.name}, which is not installed: pip install 'alm-edge[export]'"
+        ) from error
 
     goal = targets.find(target)
     dialects.find(dialect or goal.DIALECT)
@@ -180,7 +185,13 @@ def _path(model: str) -> Path:
 
 
 def _demo(report: Any) -> Path:
-    """The trained demo checkpoint; where there is none, a small random one is made."""
+    """The trained demo checkpoint; where there is none, a small random one is made.
+
+    Raises:
+        MissingFile: this is an installed package, which brings no model.
+    """
+    if not (ROOT / "demo" / "random_checkpoint.py").is_file():
+        raise MissingFile("the demo model comes with a checkout of alm-edge; give --model PATH")
     from demo import random_checkpoint
 
     trained = ROOT / "demo" / "checkpoint" / "config.yaml"

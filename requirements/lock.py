@@ -26,7 +26,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PYTHON = "3.10"  # the oldest; the resolution holds for every newer one
 TORCH = re.compile(r"(torch|triton|nvidia-[\w-]+|cuda-[\w-]+)==")
-EXTRAS = ("export", "ort", "openvino", "serve", "av", "grammar", "microphone", "ray", "hub")
+EXTRAS = ("export", "ort", "openvino", "serve", "av", "grammar", "microphone", "ray", "hub", "sign")
 HEADER = "# Written by `make lock` from pyproject.toml; do not edit.\n"
 
 

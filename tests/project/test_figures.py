@@ -84,7 +84,7 @@ def test_the_page_of_accuracy_is_its_data() -> None:
     assert [row[0] for row in rows] == [row["precision"] for row in data]
     for row, said in zip(rows, data, strict=True):
         cells = dict(zip(head, row, strict=True))
-        assert cells["megabytes"] == f"{said['bytes'] / 1e6:.1f}"
+        assert cells["MB"] == f"{said['bytes'] / 1e6:.1f}"
         assert all(cells[kind] == f"{error:.2f}" for kind, error in said["errors"].items())
 
 

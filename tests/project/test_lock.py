@@ -15,7 +15,7 @@ from tests import ROOT
 FOLDER = ROOT / "requirements"
 PROJECT: dict[str, Any] = tomli.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 EXTRAS = (  # what the environment of make has
-    *("export", "ort", "openvino", "serve", "av", "grammar", "microphone", "ray", "hub"),
+    *("export", "ort", "openvino", "serve", "av", "grammar", "microphone", "ray", "hub", "sign"),
 )
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")

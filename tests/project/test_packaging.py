@@ -1,4 +1,4 @@
-"""The wheel holds alm and its metadata, and asks for no more than a device needs."""
+"""The wheel holds alm, what alm-export runs and its metadata, and asks for what a device needs."""
 
 from __future__ import annotations
 
@@ -51,10 +51,17 @@ def wanted(line: str) -> tuple[str, str]:
     return name[0].lower(), extra[1] if extra else ""
 
 
-def test_the_wheel_holds_alm_and_its_metadata_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_holds_alm_the_workshop_and_metadata_and_nothing_else(
+    wheel: zipfile.ZipFile,
+) -> None:
     names = wheel.namelist()
     info = f"alm_edge-{alm.__version__}.dist-info/"
-    assert {name.partition("/")[0] for name in names} == {"alm", info.rstrip("/")}
+    assert {name.partition("/")[0] for name in names} == {"alm", "alm_export", info.rstrip("/")}
+    workshop = {f"{name}.wav" for name in ("demo/lamp", "demo/siren")} | {"export.py"}
+    for folder in ("exporters", "wrappers"):
+        workshop |= {p.relative_to(ROOT).as_posix() for p in (ROOT / folder).rglob("*.py")}
+    ours = {n.removeprefix("alm_export/") for n in names if n.startswith("alm_export/")}
+    assert ours == workshop | {"__init__.py"}
     home = ROOT / "runtime"
     sources = {p.relative_to(home).as_posix() for p in (home / "alm").rglob("*.py")}
     page = {p.relative_to(home).as_posix() for p in (home / "alm" / "serve" / "page").iterdir()}
@@ -68,11 +75,14 @@ def test_the_wheel_holds_alm_and_its_metadata_and_nothing_else(wheel: zipfile.Zi
 
 def test_the_wheels_files_are_those_of_the_checkout(wheel: zipfile.ZipFile) -> None:
     for name in wheel.namelist():
-        if name.startswith("alm/"):
+        if name.startswith(("alm/", "alm_export/__init__")):
             assert wheel.read(name) == (ROOT / "runtime" / name).read_bytes()
+        elif name.startswith("alm_export/"):
+            own = ROOT / name.removeprefix("alm_export/")
+            assert wheel.read(name) == own.read_bytes()
 
 
-def test_the_entry_points_are_alm_run_and_alm(wheel: zipfile.ZipFile) -> None:
+def test_the_entry_points_are_alm_run_alm_and_alm_export(wheel: zipfile.ZipFile) -> None:
     (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     said = configparser.ConfigParser()
     said.read_string(wheel.read(name).decode())
@@ -80,14 +90,16 @@ def test_the_entry_points_are_alm_run_and_alm(wheel: zipfile.ZipFile) -> None:
         "console_scripts": {
             "alm-run": "alm.cli.run_command:run",
             "alm": "alm.cli.alm_commands:main",
+            "alm-export": "alm_export:main",
         }
     }
 
 
 def test_the_commands_that_the_entry_points_name_are_there() -> None:
+    import alm_export
     from alm.cli import alm_commands, run_command
 
-    assert callable(run_command.run) and callable(alm_commands.main)
+    assert callable(run_command.run) and callable(alm_commands.main) and callable(alm_export.main)
 
 
 def test_the_device_needs_only_what_was_meant(wheel: zipfile.ZipFile) -> None:
@@ -102,8 +114,18 @@ def test_the_extras_are_those_of_pyproject(wheel: zipfile.ZipFile, project: dict
     for name, extra in map(wanted, map(str, said.get_all("Requires-Dist", []))):
         if extra:
             found[extra].add(name)
-    extras = project["optional-dependencies"]
-    assert found == {extra: {wanted(line)[0] for line in extras[extra]} for extra in extras}
+    extras: dict[str, list[str]] = project["optional-dependencies"]
+
+    def meant(extra: str) -> set[str]:
+        """Packages of an extra, and of those that it is made of."""
+        names: set[str] = set()
+        for line in extras[extra]:
+            own = re.fullmatch(r"alm-edge\[(.+)\]", line)
+            others = own[1].split(",") if own else []
+            names |= set().union(*map(meant, others)) if others else {wanted(line)[0]}
+        return names
+
+    assert found == {extra: meant(extra) for extra in extras}
 
 
 def test_the_engine_is_an_extra_since_two_share_a_name(project: dict[str, Any]) -> None:
@@ -113,7 +135,19 @@ def test_the_engine_is_an_extra_since_two_share_a_name(project: dict[str, Any]) 
 def test_the_version_is_said_once_and_everywhere_the_same(
     wheel: zipfile.ZipFile, project: dict[str, Any]
 ) -> None:
-    assert alm.__version__ == project["version"] == metadata(wheel)["Version"]
+    assert project["dynamic"] == ["version"] and "version" not in project
+    assert alm.__version__ == metadata(wheel)["Version"]
+
+
+def test_the_workshop_squats_on_no_common_name(wheel: zipfile.ZipFile) -> None:
+    tops = {name.partition("/")[0] for name in wheel.namelist()}
+    assert not tops & {"exporters", "wrappers", "demo", "export.py", "runtime", "tests"}
+
+
+def test_the_extras_that_are_meant_are_there(project: dict[str, Any]) -> None:
+    extras = project["optional-dependencies"]
+    assert {"cpu", "gpu", "openvino", "export", "serve", "av", "hub", "sign", "all"} <= set(extras)
+    assert extras["cpu"] == ["alm-edge[ort]"] and extras["gpu"] == ["alm-edge[ort-gpu]"]
 
 
 def test_the_oldest_python_is_said(wheel: zipfile.ZipFile, project: dict[str, Any]) -> None:

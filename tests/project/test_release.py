@@ -106,11 +106,14 @@ def test_make_dist_builds_the_sdist_and_the_wheel(dist: Path) -> None:
     }
 
 
-def test_the_sdist_holds_what_builds_the_wheel_and_no_workshop(dist: Path) -> None:
+def test_the_sdist_holds_what_builds_the_wheel_and_nothing_else(dist: Path) -> None:
     (path,) = dist.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "PKG-INFO"} <= names
     assert {name.partition("/")[0] for name in names} <= {
-        *("pyproject.toml", "README.md", "LICENSE", "PKG-INFO", "runtime", ".gitignore")
+        *("pyproject.toml", "README.md", "LICENSE", "PKG-INFO", "runtime", ".gitignore"),
+        *("export.py", "exporters", "wrappers", "demo"),
     }
+    demo = {name for name in names if name.startswith("demo/") and not name.endswith("/")}
+    assert demo == {"demo/lamp.wav", "demo/siren.wav"}

@@ -13,7 +13,7 @@ from alm.parsing import is_a, parse, printable
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-MERGE = "merge it: python export.py merges an adapter that lies beside the model's weights"
+MERGE = "merge it: alm-export merges an adapter that lies beside the model's weights"
 NAMES = re.compile(r"\^?[\w.\-]+")  # of a module, or of the end of one: no expression that repeats
 
 # Fields that say what is in the tensors anyway, or that change no answer.

@@ -151,11 +151,11 @@ def load(folder: Path) -> Manifest:
     path = folder / NAME
     packed = archive.is_one(folder)
     if not packed and not os.path.isdir(folder):  # Path's own fails on names that are too long
-        raise MissingFile(f"there is no folder {folder}; make one with: python export.py --out DIR")
+        raise MissingFile(f"there is no folder {folder}; make one with: alm-export --out DIR")
     if not packed and not path.is_symlink() and not path.is_file():
         raise MissingFile(
             f"{folder} is no artifact folder: it holds no {NAME}; "
-            "make one with: python export.py --out DIR"
+            "make one with: alm-export --out DIR"
         )
     containment.contained(folder, NAME)
     try:

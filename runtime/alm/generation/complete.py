@@ -21,7 +21,7 @@ def check_complete(manifest: Manifest, folder: Path, aligns: bool) -> None:
         why = f" ({lack})" if lack else ""
         raise BadArtifacts(
             f"{folder} holds only {names}, not a whole model{why}; "
-            f"export the rest with: python export.py --model M --part all --out {folder}"
+            f"export the rest with: alm-export --model M --part all --out {folder}"
         )
     check_run(manifest, folder)
     if aligns and not manifest.facts.align.mark:

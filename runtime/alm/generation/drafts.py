@@ -51,7 +51,7 @@ def check_large(large: Parts) -> None:
     if FROM_END not in large.decoder_part.inputs:
         raise BadOption(
             f"the decoder of {large.folder} gives the logits of one position, drafts want "
-            "those of several; export it again: python export.py --part decoder"
+            "those of several; export it again: alm-export --part decoder"
         )
 
 

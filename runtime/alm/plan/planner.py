@@ -60,7 +60,7 @@ class Planned:
         if not decoders:
             raise BadArtifacts(
                 f"{folder} holds no decoder to plan for; export it with: "
-                f"python export.py --model M --part all --out {folder}"
+                f"alm-export --model M --part all --out {folder}"
             )
         self.manifest, self.folder, self.device, self.seconds = manifest, folder, device, seconds
         self.decoder: Part = decoders[0]

@@ -85,7 +85,7 @@ def _refuse_foreign(part: Part, graph: Path, levers: Levers) -> None:
     if foreign:
         raise BadArtifacts(
             f"part {part.name} holds {', '.join(foreign)}, which ONNX Runtime alone reads; export "
-            "it for TensorRT with: python export.py --dialect standard --precision "
+            "it for TensorRT with: alm-export --dialect standard --precision "
             f"{_in_bits(16, levers)} (or --dialect decomposed for TensorRT before 10.15)"
         )
 

@@ -147,7 +147,7 @@ def _check_whole(manifest: Manifest, folder: Path) -> None:
         names = ", ".join(part.name for part in manifest.parts) or "nothing"
         raise BadArtifacts(
             f"{folder} holds only {names}, not a whole model; export the rest with: "
-            f"python export.py --model M --part all --out {folder}"
+            f"alm-export --model M --part all --out {folder}"
         )
     if manifest.facts.align.mark:
         raise BadArtifacts(f"{folder} is an aligner, which times words and answers nothing")

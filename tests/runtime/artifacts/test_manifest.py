@@ -243,10 +243,10 @@ def test_links_to_a_manifest_are_refused(tmp_path: Path) -> None:
 def test_a_folder_that_is_missing_or_holds_no_manifest_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     said = sentence(tmp_path / "none", MissingFile)
-    assert f"no folder {tmp_path / 'none'}" in said and "python export.py" in said
+    assert f"no folder {tmp_path / 'none'}" in said and "alm-export" in said
     assert "no .alm file that alm pack wrote" in sentence(tmp_path / "file")
     long = sentence(tmp_path / ("x" * 5000), MissingFile)
-    assert f"no folder {tmp_path}" in long and "python export.py" in long and len(long) <= LONGEST
+    assert f"no folder {tmp_path}" in long and "alm-export" in long and len(long) <= LONGEST
     assert "no artifact folder: it holds no manifest.json" in sentence(tmp_path, MissingFile)
     (tmp_path / manifest.NAME).mkdir()
     assert "no artifact folder" in sentence(tmp_path, MissingFile)
