@@ -137,7 +137,7 @@ def test_a_part_takes_the_place_of_its_elder_and_leaves_the_others(
 ) -> None:
     before = contents(own)
     (own / "notes.txt").write_text("mine")
-    run_export("--model", checkpoint, "--out", own, "--part", "mel", "--no-simplify")
+    run_export("--model", checkpoint, "--out", own, "--part", "mel", "--no-simplify", golden=True)
     after = contents(own)
     changed = {name for name in before if before[name] != after[name]}
     assert changed - {"golden/mel.safetensors"} == {"mel.onnx", "manifest.json"}

@@ -10,6 +10,8 @@ import pytest
 import alm
 from alm import lint
 from alm.artifacts import manifest
+from alm.doctor.examine import examine, first_wrong
+from alm.doctor.finding import OK
 from alm.generation.model import Model
 from alm.tensorrt import build
 from tests.conftest import run_export
@@ -29,9 +31,17 @@ def sized(sizes: Iterable[str], turn: int) -> list[tuple[str, str]]:
 
 
 def export_for(target: str, model: Path, folder: Path) -> Model:
-    """All parts in float32 as the target wants them, in FOLDER/TARGET, as the CPU runs them."""
+    """All parts in float32 as the target wants them, in FOLDER/TARGET, as the CPU runs them.
+
+    Of what is exported for the CPU, this machine proves itself.
+    """
     words = ("--precision", "fp32", "--dynamic-batch", "--no-simplify", "--out", folder / target)
-    run_export("--model", model, "--target", target, *words)
+    proved = target == "cpu"
+    run_export("--model", model, "--target", target, *words, golden=proved)
+    if proved:
+        findings = [*examine(folder / target, ("cpu",), (1,))]
+        assert first_wrong(findings) is None, first_wrong(findings)
+        assert {f.verdict for f in findings if f.check == "vectors"} == {OK}
     return alm.load(folder / target, "cpu")
 
 
