@@ -26,6 +26,7 @@ from exporters import feeds, graph, precisions
 from exporters.levers import _dequantized, _nbits
 from tests import ROOT
 from tests.conftest import run_export
+from tests.products import some
 from tests.runtime.tensorrt.built import RTX, quiet
 from wrappers import Wrapper, randomised
 
@@ -40,7 +41,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return exported(tmp_path_factory.mktemp("plain"), "fp32")
 
 
-@pytest.fixture(scope="module", params=PRECISIONS)
+@pytest.fixture(scope="module", params=some(PRECISIONS, "int8dq", "int4dq"))
 def narrow(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same in fewer bits."""
     return exported(tmp_path_factory.mktemp("narrow"), request.param)

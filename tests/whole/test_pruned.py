@@ -49,7 +49,8 @@ LLMS = {
         Case(RECIPE, kernel=17, stride=17),
     ),
 }
-EVERY = [(name, "ort") for name in LLMS] + [("uneven, with LoRA", "decomposed")]
+ORT = [(name, "ort") for name in LLMS]
+EVERY = [*(ORT if LONG else ORT[1:]), ("uneven, with LoRA", "decomposed")]
 EVERY += [
     ("uneven, with LoRA", "standard"),
     ("layers without attention and without MLP", "decomposed"),

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import alm
 from alm.errors import BadCheckpoint
 from tests.conftest import run_export
+from tests.products import some
 from tests.wrappers.checkpoint.checkpoints import in_peft
 from tests.wrappers.families.test_ultravox import hearer
 from tests.wrappers.families.tiny_hf import noise
@@ -92,7 +93,7 @@ def adapter(folder: Path, place: Path, modules: str) -> Any:
     return tuned
 
 
-@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("alone", some([True, False], True))
 def test_a_peft_adapter_of_the_whole_is_merged(tmp_path: Path, alone: bool) -> None:
     folder = make(tmp_path / "model", TOWERED)
     place = tmp_path / "adapter" if alone else folder
