@@ -28,6 +28,7 @@ from alm.ports import CACHE_OUT, Port, is_carried
 from exporters import answering, calibration
 from exporters.bundle import Bundle
 from wrappers import Checkpoint
+from wrappers.checkpoint.weights.memory import give_back
 
 FOLDER = "golden"
 KEPT_BYTES = 48 * 2**10  # of a part's inputs; and of its outputs so many
@@ -62,9 +63,7 @@ def period(count: int) -> int:
     return max(1, min(PRIME, most - 1 if most % 2 == 0 else most))  # odd: axes are even
 
 
-def repeatable(
-    example: Mapping[str, np.ndarray], ports: Mapping[str, Port]
-) -> dict[str, np.ndarray]:
+def repeatable(example: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Feeds of which little is kept: values of float16, the first of which come again and again."""
     most, made = period(len(example)), dict(example)
     for name, array in example.items():
@@ -160,6 +159,11 @@ def asked(
         said = [answer for answer, _ in asked.original(heard.paths)]
     except BadOption:
         return runs.Runs((), made)
+    except AlmError as error:
+        say(f"no whole runs are kept for alm doctor: {error}")
+        return runs.Runs((), made)
+    finally:
+        give_back()  # the original's weights
     tasks, found = list(facts.prompt.tasks), []
     for number, (path, answer) in enumerate(zip(clips, said, strict=True)):
         kept = bundle.folder / FOLDER / path.name

@@ -150,7 +150,7 @@ class Truth:
             return dict(self.heard[seed - len(self.sizes)])
         example = feeds.make(self._whole, self.spans, self.sizes[seed], seed)
         if seed == self.golden:
-            example = golden.repeatable(example, self._whole)
+            example = golden.repeatable(example)
         for name, scale in self._whole_scales.items():  # a cache of integers holds no more
             example[name] = np.clip(example[name] * 2, -1, 1) * (127 * scale)
         return example
