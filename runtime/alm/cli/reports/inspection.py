@@ -125,9 +125,10 @@ def examine(folder: Path, manifest: Manifest, parts: Sequence[Part], check: bool
 
 
 def _lone(manifest: Manifest) -> list[File]:
-    """Files that are of no part: the tokenizer's, and those of adapters."""
+    """Files that no part runs: the tokenizer's, those of adapters, and golden vectors."""
     files = [manifest.tokenizer] if manifest.tokenizer else []
-    return files + [file for pair in manifest.adapters.values() for file in pair]
+    files += [file for pair in manifest.adapters.values() for file in pair]
+    return [*files, *(part.golden for part in manifest.parts if part.golden), *manifest.golden]
 
 
 def _checked(folder: Path, file: File) -> Path:
