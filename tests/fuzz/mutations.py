@@ -82,7 +82,7 @@ def _text(dice: Random, old: str) -> str:
     at = dice.randint(0, len(old))
     return dice.choice(
         [old[:at], old[at:], old + dice.choice(WORDS), old[:at] + dice.choice(WORDS) + old[at:]]
-        + [old.upper(), old * 2, dice.choice(WORDS), old * 500]
+        + [old.upper(), old * 2, dice.choice(WORDS), (old * 500)[: max(len(old), 200_000)]]
     )
 
 

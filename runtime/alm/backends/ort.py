@@ -21,7 +21,7 @@ from alm.artifacts.engine_files import Profile
 from alm.artifacts.part import Part
 from alm.errors import BadArtifacts, MissingPackage
 from alm.host import archive
-from alm.onnxfile.relocate import Relocated
+from alm.onnxfile.relocate import relocated
 from alm.parsing import printable
 from alm.ports import Port
 from alm.session import BackendOptions, Feed, Kept, Session
@@ -151,7 +151,7 @@ def _inside(part: Part, file: Path) -> bytes:
         for name, member in inside.items()
     }
     data = archive.content(file, part.files[0].name)
-    return Relocated(f"part {part.name} of {file}", data, places).model()
+    return relocated(file, part.files[0].name, data, places)
 
 
 def _provider_options(part: Part, provider: str) -> tuple[dict[str, str], Profile]:

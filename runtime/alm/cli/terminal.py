@@ -88,7 +88,7 @@ def say(piece: str) -> None:
 
 
 def tell(progress: str) -> None:
-    print(progress, file=sys.stderr, flush=True)
+    print(printable(progress), file=sys.stderr, flush=True)  # it may name a file of anyone's
 
 
 def speak_utf8() -> None:
