@@ -119,7 +119,7 @@ class Requests:
     def _talk(self, messages: list[str]) -> str:
         """Say these on a live socket, and hear what is said until it closes."""
         wrong = ""
-        with self.client.websocket_connect(LIVE) as socket:
+        with self.client.websocket_connect(f"ws://localhost{LIVE}") as socket:
             socket.receive_json()
             try:
                 for message in messages:

@@ -93,8 +93,13 @@ def tell(progress: str) -> None:
 
 def speak_utf8() -> None:
     # A pipe or a file gets UTF-8 everywhere; Windows' own choice there cannot hold most languages.
-    if not sys.stdout.isatty() and hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding="utf-8")  # pyright: ignore
+    # Names of files that are no text go there as they are; a terminal shows what it lacks as \xfc.
+    if not hasattr(sys.stdout, "reconfigure"):
+        return
+    if sys.stdout.isatty():
+        sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore
+    else:
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # pyright: ignore
 
 
 @contextmanager

@@ -154,6 +154,19 @@ def opened(file: Path) -> IO[bytes]:
     return stream
 
 
+def called(file: Path) -> tuple[str, str]:
+    """The folder and the name of an .alm file for a backend that follows no link and wants UTF-8.
+
+    Raises:
+        BadArtifacts: it has no such name.
+    """
+    real = file.resolve()
+    try:
+        return os.fsencode(real.parent).decode("utf-8"), os.fsencode(real.name).decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadArtifacts(f"{file} lies under a name that is not UTF-8; rename it") from None
+
+
 @contextmanager
 def unchanged(file: Path) -> Iterator[None]:
     """Refuse, with BadArtifacts, a file that was written to or exchanged within the block."""

@@ -31,7 +31,7 @@ def unpack(file: Path, folder: Path, say: Say = lambda line: None) -> int:
         beside = atomic.new_folder(place)
         try:
             atomic.check_room(beside, archive.layout(file).bytes, folder)
-            _copy(file, beside)
+            _copy(file, beside, folder)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
@@ -63,11 +63,11 @@ def _is_new(folder: Path) -> bool:
     return False
 
 
-def _copy(file: Path, folder: Path) -> None:
-    """The members of an .alm file as files of a folder."""
+def _copy(file: Path, beside: Path, folder: Path) -> None:
+    """The members of an .alm file as files beside the folder that they are for."""
     try:
         for name in archive.names(file):
-            target = folder / name
+            target = beside / name
             target.parent.mkdir(parents=True, exist_ok=True)
             with archive.section(file, name) as stream, target.open("xb") as copy:
                 shutil.copyfileobj(stream, copy, CHUNK)
