@@ -14,7 +14,10 @@ import mutations
 
 from alm.artifacts import manifest
 from alm.cli import alm_commands, run_command
+from alm.doctor import machine
+from alm.hub import card, names
 from alm.onnxfile import summary
+from alm.packing import sbom
 from alm.text import detokenizer
 
 
@@ -48,6 +51,12 @@ class Manifests:
         for app, words in ways:
             if wrong := judge.told(app, words, words[0] in ("inspect", "lint")):
                 return f"{' '.join(words[:1] + words[2:])}: {wrong}"
+        said = manifest.load(self.folder)
+        for finding in machine.check(said, 1):
+            json.dumps(finding.to_json(), allow_nan=False)
+        json.dumps(sbom.cyclonedx(said))
+        sbom.licences(said)
+        card.text(said, names.repo("org/name"), card.Said())
         return ""
 
 

@@ -18,6 +18,10 @@ UNWRITABLE = (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EBADF)  # a full disk 
 WRONG_WORDS, FAILED, INTERRUPTED = 2, 1, 130
 
 
+class Told(int):
+    """An exit status that a command has said the sentence of itself."""
+
+
 def run(app: typer.Typer, words: Sequence[str] | None = None, name: str | None = None) -> int:
     """Run a typer app and return its exit status: 0, 2 for a wrong command line, 1 for the rest.
 
@@ -28,6 +32,10 @@ def run(app: typer.Typer, words: Sequence[str] | None = None, name: str | None =
     command = typer.main.get_command(app)
     try:
         status = command.main(words, prog_name=name, standalone_mode=False)
+        if status == INTERRUPTED and not isinstance(
+            status, Told
+        ):  # what typer makes of Ctrl-C, without a word
+            raise KeyboardInterrupt
     except typer.Exit as stop:
         return stop.exit_code
     except ClickError as error:

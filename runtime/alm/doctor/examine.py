@@ -55,7 +55,8 @@ def examine(
         yield finding
     for stage, finding in refused.items():  # what nothing here takes does not run here
         if stage not in ran and not finding.wrong:
-            yield replace(finding, verdict=WRONG)
+            what = f"nothing here takes it: {finding.what}"
+            yield replace(finding, verdict=WRONG, provider="", threads=None, what=what)
 
 
 def _each(
