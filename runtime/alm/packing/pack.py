@@ -10,7 +10,7 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -147,11 +147,10 @@ def _check_out(out: Path) -> None:
     """Refuse, before gigabytes are read, a file that cannot be written."""
     folder = out.absolute().parent
     try:
-        if os.path.lexists(out) and not (out.is_file() or out.is_symlink()):
-            raise BadArtifacts(f"{out} is no regular file; it is left alone")
-        if not stat.S_ISDIR(folder.stat().st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        if not os.access(folder, os.W_OK | os.X_OK):
+        with suppress(FileNotFoundError):
+            if not (stat.S_ISREG(mode := out.lstat().st_mode) or stat.S_ISLNK(mode)):
+                raise BadArtifacts(f"{out} is no regular file; it is left alone")
+        if not os.access(folder.resolve(strict=True), os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except FileNotFoundError:
         raise MissingFile(f"there is no folder {folder} to write {out.name} to") from None

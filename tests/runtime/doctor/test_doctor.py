@@ -208,7 +208,7 @@ def test_vectors_that_do_not_fit_the_part_are_refused(copy: Path) -> None:
 def test_outputs_are_compared_whole(demo: Path, spoil: str) -> None:
     part = manifests.load(demo).named("whisper")
     assert part.golden
-    kept = vectors.read(demo, part.golden, part.inputs)
+    kept = vectors.read(demo, part.golden, part.inputs, part.outputs)
     (name,) = kept.outputs
     wanted = kept.outputs[name]
     whole = np.zeros(wanted.shape, np.float32)

@@ -133,7 +133,9 @@ def test_weights_lie_in_the_file_itself(packed: Path) -> None:
         weights = stream.read()
     start = archive.find(packed, "decoder.onnx.data").member.start
     assert packed.read_bytes()[start : start + len(weights)] == weights
-    graph = backends.ort._inside(manifests.load(packed).named("decoder"), packed)  # pyright: ignore
+    decoder = manifests.load(packed).named("decoder")
+    graph, place = backends.ort._inside(decoder, packed)  # pyright: ignore
+    assert place == str(packed.parent)
     assert packed.name.encode() in graph and b"decoder.onnx.data" not in graph
 
 
