@@ -267,6 +267,7 @@ def test_only_its_own_name_and_pages_may_ask(there: Served) -> None:
     assert foreign.status_code == 403 and "answers to localhost" in foreign.text
     page = requests.get(url, headers={"Origin": "https://evil.example"}, timeout=9)
     assert page.status_code == 403 and "Access-Control-Allow-Origin" not in page.headers
+    assert requests.get(url, headers={"Origin": "http://["}, timeout=9).status_code == 403
     assert requests.get(url, headers={"Origin": there.url}, timeout=9).status_code == 200
 
 
