@@ -189,7 +189,7 @@ def all_of(values: Any, kind: type, name: str) -> None:
 def file(plain: Any, where: str) -> File:
     """A file's name, bytes and sha256."""
     size, digest = count(plain, "bytes", 0, where=where), need(plain, "sha256", str, where=where)
-    return File(need(plain, "name", str, where=where), size, digest)
+    return File(need(plain, "name", str, where=where), size, digest.lower())
 
 
 def numbers(

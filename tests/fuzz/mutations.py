@@ -64,7 +64,7 @@ def value(dice: Random, old: Any) -> Any:
     if isinstance(old, bool):
         return not old
     if isinstance(old, int):
-        near = [old + 1, old - 1, -old, old * 2, old << dice.randint(1, 60), old // 2, float(old)]
+        near = [old + 1, old - 1, -old, old * 2, old << dice.randint(1, 60), old // 2, 0.5]
         return dice.choice([*near, str(old)])
     if isinstance(old, float):
         return dice.choice([-old, old * 10 ** dice.randint(-20, 20), int(old), str(old)])
@@ -82,7 +82,7 @@ def _text(dice: Random, old: str) -> str:
     at = dice.randint(0, len(old))
     return dice.choice(
         [old[:at], old[at:], old + dice.choice(WORDS), old[:at] + dice.choice(WORDS) + old[at:]]
-        + [old.upper(), old * 2, dice.choice(WORDS), old * 500]
+        + [old.upper(), old * 2, dice.choice(WORDS), (old * 500)[: max(len(old), 200_000)]]
     )
 
 

@@ -1,10 +1,10 @@
 """One fuzzer in a process of its own: its memory is bounded, and a crash is seen from outside.
 
-python worker.py KIND SOURCES SCRATCH SECONDS SEED INPUTS
+python worker.py KIND,KIND SOURCES SCRATCH SECONDS SEED INPUTS
 
-SOURCES holds `artifacts`, `checkpoint` and `clip.wav`. What is found lies in SCRATCH/findings, and
-the input that was tried last in SCRATCH/input: after a crash that is the one. The last line of
-stderr is "N inputs, M findings".
+SOURCES holds `artifacts`, `checkpoint` and `clip.wav`. Each kind has a folder in SCRATCH: what is
+found lies in its findings, and the input that was tried last in its `input`: after a crash that is
+the one. The last line of stderr is "N inputs, M findings".
 """
 
 from __future__ import annotations
@@ -24,19 +24,32 @@ MOST_SECONDS = 60  # for one input on a busy machine
 ROOM = 3 * 2**30  # bytes of address space that inputs may take, many threads' stacks among them
 
 
-def main(kind: str, sources: str, folder: str, seconds: str, seed: str, inputs: str) -> int:
-    scratch = Path(folder)
+def main(names: str, sources: str, folder: str, seconds: str, seed: str, inputs: str) -> int:
+    sys.stdin = open(os.devnull)  # noqa: SIM115 -- as long as the process
+    judge.main_stdout_to_file(str(Path(folder) / "stdout"))
+    count = found = 0
+    for kind in names.split(","):
+        share = float(seconds) / len(names.split(","))
+        tried, wrong = attack(kind, Path(sources), Path(folder) / kind, share, seed, int(inputs))
+        count, found = count + tried, found + wrong
+    print(f"{count} inputs, {found} findings", file=sys.stderr)
+    return 1 if found else 0
+
+
+def attack(
+    kind: str, sources: Path, scratch: Path, seconds: float, seed: str, inputs: int
+) -> tuple[int, int]:
+    """Try inputs of one kind; how many there were, and how many findings."""
     (scratch / "findings").mkdir(parents=True, exist_ok=True)
     os.chdir(scratch)
-    sys.stdin = open(os.devnull)  # noqa: SIM115 -- as long as the process
-    fuzzer = kinds.KINDS[kind](Path(sources), scratch)
-    judge.main_stdout_to_file(str(scratch / "stdout"))
+    fuzzer = kinds.KINDS[kind](sources, scratch)
     judge.finding(lambda: fuzzer.run(fuzzer.make(Random(0))))  # imports what it imports
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, used + ROOM))
+    most = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, most))
     start, count, found = time.monotonic(), 0, 0
     seen: set[str] = set()
-    while count < int(inputs) and time.monotonic() - start < float(seconds):
+    while count < inputs and time.monotonic() - start < seconds:
         try:
             content = fuzzer.make(Random(f"{seed} {count}"))
         except (RecursionError, RuntimeError):  # too deep to copy; torch cannot change a tensor
@@ -57,8 +70,7 @@ def main(kind: str, sources: str, folder: str, seconds: str, seed: str, inputs: 
                 (scratch / "findings" / f"{kind}-{seed}-{count - 1}").write_bytes(content)
                 print(f"{kind} {seed} {count - 1}: {wrong}", file=sys.stderr, flush=True)
     faulthandler.cancel_dump_traceback_later()
-    print(f"{count} inputs, {found} findings", file=sys.stderr)
-    return 1 if found else 0
+    return count, found
 
 
 if __name__ == "__main__":

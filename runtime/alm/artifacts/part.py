@@ -114,7 +114,6 @@ def part_from_json(plain: Any, number: int) -> Part:
         )
     slots = _slots(need(plain, "slots", dict, {}, where), where)
     golden = plain.get("golden")
-    golden = plain.get("golden")
     check_slots(name, slots, inputs, where)
     return Part(
         name=name,

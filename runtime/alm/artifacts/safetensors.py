@@ -33,6 +33,11 @@ class Stored:
     shape: tuple[int, ...]
     start: int  # in the file
 
+    @property
+    def bytes(self) -> int:
+        """Of all its values."""
+        return math.prod(self.shape) * np.dtype(DTYPES[self.dtype]).itemsize
+
 
 def header(
     stream: IO[bytes], size: int, where: str, known: Mapping[str, str] = FLOATS
@@ -43,11 +48,14 @@ def header(
 
     Raises:
         BadArtifacts: it is no safetensors file, or a tensor lies outside of it, or is of no type
-            that is known here.
+            that is known here, or tensors share bytes: so few could be read as any number.
     """
     begin, plain = _header(stream, size, where)
     try:
-        return {n: _stored(e, n, begin, size, known) for n, e in plain.items() if n != METADATA}
+        found = {n: _stored(e, n, begin, size, known) for n, e in plain.items() if n != METADATA}
+        if sum(stored.bytes for stored in found.values()) > size - begin:
+            raise Misshapen("its tensors have more bytes together than there are")
+        return found
     except Misshapen as error:
         raise BadArtifacts(f"{where} is no safetensors file that can be read: {error}") from error
 
@@ -90,10 +98,10 @@ def _stored(entry: Any, name: str, begin: int, size: int, known: Mapping[str, st
     if not _counts(offsets) or len(offsets) != 2:
         raise Misshapen(f"{name:.80} has the offsets {offsets!r:.80}")
     start, stop = (begin + int(n) for n in offsets)
-    count = math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
-    if not begin <= start <= stop <= size or stop - start != count:
+    stored = Stored(dtype, tuple(shape), start)
+    if not begin <= start <= stop <= size or stop - start != stored.bytes:
         raise Misshapen(f"{name:.80} of {shape!r:.80} lies from byte {start} to {stop} of {size}")
-    return Stored(dtype, tuple(shape), start)
+    return stored
 
 
 def _counts(value: Any) -> bool:
@@ -107,10 +115,9 @@ def read(stream: IO[bytes], stored: Stored, where: str) -> np.ndarray:
         BadArtifacts: the file ends before it does, or holds what is not finite.
     """
     kind = np.dtype(DTYPES[stored.dtype])
-    count = math.prod(stored.shape)
     stream.seek(stored.start)
-    data = stream.read(count * kind.itemsize)
-    if len(data) != count * kind.itemsize:
+    data = stream.read(stored.bytes)
+    if len(data) != stored.bytes:
         raise BadArtifacts(f"{where} ended while it was read; copy it again")
     values = np.frombuffer(data, kind).reshape(stored.shape)
     if stored.dtype in INTEGERS:

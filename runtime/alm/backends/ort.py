@@ -21,7 +21,7 @@ from alm.artifacts.engine_files import Profile
 from alm.artifacts.part import Part
 from alm.errors import BadArtifacts, MissingPackage
 from alm.host import archive
-from alm.onnxfile.relocate import Relocated
+from alm.onnxfile.relocate import relocated
 from alm.parsing import printable
 from alm.ports import Port
 from alm.session import BackendOptions, Feed, Kept, Session
@@ -111,11 +111,11 @@ def open_session(part: Part, folder: Path, options: BackendOptions) -> Session:
     shown, place = folder / part.files[0].name, None
     model: Path | bytes = shown
     if archive.is_one(folder):
-        model, place = _inside(part, folder), folder.parent
+        model, place = _inside(part, folder)
     provider_options, shapes = _provider_options(part, options.provider)
     settings = _settings(runtime, options)
     if place is not None:
-        settings.add_session_config_entry(EXTERNAL, str(place.resolve()))
+        settings.add_session_config_entry(EXTERNAL, place)
     late = options.halves and options.provider == "cpu"
     left_out = _widen_late(runtime, settings) if late else []
     providers = ort_provider.chain(options.provider, there, provider_options)
@@ -142,16 +142,17 @@ def open_session(part: Part, folder: Path, options: BackendOptions) -> Session:
     return OrtSession(session, options.provider, shapes)
 
 
-def _inside(part: Part, file: Path) -> bytes:
-    """A graph of an .alm file, whose weights are to be found in that file."""
+def _inside(part: Part, file: Path) -> tuple[bytes, str]:
+    """A graph of an .alm file, whose weights are in that file, and the folder where that lies."""
+    place, its = archive.called(file)
     inside = {each.name: archive.find(file, each.name).member for each in part.files}
     home = PurePosixPath(part.files[0].name).parent
     places = {
-        str(PurePosixPath(name).relative_to(home)): (file.name, member.start)
+        str(PurePosixPath(name).relative_to(home)): (its, member.start)
         for name, member in inside.items()
     }
     data = archive.content(file, part.files[0].name)
-    return Relocated(f"part {part.name} of {file}", data, places).model()
+    return relocated(file, part.files[0].name, data, places), place
 
 
 def _provider_options(part: Part, provider: str) -> tuple[dict[str, str], Profile]:

@@ -88,13 +88,18 @@ def say(piece: str) -> None:
 
 
 def tell(progress: str) -> None:
-    print(progress, file=sys.stderr, flush=True)
+    print(printable(progress), file=sys.stderr, flush=True)  # it may name a file of anyone's
 
 
 def speak_utf8() -> None:
     # A pipe or a file gets UTF-8 everywhere; Windows' own choice there cannot hold most languages.
-    if not sys.stdout.isatty() and hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding="utf-8")  # pyright: ignore
+    # Names of files that are no text go there as they are; a terminal shows what it lacks as \xfc.
+    if not hasattr(sys.stdout, "reconfigure"):
+        return
+    if sys.stdout.isatty():
+        sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore
+    else:
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # pyright: ignore
 
 
 @contextmanager

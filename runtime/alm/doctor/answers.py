@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,20 @@ def check(
         return
     try:
         kept = runs.read(folder, manifest)
-        if not kept.runs and not kept.texts:
-            why = "none were kept: export all parts at once, with golden vectors"
-            yield Finding("runs", "whole runs", LEFT_OUT, **said, what=why)
-            return
-        say(f"whole runs on {way.name}")
+    except AlmError as error:
+        again = "export the folder again"
+        yield Finding("runs", "whole runs", WRONG, **said, what=str(error), way_out=again)
+        return
+    if not kept.runs and not kept.texts:
+        why = "none were kept: export all parts at once, with golden vectors"
+        yield Finding("runs", "whole runs", LEFT_OUT, **said, what=why)
+        return
+    say(f"whole runs on {way.name}")
+    try:
         parts = Parts(folder, way.provider, way.threads, 0)
     except AlmError as error:
         verdict = WRONG if way.asked else LEFT_OUT
-        yield Finding("runs", "whole runs", verdict, **said, what=str(error))
+        yield Finding("runs", "whole runs", verdict, **said, what=str(error), refused=True)
         return
     yield _tokenizer(parts, kept)
     if not kept.runs:
@@ -50,7 +56,8 @@ def check(
     for run in kept.runs:
         yield _run(folder, manifest, parts, run, said)
     if kept.runs and way.on_cpu:
-        yield from _quiet(runs.clip(folder, manifest, kept.runs[0]), parts, way)
+        with suppress(AlmError):  # the run itself has said so
+            yield from _quiet(runs.clip(folder, manifest, kept.runs[0]), parts, way)
 
 
 def _quiet(source: bytes, parts: Parts, way: Way) -> Iterator[Finding]:

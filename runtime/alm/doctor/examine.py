@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from alm import backends
 from alm.artifacts.manifest import Manifest
 from alm.artifacts.manifest import load as load_manifest
 from alm.doctor import answers, files, machine, nodes, sound, vectors
-from alm.doctor.finding import Finding
+from alm.doctor.finding import WRONG, Finding
 from alm.doctor.vectors import Way
 from alm.errors import BadArtifacts, MissingPackage
 from alm.host import processor
@@ -45,7 +46,17 @@ def examine(
     say("sound")
     yield from sound.check(manifest.facts.audio.rate, manifest.facts.audio.channel)
     yield from machine.check(manifest, max(threads, default=0))
-    yield from _each(folder, manifest, ways, damaged, say)
+    refused: dict[str, Finding] = {}
+    ran: set[str] = set()
+    for finding in _each(folder, manifest, ways, damaged, say):
+        stage = finding.subject if finding.check == "vectors" else finding.check
+        refused |= {stage: finding} if finding.refused else {}
+        ran |= set() if finding.refused else {stage}
+        yield finding
+    for stage, finding in refused.items():  # what nothing here takes does not run here
+        if stage not in ran and not finding.wrong:
+            what = f"nothing here takes it: {finding.what}"
+            yield replace(finding, verdict=WRONG, provider="", threads=None, what=what)
 
 
 def _each(

@@ -22,6 +22,7 @@ class Finding:
     ms: float | None = None
     what: str = ""  # what there is
     way_out: str = ""  # what to do
+    refused: bool = False  # not run, since the provider did not take it
 
     @property
     def wrong(self) -> bool:
@@ -30,5 +31,6 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """Without what is empty; numbers that are not finite as null."""
-        plain = {name: value for name, value in asdict(self).items() if value not in ("", None)}
+        said = {name: value for name, value in asdict(self).items() if name != "refused"}
+        plain = {name: value for name, value in said.items() if value not in ("", None)}
         return {n: None if v in (float("inf"), float("-inf")) else v for n, v in plain.items()}

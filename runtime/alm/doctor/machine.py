@@ -47,7 +47,7 @@ def _versions(manifest: Manifest) -> Finding:
 
 def _older(here: str, there: str) -> bool:
     def numbers(version: str) -> list[int]:
-        return [int(piece) for piece in version.split(".")[:2] if piece.isdigit()]
+        return [_number(piece) for piece in version.split(".")[:2]]
 
     return numbers(here) < numbers(there)
 
@@ -69,7 +69,7 @@ def _threads(threads: int) -> Finding:
 
 
 def _number(text: str | None) -> int:
-    return int(text) if text and text.isdigit() else 0
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
 def _quota() -> float | None:

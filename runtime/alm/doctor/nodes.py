@@ -56,7 +56,7 @@ def placed(folder: Path, part: Part, provider: str) -> tuple[Counter[str], float
         AlmError: the part's files or golden vectors cannot be read, or it does not run.
     """
     assert part.golden is not None
-    kept = vectors.read(folder, part.golden, part.inputs)
+    kept = vectors.read(folder, part.golden, part.inputs, part.outputs)
     with tempfile.TemporaryDirectory() as place:
         options = BackendOptions(provider, profile=str(Path(place) / "nodes"))
         session = ort.open_session(part, folder, options)

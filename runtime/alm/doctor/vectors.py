@@ -68,13 +68,19 @@ def _part(
 ) -> Iterator[Finding]:
     table = part.role == "table"
     ports = {"ids": Port("int64", ("ids",))} if table else part.inputs
+    outputs = {"rows": Port("float32", ("ids", 1))} if table else part.outputs
     assert part.golden is not None
     try:
-        kept = vectors.read(folder, part.golden, ports)
+        kept = vectors.read(folder, part.golden, ports, outputs)
+    except AlmError as error:
+        again = "export it again"
+        yield Finding("vectors", part.name, WRONG, **said, what=str(error), way_out=again)
+        return
+    try:
         run = _table(folder, part) if table else _graph(folder, part, way)
     except AlmError as error:
         verdict = WRONG if way.asked else LEFT_OUT
-        yield Finding("vectors", part.name, verdict, **said, what=str(error))
+        yield Finding("vectors", part.name, verdict, **said, what=str(error), refused=True)
         return
     try:
         first = again = run(kept.inputs)
@@ -89,7 +95,6 @@ def _part(
     said |= {"ms": statistics.median(took)}
     slack = vectors.SLACK if way.on_cpu or table else ELSEWHERE
     bound = 0.0 if way.on_cpu or table else part.storage.bound
-    outputs = {"rows": Port("float32", ("ids", 1))} if table else part.outputs
     off = vectors.compare(kept, outputs, first, slack, bound)
     worst = max(off, key=lambda one: (not one.good, one.worst / one.allowed))
     said |= {"worst": worst.worst, "allowed": worst.allowed}

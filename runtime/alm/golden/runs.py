@@ -31,6 +31,8 @@ NAME = "golden/runs.json"
 MOST_BYTES = 2**20
 MOST_CLIP = 4 * 2**20
 MOST_SECONDS = 60.0
+MOST_RUNS, MOST_TEXTS = 16, 256
+MOST_IDS = 256  # of a run: a step of the decoder each
 SLACK, MORE = 1e-3, 1.5  # as of vectors
 
 
@@ -89,16 +91,18 @@ def read(folder: Path, manifest: Manifest) -> Runs:
         return Runs()
     try:
         plain = parse(verify.content(folder, listed[NAME], MOST_BYTES).decode("utf-8"))
-        runs = tuple(_run(run, listed) for run in need(plain, "runs", list))
-        return Runs(runs, tuple(map(_text, need(plain, "texts", list))))
+        said, texts = need(plain, "runs", list), need(plain, "texts", list)
+        if len(said) > MOST_RUNS or len(texts) > MOST_TEXTS:
+            raise Misshapen(f"it has more than {MOST_RUNS} runs or {MOST_TEXTS} texts")
+        return Runs(tuple(_run(run, listed) for run in said), tuple(map(_text, texts)))
     except (Misshapen, ValueError, RecursionError) as error:
         raise BadArtifacts(f"{NAME!r} in {folder} is misshapen: {error}") from error
 
 
 def clip(folder: Path, manifest: Manifest, run: Run) -> bytes:
     """The bytes of a run's clip; raises as `read`."""
-    (file,) = (file for file in manifest.golden if file.name == run.clip)
-    return verify.content(folder, file, MOST_CLIP)
+    listed = {file.name: file for file in manifest.golden}
+    return verify.content(folder, listed[run.clip], MOST_CLIP)
 
 
 def follow(parts: Parts, source: bytes | Path, run: Run) -> Followed:
@@ -144,8 +148,10 @@ def _run(plain: Any, listed: Any) -> Run:
     gap = float(need(plain, "gap", (int, float), where=where))
     if not gap >= 0:
         raise Misshapen(f"'gap' of a run is {gap!r:.40}")
-    length = count(plain, "length", 1, where=where)
-    return Run(name, need(plain, "prompt", str, where=where), _ids(plain, where), length, gap)
+    length, ids = count(plain, "length", 1, where=where), _ids(plain, where)
+    if len(ids) > MOST_IDS:
+        raise Misshapen(f"a run has {len(ids)} tokens, {MOST_IDS} at most")
+    return Run(name, need(plain, "prompt", str, where=where), ids, length, gap)
 
 
 def _text(plain: Any) -> Text:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from alm.parsing import File, Misshapen, count, is_a, need, parse
 from alm.ports import Port
 
 MOST_BYTES = 4 * 2**20  # of a file
-MOST_ELEMENTS = 2**26  # of a tensor that is made of it
+MOST_ELEMENTS = 2**26  # of a tensor, and of all inputs that are made of it
 MOST_WORST = 1e6
 KEY = "golden"
 KINDS = {"F32": "<f4", "F16": "<f2"} | safetensors.INTEGERS
@@ -68,8 +68,8 @@ class Off:
         return self.worst <= self.allowed and self.rms <= self.allowed_rms
 
 
-def read(folder: Path, file: File, ports: Mapping[str, Port]) -> Vectors:
-    """The golden vectors of a part whose inputs are `ports`.
+def read(folder: Path, file: File, ports: Mapping[str, Port], given: Collection[str]) -> Vectors:
+    """The golden vectors of a part whose inputs are `ports` and whose outputs are `given`.
 
     Raises:
         MissingFile, BadArtifacts: the file is not the manifest's, or does not fit the part.
@@ -83,6 +83,10 @@ def read(folder: Path, file: File, ports: Mapping[str, Port]) -> Vectors:
         arrays = {name: safetensors.read(stream, at, where) for name, at in stored.items()}
         inputs = need(said, "inputs", dict)
         outputs = need(said, "outputs", dict)
+        if not outputs or not outputs.keys() <= {*given}:
+            raise Misshapen("it has no outputs, or others than the part")
+        if sum(math.prod(_shape(n, inputs[n])) for n in inputs) > MOST_ELEMENTS:
+            raise Misshapen(f"its inputs have more than {MOST_ELEMENTS} values")
         fed = {n: _input(n, inputs[n], arrays, ports.get(n)) for n in inputs}
         if lacks := sorted(ports.keys() - fed.keys()):
             raise Misshapen(f"it has nothing for {', '.join(lacks)}")
@@ -133,10 +137,12 @@ def compare(
 
 def filled(array: np.ndarray, port: Port, fed: Mapping[str, np.ndarray]) -> np.ndarray:
     """The slots of a fixed capacity that hold something: what is in the others has no meaning."""
-    if "capacity" not in port.axes:
+    counted = [fed[name] for name in ("past_lengths", "seq_lengths") if name in fed]
+    rows = [count.shape for count in counted] == [array.shape[:1]] * 2
+    if "capacity" not in port.axes or array.ndim != len(port.axes) or not rows:
         return array
     axis = port.axes.index("capacity")
-    lengths = fed["past_lengths"] + fed["seq_lengths"]
+    lengths = counted[0] + counted[1]
     shape = [1] * array.ndim
     shape[0], shape[axis] = len(array), array.shape[axis]
     used = np.arange(array.shape[axis])[None] < lengths[:, None]
@@ -179,7 +185,14 @@ def _input(name: str, said: Any, arrays: Mapping[str, np.ndarray], port: Port | 
         raise Misshapen(f"{name:.80} is {said!r:.80}, and the part takes {port.to_json()}")
     if not kept.size and math.prod(shape):
         raise Misshapen(f"{name:.80} has no values")
-    return np.resize(kept, shape).astype(np.dtype(port.dtype))
+    try:
+        kind = np.dtype(port.dtype)
+    except TypeError:
+        raise Misshapen(f"{name:.80} is of {port.dtype}, which numpy does not have") from None
+    if kept.dtype.kind == "f" and kind.kind != "f":
+        raise Misshapen(f"{name:.80} is of {port.dtype}, and its values are of {kept.dtype}")
+    with np.errstate(over="ignore"):
+        return np.resize(kept.astype(kind), shape)
 
 
 def _output(name: str, said: Any, arrays: Mapping[str, np.ndarray]) -> Wanted:

@@ -9,6 +9,8 @@ import io
 import os
 import stat
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -139,9 +141,9 @@ def content(file: Path, name: str) -> bytes:
 
 
 def opened(file: Path) -> IO[bytes]:
-    """The .alm file itself, which is a regular one and reached through no link at its end."""
+    """The .alm file itself, which is a regular one; whoever typed a link meant where it leads."""
     try:
-        stream = open(file, "rb", opener=_unfollowed)  # noqa: SIM115 -- handed on
+        stream = open(file, "rb", opener=_not_waiting)  # noqa: SIM115 -- handed on
     except FileNotFoundError:
         raise MissingFile(f"there is no file {file}") from None
     except OSError as error:
@@ -150,6 +152,30 @@ def opened(file: Path) -> IO[bytes]:
         stream.close()
         raise BadArtifacts(f"{file} is no regular file")
     return stream
+
+
+def called(file: Path) -> tuple[str, str]:
+    """The folder and the name of an .alm file for a backend that follows no link and wants UTF-8.
+
+    Raises:
+        BadArtifacts: it has no such name.
+    """
+    real = file.resolve()
+    try:
+        return os.fsencode(real.parent).decode("utf-8"), os.fsencode(real.name).decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadArtifacts(f"{file} lies under a name that is not UTF-8; rename it") from None
+
+
+@contextmanager
+def unchanged(file: Path) -> Iterator[None]:
+    """Refuse, with BadArtifacts, a file that was written to or exchanged within the block."""
+    with opened(file) as stream:
+        before = key(stream)
+    yield
+    with opened(file) as stream:
+        if key(stream) != before:
+            raise BadArtifacts(f"{file} changed while it was read; try again")
 
 
 def key(stream: IO[bytes]) -> tuple[int, ...]:
@@ -174,5 +200,6 @@ def _layout(file: Path, stream: IO[bytes]) -> Layout:
     return made
 
 
-def _unfollowed(path: str, flags: int) -> int:
+def _not_waiting(path: str, flags: int) -> int:
+    """Of a pipe, which is refused, no writer is waited for."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -24,6 +26,7 @@ BY_HANDLE = {os.open, os.mkdir, os.rename, os.unlink, os.stat} <= os.supports_di
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
 CREATE |= getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+STALE = 3600.0  # seconds after which nobody goes on with what he writes
 REPARSE = 0x400  # FILE_ATTRIBUTE_REPARSE_POINT: a link or a junction on Windows
 
 
@@ -56,6 +59,21 @@ def replacing(
         raise BadArtifacts(
             f"{Path(root) / name} cannot be written: {error.strerror or error}"
         ) from error
+
+
+@contextlib.contextmanager
+def replacing_at(path: Path) -> Iterator[IO[bytes]]:
+    """The same of a path that the user typed, whose name may be any that the system takes.
+
+    Raises BadArtifacts as `replacing`.
+    """
+    try:
+        with _opened(path.parent, [], BY_HANDLE) as folder:
+            yield from folder.replace(path.name, 0o666)
+    except AlmError:
+        raise
+    except OSError as error:
+        raise BadArtifacts(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def write(
@@ -105,6 +123,27 @@ def leftovers(place: Path) -> list[Path]:
         for path in place.parent.glob(".*.new")
         if path.name.startswith(pattern) and not path.is_symlink()
     ]
+
+
+def clear(place: Path) -> None:
+    """Remove what killed runs left for this place; what was written to of late is another run's."""
+    for path in leftovers(place):
+        with contextlib.suppress(OSError):
+            inside = path.rglob("*") if path.is_dir() else ()
+            newest = max(each.lstat().st_mtime for each in (path, *inside))
+            if time.time() - newest < STALE:
+                continue
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def check_room(folder: Path, size: int, what: Path) -> None:
+    """Refuse, with BadArtifacts, what does not fit on a folder's disk, before it is written."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise BadArtifacts(f"{what} cannot be written: {error.strerror or error}") from error
+    if free < size:
+        raise BadArtifacts(f"{what} takes {size} bytes, and there is room for {free}")
 
 
 def _beside(name: str) -> str:

@@ -26,6 +26,7 @@ PADDING = 0xD935
 WIDE16, WIDE32 = 0xFFFF, 0xFFFFFFFF  # where a number lies in zip64's records
 MOST_MEMBERS = 4096
 MOST_TAIL = 2**23  # bytes of the central directory and what follows it
+MOST_BYTES = 2**62  # of all members
 LOCAL, CENTRAL, END = 0x04034B50, 0x02014B50, 0x06054B50
 END64, LOCATOR64 = 0x06064B50, 0x07064B50
 END_BYTES, END64_BYTES, LOCATOR_BYTES = 22, 56, 20
@@ -60,13 +61,15 @@ def compose(members: Sequence[Member]) -> Layout:
     """The layout of these members, in this order.
 
     Raises:
-        BadArtifacts: names that may not be, two of them alike, or too many.
+        BadArtifacts: names that may not be, two of them alike, too many members, or too large.
     """
     names = [member.name for member in members]
     for name in names:
         check_name(name)
     if len(set(names)) != len(names) or len(names) > MOST_MEMBERS:
         raise BadArtifacts(f"it has two members of one name, or more than {MOST_MEMBERS}")
+    if sum(member.bytes for member in members) > MOST_BYTES:
+        raise BadArtifacts(f"its members have more than {MOST_BYTES} bytes")
     at, placed, headers, central = 0, [], [], []
     for member in members:
         header = _local(member, at)
@@ -107,7 +110,8 @@ def _listed(stream: IO[bytes], size: int, where: str) -> list[Member]:
         raise foreign(where, "it does not end as one")
     count, length, start = struct.unpack("<8xHxxII2x", end)
     if WIDE16 == count or WIDE32 in (length, start):
-        record = _at(stream, size - END_BYTES - LOCATOR_BYTES - END64_BYTES, END64_BYTES)
+        before = size - END_BYTES - LOCATOR_BYTES - END64_BYTES
+        record = _at(stream, before, END64_BYTES) if before >= 0 else b""
         if len(record) != END64_BYTES or record[:4] != struct.pack("<I", END64):
             raise foreign(where, "it does not end as one")
         count, length, start = struct.unpack("<32xQQQ", record)

@@ -8,11 +8,31 @@ the place in there.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from alm.onnxfile.wire import BYTES, VARINT, Span, Wire
+from alm.errors import BadArtifacts
+from alm.onnxfile import summary
+from alm.onnxfile.wire import BYTES, FIXED, VARINT, Span, Wire
 
 GRAPH, INITIALIZER, EXTERNAL = 7, 5, 13  # of ModelProto, GraphProto, TensorProto
 KEY, VALUE = 1, 2  # of StringStringEntryProto
+
+
+def relocated(file: Path, name: str, data: bytes, places: Mapping[str, tuple[str, int]]) -> bytes:
+    """The graph `name` of an .alm file, all of whose weights lie where `places` says.
+
+    Raises:
+        BadArtifacts: it cannot be read, names a file that is not among the places, or keeps weights
+            in a graph within it, where they are not looked for: a backend would open what lies
+            beside the .alm file.
+    """
+    moved = Relocated(f"{name!r:.200} in {file}", data, places).model()
+    if summary.Walk(file, moved).model().external - {there for there, _ in places.values()}:
+        raise BadArtifacts(
+            f"{name!r:.200} in {file} keeps weights in a graph within the graph, and those are not "
+            f"found in an .alm file; make a folder: alm unpack {file} DIR"
+        )
+    return moved
 
 
 class Relocated(Wire):
@@ -22,7 +42,7 @@ class Relocated(Wire):
         """`places`: the location that a tensor states -> the file it lies in, and from where on."""
         super().__init__(subject, data)
         self.data: bytes = data
-        self.places, self.moved = places, 0
+        self.places = places
 
     def model(self) -> bytes:
         """The whole model.
@@ -60,8 +80,10 @@ class Relocated(Wire):
         if location not in self.places:
             self.fail(f"a tensor lies in {location[:80]!r}, which is not among its files")
         file, base = self.places[location]
-        entries |= {"location": file, "offset": str(base + int(entries.get("offset", "0") or 0))}
-        self.moved += 1
+        offset = entries.get("offset", "0")
+        if not (offset.isascii() and offset.isdigit() and len(offset) < 20):
+            self.fail(f"a tensor has the offset {offset[:40]!r}")
+        entries |= {"location": file, "offset": str(base + int(offset))}
         for key, value in entries.items():
             entry = _field(KEY, key.encode()) + _field(VALUE, value.encode())
             pieces.append(_field(EXTERNAL, entry))
@@ -83,7 +105,7 @@ class Relocated(Wire):
                 _, at = self.varint(at, end)
                 found.append((number, at, -1, begin))
                 continue
-            size, at = self.varint(at, end) if wire == BYTES else ({1: 8, 5: 4}.get(wire, -1), at)
+            size, at = self.varint(at, end) if wire == BYTES else (FIXED.get(wire, -1), at)
             if size < 0 or size > end - at:
                 self.fail(f"byte {at} begins no field of a protobuf message")
             at += size

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from alm.parsing import Misshapen, need, parse
 
 ALGORITHM = "ed25519"
 MOST_KEY = 2**16  # bytes of a file
+FINGERPRINT = re.compile("[0-9a-f]{64}")
 
 
 def private(path: Path) -> Any:
@@ -92,6 +94,8 @@ def _parsed(signature: bytes, file: Path) -> dict[str, str]:
         raise BadArtifacts(f"'signature.json' in {file} is misshapen: {error}") from error
     if said["algorithm"] != ALGORITHM:
         raise BadArtifacts(f"{file} is signed by {said['algorithm']!r:.40}, not {ALGORITHM}")
+    if not FINGERPRINT.fullmatch(said["key"]):
+        raise BadArtifacts(f"'signature.json' in {file} names {said['key']!r:.40}, which is no key")
     return said
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from alm.errors import AlmError, BadAudio, BadOption, BadPrompt, MissingFile, UnknownName
+from alm.errors import LONGEST, AlmError, BadAudio, BadOption, BadPrompt, MissingFile, UnknownName
+from alm.parsing import printable
 
 # What is wrong with what was sent; every other error of ours is wrong with what is served.
 THEIRS = (BadAudio, BadOption, BadPrompt, MissingFile, UnknownName)
@@ -41,8 +42,9 @@ class Refused(Exception):
         headers: dict[str, str] | None = None,
     ) -> None:
         """`param` is the field that is wrong, `code` what OpenAI calls the fault."""
-        super().__init__(message)
-        self.status, self.param, self.code, self.headers = status, param, code, headers
+        super().__init__(printable(message, LONGEST))  # it may quote what was sent
+        self.status, self.code, self.headers = status, code, headers
+        self.param = None if param is None else printable(param)
 
     @property
     def body(self) -> dict[str, Any]:

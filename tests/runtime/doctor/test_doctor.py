@@ -204,11 +204,35 @@ def test_vectors_that_do_not_fit_the_part_are_refused(copy: Path) -> None:
     assert "holds no golden vectors" in said_wrong[0].what
 
 
+def test_a_graph_that_nothing_here_takes_is_wrong(copy: Path) -> None:
+    """Not run by one provider is no fault; by none of them it is."""
+    (copy / "mel.onnx").write_bytes(b"no graph")
+    listed_anew(copy, "mel.onnx")
+    findings = [*examine(copy, (), (1,))]
+    assert ("vectors", "mel") in wrong(findings)
+    first = first_wrong(findings)
+    assert first and first.subject == "mel" and "nothing here takes it" in first.what
+
+
+def test_a_clip_that_is_none_is_named_and_the_report_goes_on(copy: Path) -> None:
+    (copy / "golden" / "lamp.wav").write_bytes(b"no sound")
+    listed_anew(copy, "golden/lamp.wav")
+    findings = found(copy)
+    assert wrong(findings) == [("runs", "lamp.wav, transcribe")]
+    assert [f.verdict for f in findings if f.subject == "siren.wav, describe"] == [OK]
+
+
+def test_a_version_that_is_no_number_is_no_older_one(demo: Path) -> None:
+    said = manifests.load(demo)
+    odd = dataclasses.replace(said, tools=said.tools | {"onnxruntime": "\N{SUPERSCRIPT TWO}.9"})
+    assert {finding.verdict for finding in machine.check(odd, 1)} <= {OK, NOTE}
+
+
 @pytest.mark.parametrize("spoil", ["nan", "shape", "small"])
 def test_outputs_are_compared_whole(demo: Path, spoil: str) -> None:
     part = manifests.load(demo).named("whisper")
     assert part.golden
-    kept = vectors.read(demo, part.golden, part.inputs)
+    kept = vectors.read(demo, part.golden, part.inputs, part.outputs)
     (name,) = kept.outputs
     wanted = kept.outputs[name]
     whole = np.zeros(wanted.shape, np.float32)

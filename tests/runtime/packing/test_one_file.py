@@ -26,7 +26,7 @@ from alm.cli import alm_commands, exit_status, run_command
 from alm.errors import AlmError, BadArtifacts, BadOption, MissingFile
 from alm.host import archive, ziplayout
 from alm.host.ziplayout import Member
-from alm.packing import pack, signing
+from alm.packing import check, pack, signing, unpack
 from tests import ROOT
 
 LAMP = ROOT / "demo" / "lamp.wav"
@@ -133,7 +133,9 @@ def test_weights_lie_in_the_file_itself(packed: Path) -> None:
         weights = stream.read()
     start = archive.find(packed, "decoder.onnx.data").member.start
     assert packed.read_bytes()[start : start + len(weights)] == weights
-    graph = backends.ort._inside(manifests.load(packed).named("decoder"), packed)  # pyright: ignore
+    decoder = manifests.load(packed).named("decoder")
+    graph, place = backends.ort._inside(decoder, packed)  # pyright: ignore
+    assert place == str(packed.parent)
     assert packed.name.encode() in graph and b"decoder.onnx.data" not in graph
 
 
@@ -143,7 +145,7 @@ def test_it_becomes_a_folder_again(packed: Path, demo: Path, tmp_path: Path) -> 
     for entry in manifests.load(demo).files():
         assert (tmp_path / "out" / entry.name).read_bytes() == (demo / entry.name).read_bytes()
     assert manifests.load(tmp_path / "out") == manifests.load(demo)
-    said = sentence(lambda: pack.unpack(packed, tmp_path / "out"))
+    said = sentence(lambda: unpack.unpack(packed, tmp_path / "out"))
     assert "is there already" in said
 
 
@@ -160,13 +162,13 @@ def test_every_changed_byte_is_refused_and_its_member_named(
             changed = bytearray(whole)
             changed[at] ^= 1
             bad.write_bytes(changed)
-            said = sentence(lambda: pack.check(bad, keys[1]))
+            said = sentence(lambda: check.check(bad, keys[1]))
             assert member.name in said or (member.name == "manifest.json" and "bad.alm" in said)
     for at in (layout.tail_start, layout.tail_start + 20, len(whole) - 1, len(whole) - 10):
         changed = bytearray(whole)
         changed[at] ^= 1
         bad.write_bytes(changed)
-        assert "no .alm file that alm pack wrote" in sentence(lambda: pack.check(bad, keys[1]))
+        assert "no .alm file that alm pack wrote" in sentence(lambda: check.check(bad, keys[1]))
 
 
 def test_a_changed_weight_is_refused_by_a_run(packed: Path, tmp_path: Path) -> None:
@@ -283,7 +285,7 @@ def test_a_signature_is_held_against_a_key(
     other = ed25519.Ed25519PrivateKey.generate().public_key()
     public = other.public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     (tmp_path / "other.pub").write_bytes(public)
-    assert "which is another" in sentence(lambda: pack.check(packed, tmp_path / "other.pub"))
+    assert "which is another" in sentence(lambda: check.check(packed, tmp_path / "other.pub"))
 
 
 def test_a_list_that_was_made_anew_is_not_signed(
@@ -292,7 +294,7 @@ def test_a_list_that_was_made_anew_is_not_signed(
     """Somebody unpacks, changes, and packs again with the old signature."""
     bare = tmp_path / "bare.alm"
     pack.pack(demo, bare, None)
-    assert "is not signed" in sentence(lambda: pack.check(bare, keys[1]))
+    assert "is not signed" in sentence(lambda: check.check(bare, keys[1]))
     with zipfile.ZipFile(packed) as theirs, zipfile.ZipFile(bare) as ours:
         pieces = [(name, ours.read(name)) for name in ours.namelist()]
         pieces.append(("signature.json", theirs.read("signature.json")))
@@ -308,8 +310,8 @@ def test_a_list_that_was_made_anew_is_not_signed(
     forged = tmp_path / "forged.alm"
     data = (header + d for header, (_, d) in zip(layout.headers, changed, strict=True))
     forged.write_bytes(b"".join(data) + layout.tail)
-    assert pack.check(forged, None).members == len(changed)
-    assert "'contents.json' was changed" in sentence(lambda: pack.check(forged, keys[1]))
+    assert check.check(forged, None).members == len(changed)
+    assert "'contents.json' was changed" in sentence(lambda: check.check(forged, keys[1]))
 
 
 def test_keys_that_are_none_are_refused(

@@ -210,6 +210,31 @@ def test_too_large_a_request(chunked: bool, there: Served) -> None:
         ("chat/completions", b"{", "application/json", 400, "no JSON"),
         ("chat/completions", b"[]", "application/json", 400, "a JSON object"),
         ("chat/completions", b"[" * 99_999, "application/json", 400, "no JSON"),
+        ("chat/completions", b'{"\\ud800": 1}', "application/json", 400, "UTF-8"),
+        ("chat/completions", b'{"\xed\xa0\x80": 1}', "application/json", 400, "UTF-8"),
+        (
+            "chat/completions",
+            b'{"messages": [{"role": "user", "content": "x"}], "temperature": 1'
+            + b"0" * 400
+            + b"}",
+            "application/json",
+            400,
+            "temperature",
+        ),
+        (
+            "chat/completions",
+            b'{"messages": [{"role": "user", "content": "x"}], "seed": "--1"}',
+            "application/json",
+            400,
+            "seed",
+        ),
+        (
+            "chat/completions",
+            b'{"messages": [{"role": "user", "\\u0000": 1}]}',
+            "application/json",
+            400,
+            "\N{REPLACEMENT CHARACTER} is not known",
+        ),
         ("chat/completions", b"{}", "text/plain", 415, "application/json"),
         ("chat/completions", b"{}", "application/json", 400, "messages"),
         ("audio/transcriptions", b"x", "application/json", 415, "multipart/form-data"),
@@ -242,6 +267,7 @@ def test_only_its_own_name_and_pages_may_ask(there: Served) -> None:
     assert foreign.status_code == 403 and "answers to localhost" in foreign.text
     page = requests.get(url, headers={"Origin": "https://evil.example"}, timeout=9)
     assert page.status_code == 403 and "Access-Control-Allow-Origin" not in page.headers
+    assert requests.get(url, headers={"Origin": "http://["}, timeout=9).status_code == 403
     assert requests.get(url, headers={"Origin": there.url}, timeout=9).status_code == 200
 
 

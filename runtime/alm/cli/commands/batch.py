@@ -139,7 +139,7 @@ def _answered(job: Job, ways: Ways, results: Results, todo: Todo) -> int:
             f"interrupted: {have} of {every} files have their row in {results.shown}; the same "
             "command goes on"
         )
-        return exit_status.INTERRUPTED
+        return exit_status.Told(exit_status.INTERRUPTED)
     failed = todo.failed + progress.failed
     speed = f"; {progress.speed()}" if progress.done else ""
     again = f", {failed} of them an error (--retry-failed tries again)" if failed else ""

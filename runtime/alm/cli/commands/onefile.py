@@ -21,10 +21,10 @@ def verify(
     debug: Debug = False,
 ) -> None:
     """Hold every byte of a packed model against its list, and the list against a public key."""
-    from alm.packing import pack
+    from alm.packing.check import check
 
     terminal.speak_utf8()
-    found = pack.check(file, key, terminal.tell)
+    found = check(file, key, terminal.tell)
     signed = "not signed"
     if found.signer:
         signed = f"signed by {found.signer}"
@@ -38,8 +38,8 @@ def unpack(
     debug: Debug = False,
 ) -> None:
     """Make a folder of a packed model, where something wants one: engines, OpenVINO, Triton."""
-    from alm.packing import pack
+    from alm.packing import unpack as unpacking
 
     terminal.speak_utf8()
-    count = pack.unpack(file, folder, terminal.tell)
+    count = unpacking.unpack(file, folder, terminal.tell)
     print(f"{folder}: {count} files")

@@ -47,7 +47,7 @@ def summary(findings: Sequence[Finding], first: Finding | None) -> str:
         proved = sum(f.verdict == OK and f.check in MEASURED for f in findings)
         return f"all is as it should be: {proved} comparisons with the original agree{beside}"
     where = f" on {first.provider}" if first.provider else ""
-    threads = f" with {first.threads} threads" if first.threads else ""
+    threads = f" with {first.threads} thread{'s' * (first.threads > 1)}" if first.threads else ""
     wrong = sum(finding.wrong for finding in findings)
     others = f" ({wrong - 1} more after it)" if wrong > 1 else ""
     return f"the first that is wrong is {first.check} of {first.subject}{where}{threads}{others}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from alm.serve.refused import Refused
+
+WHOLE = re.compile("-?[0-9]{1,30}")
 
 
 class Fields:
@@ -73,7 +75,7 @@ class Fields:
             except ValueError:
                 raise wrong(name, f"a number from {least:g} to {most:g}", value) from None
         fits = isinstance(value, int | float) and not isinstance(value, bool)
-        if not fits or not math.isfinite(value) or not least <= value <= most:
+        if not fits or not least <= value <= most:  # neither is what is no number
             raise wrong(name, f"a number from {least:g} to {most:g}", value)
         return float(value)
 
@@ -83,7 +85,7 @@ class Fields:
         if value is None:
             return None
         if isinstance(value, str):
-            value = int(value) if value.lstrip("-").isdecimal() else value
+            value = int(value) if WHOLE.fullmatch(value) else value
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             raise wrong(name, f"a whole number from {least} to {most}", value)
         return value

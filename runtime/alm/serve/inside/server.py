@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from typing import Any
 
@@ -20,6 +21,7 @@ from alm.serve.refused import Refused, because, for_clients
 from alm.serve.settings import Settings
 
 MOST_TOKENS = 2**20
+HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # of a surrogate pair, in JSON
 # Fields that ask nothing of the answer: who is asking, and what OpenAI keeps or bills.
 SILENT = ("user", "safety_identifier", "prompt_cache_key", "metadata")
 
@@ -125,11 +127,15 @@ def check_kind(request: Request, wanted: str) -> None:
 
 
 def parsed(text: bytes | str, what: str) -> Any:
-    """What a client's JSON holds; refuses, with Refused, what is none."""
+    """What a client's JSON holds; refuses, with Refused, what is none, or no text."""
     try:
-        return json.loads(text)
+        text = text if isinstance(text, str) else text.decode("utf-8")
+        plain = json.loads(text)
+        if HALF.search(text):  # an escape; half a pair can be written to no answer
+            json.dumps(plain, ensure_ascii=False).encode()
+        return plain
     except (ValueError, RecursionError):
-        raise Refused(400, f"{what} is no JSON") from None
+        raise Refused(400, f"{what} is no JSON in UTF-8") from None
 
 
 EXTRA = ("audio_seconds", "audio_cached", "windows", "stop_reason", "language", "provider", "notes")
