@@ -2,8 +2,8 @@
 
 A file gives NAME, what `--layout` calls it; FAMILIES, those whose tokens that runtime gave as ours
 does; DIALECT, which the decoder must be of; FOLDER, where in the artifacts its files lie, or ""
-where they lie beside ours; OWN, what it writes there; and `write(made)`. What a layout does not know
-is refused before anything is exported.
+where they lie beside ours; OWN, what it writes there; and `write(made)`. What a layout does not
+know is refused before anything is exported.
 """
 
 from __future__ import annotations

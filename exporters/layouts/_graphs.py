@@ -250,9 +250,10 @@ def embedded(site: Site, folder: Path, part: Part, ids: ir.Value) -> ir.Value:
         array = np.load(folder / file.name, mmap_mode="r")
         assert isinstance(array, np.memmap)
         dtype, shape = ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape)
-        held = dict(dtype=dtype, shape=shape, name=file.name, base_dir=folder)
-        tensor = ir.ExternalTensor(file.name, array.offset, array.nbytes, **held)
-        rows.append(ir.Value(name=file.name, const_value=tensor, shape=shape, type=ir.TensorType(dtype)))
+        place = file.name, array.offset, array.nbytes, dtype
+        tensor = ir.ExternalTensor(*place, shape=shape, name=file.name, base_dir=folder)
+        kind = ir.TensorType(dtype)
+        rows.append(ir.Value(name=file.name, const_value=tensor, shape=shape, type=kind))
         site.constants[file.name] = rows[-1]
     found = site.cast(site.op("Gather", rows[0], ids, axis=0), ir.DataType.FLOAT)
     if len(rows) == 1:

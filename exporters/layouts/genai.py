@@ -24,7 +24,7 @@ from exporters.layouts import Made, _graphs
 from exporters.layouts._graphs import Site, named, port
 
 NAME = "genai"
-FAMILIES = ("salmonn", "voxtral")
+FAMILIES = ("qwen2_audio", "salmonn", "voxtral")
 DIALECT = "ort"
 FOLDER = ""
 SPEECH, EMBEDDING, DECODER = (f"genai_{name}.onnx" for name in ("speech", "embedding", "decoder"))

@@ -60,9 +60,7 @@ def write(made: Made) -> None:
     files.write("config.json", config)
     files.write("generation_config.json", generation(said))
     features = _read(source, "preprocessor_config.json")
-    files.write(
-        "preprocessor_config.json", features | {"processor_class": PROCESSORS[said.family]}
-    )
+    files.write("preprocessor_config.json", features | {"processor_class": PROCESSORS[said.family]})
     files.take("tokenizer.json", "tokenizer.json")
     files.write("tokenizer_config.json", tokenizer_config(made.artifacts / "tokenizer.json", said))
 
