@@ -174,9 +174,9 @@ def head() -> list[str]:
     return [
         "# Layouts in their own runtimes",
         "",
-        f"`python bench/layouts.py --genai GENAI/bin/python --node NODE`, {date.today()}, two cores",
-        "of an x86 machine: greedy tokens of two clips, at most 24 each, ours beside theirs. `demo`",
-        "is trained, the others are random and small, so that every clip is answered otherwise.",
+        f"`python bench/layouts.py --genai GENAI/bin/python --node NODE`, {date.today()}, two",
+        "cores of an x86 machine: greedy tokens of two clips, at most 24 each, ours beside theirs.",
+        "`demo` is trained, the others are random and small.",
         "",
         "| layout | its runtime | model | precision | tokens |",
         "|---|---|---|---|---|",
