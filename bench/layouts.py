@@ -53,7 +53,7 @@ class Case:
 
 CASES = (
     *(Case("genai", "demo"), Case("genai", "demo", "int4")),
-    *(Case("genai", "salmonn"), Case("genai", "voxtral"), Case("genai", "qwen2_audio")),
+    *(Case("genai", "salmonn"), Case("genai", "voxtral")),
     *(Case("transformers.js", "voxtral"), Case("transformers.js", "voxtral", "int4")),
 )
 
@@ -71,7 +71,6 @@ def checkpoint(family: str, folder: Path) -> str:
     makers: dict[str, Callable[[Path], Any]] = {
         "salmonn": lambda out: make_salmonn(out, Recipe(window_seconds=4)),
         "voxtral": tiny_hf.voxtral,
-        "qwen2_audio": tiny_hf.qwen2_audio,
     }
     if family == "demo":
         return "demo"

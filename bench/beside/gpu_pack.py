@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 TREES = ("runtime", "wrappers", "exporters", "bench", "demo")
 FILES = ("export.py", "pyproject.toml", "LICENSE", "README.md", "docs/gpu.md", "tests/__init__.py")
-TINY = "tests/wrappers/families"  # tokens and templates that bench/published.py shares with tests
+TINY = "tests/wrappers"  # tokens and templates that bench/published.py shares with tests
 SUFFIXES = {".py", ".mjs", ".typed", ".wav", ".json", ".yaml", ".pt", ".pth", ".safetensors"}
 SUFFIXES |= {".npy", ".txt", ".html", ".css", ".js", ".md"}
 LEFT_OUT = {"__pycache__", "results", "random"}
@@ -60,7 +60,8 @@ def pack(target: Path, artifacts: list[Path]) -> list[str]:
 def sources() -> Iterator[Path]:
     """The files of the code that a run needs."""
     yield from (ROOT / name for name in FILES)
-    yield from sorted((ROOT / TINY).glob("tiny_*.py"))
+    helpers = sorted((ROOT / TINY).rglob("*.py"))
+    yield from (path for path in helpers if not path.name.startswith("test_"))
     yield ROOT / "tests" / "reference.py"
     for tree in TREES:
         for path in sorted((ROOT / tree).rglob("*")):

@@ -79,6 +79,12 @@ def write(names: list[str], artifacts: Path, source: Path) -> None:
         lacking = {"decoder", "table"} - {part.role for part in said.parts}
         if lacking:
             raise BadArtifacts(f"layout {name} wants all parts, and there is no {min(lacking)}")
+        [decoder] = [part for part in said.parts if part.role == "decoder"]
+        if decoder.dialect != layout.DIALECT:
+            raise BadArtifacts(
+                f"layout {name} wants the dialect {layout.DIALECT}, and part {decoder.name} is of "
+                f"{decoder.dialect}; export it again"
+            )
         site = artifacts / f".{name}.new"
         shutil.rmtree(site, ignore_errors=True)
         site.mkdir()

@@ -156,9 +156,8 @@ def decoder(folder: Path, part: Part) -> ir.Model:
     cached = {name for name in part.inputs if name.startswith(CACHE_IN)}
     strange = [name for name in part.inputs if name not in KNOWN | cached]
     integer = [n for n in cached if not part.inputs[n].dtype.startswith("float")]
-    if strange or integer or part.dialect != "ort":
+    if strange or integer:
         reason = f"takes {', '.join(strange)}" if strange else "has its cache in integers"
-        reason = reason if strange or integer else f"is of the dialect {part.dialect}, not ort"
         raise BadArtifacts(f"no layout can hold part {part.name}: it {reason}")
     model = ir.load(folder / part.files[0].name)
     graph, site = model.graph, Site()

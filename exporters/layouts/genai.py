@@ -24,7 +24,7 @@ from exporters.layouts import Made, _graphs
 from exporters.layouts._graphs import Site, named, port
 
 NAME = "genai"
-FAMILIES = ("qwen2_audio", "salmonn", "voxtral")
+FAMILIES = ("salmonn", "voxtral")
 DIALECT = "ort"
 FOLDER = ""
 SPEECH, EMBEDDING, DECODER = (f"genai_{name}.onnx" for name in ("speech", "embedding", "decoder"))

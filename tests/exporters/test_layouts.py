@@ -23,10 +23,10 @@ from alm.artifacts.part import Part
 from alm.audio import reader
 from alm.errors import BadArtifacts, BadOption, MissingFile, UnknownName
 from alm.parsing import File
-from demo.reference import ROOT
 from exporters import embedding_table, layouts
 from exporters.bundle import Bundle
 from exporters.layouts import _graphs, genai, transformers_js
+from tests import ROOT
 from tests.conftest import made_once, run_export
 from tests.wrappers.families import tiny_hf
 
@@ -55,16 +55,16 @@ def voxtral(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_once(tmp_path_factory, "voxtral-layout", make)
 
 
-def opened(path: Path) -> onnxruntime.InferenceSession:
+def opened(path: Path) -> Any:
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
-def ports(session: onnxruntime.InferenceSession) -> tuple[list[str], list[str]]:
+def ports(session: Any) -> tuple[list[str], list[str]]:
     inputs, outputs = session.get_inputs(), session.get_outputs()
     return [port.name for port in inputs], [port.name for port in outputs]
 
 
-def greedy(decode: onnxruntime.InferenceSession, embed: Any, embeds: np.ndarray) -> list[int]:
+def greedy(decode: Any, embed: Any, embeds: np.ndarray) -> list[int]:
     """Tokens by attention mask and growing cache, as both runtimes feed it."""
     names, _ = ports(decode)
     cache = {
@@ -136,7 +136,9 @@ def _named(names: dict[str, str]) -> list[str]:
 
 
 def test_genais_decoder_shares_the_weights_of_ours(for_genai: Path) -> None:
-    ours = [file.name for file in manifest.load(for_genai).part_named("decoder").files]
+    decoder = manifest.load(for_genai).part("decoder")
+    assert decoder is not None
+    ours = [file.name for file in decoder.files]
     assert (for_genai / genai.DECODER).stat().st_size < 200_000
     assert not (for_genai / f"{genai.DECODER}.data").exists() and len(ours) == 2
 
@@ -203,7 +205,7 @@ def test_what_a_layout_does_not_know_is_refused_in_a_sentence(
 
 def test_a_decoder_of_another_dialect_is_refused_and_nothing_is_left(own: Path) -> None:
     before = {path.name for path in own.iterdir()}
-    with pytest.raises(BadArtifacts, match="dialect standard, not ort"):
+    with pytest.raises(BadArtifacts, match="the dialect ort, and part decoder is of standard"):
         layouts.write(["genai"], own, own)
     assert {path.name for path in own.iterdir()} == before
 

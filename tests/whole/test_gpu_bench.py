@@ -15,7 +15,6 @@ from bench import gpu
 from bench.beside import gpu_pack, gpu_page
 from bench.beside.gpu_steps import FAILED, OK, SKIPPED, WRONG, Row, Run
 
-
 # --help of a script that finds nothing but what was unpacked and what is installed.
 HELP = (
     "import runpy, sys; folder, script = sys.argv[1:]; sys.argv = [script, '--help'];"
@@ -88,7 +87,7 @@ def test_the_archive_has_all_that_a_run_imports(artifacts: Path, tmp_path: Path)
     assert any(name.endswith(".whl") for name in names)
     assert (folder / "artifacts" / artifacts.name / "manifest.json").is_file()
     assert "onnxruntime-gpu[cuda,cudnn]" in (folder / "requirements.txt").read_text()
-    for script in ("bench/gpu.py", "bench/real_size.py", "bench/real_hf.py", "export.py"):
+    for script in ("bench/gpu.py", "bench/real_hf.py", "export.py"):
         words = [sys.executable, "-I", "-c", HELP, str(folder), script]
         assert subprocess.run(words, cwd=folder, capture_output=True, timeout=120).returncode == 0
 
