@@ -69,6 +69,10 @@ def export(
             "repeated. Merging is done without: lay it beside the model's weights.",
         ),
     ] = [],  # noqa: B006
+    layout: Annotated[
+        list[str],
+        typer.Option(help="Another runtime's files too: genai, transformers.js; may be repeated."),
+    ] = [],  # noqa: B006
     simplify: Annotated[bool, typer.Option(help="Simplify graphs where parity allows.")] = True,
     golden: Annotated[
         bool,
@@ -94,7 +98,7 @@ def export(
         raise typer.Exit(inspection.show(out, netron=netron))
     # The workshop is heavy: help, inspection and wrong words do without it.
     try:
-        from exporters import adapters, precisions
+        from exporters import adapters, layouts, precisions
         from exporters import golden as proofs
         from exporters import part as parts
         from exporters.bundle import Bundle, tools
@@ -109,7 +113,9 @@ def export(
     goal = targets.find(target)
     dialects.find(dialect or goal.DIALECT)
     report = Report()
-    checkpoint = open_checkpoint(_demo(report) if model == "demo" else _path(model))
+    source = _demo(report) if model == "demo" else _path(model)
+    checkpoint = open_checkpoint(source)
+    layouts.check(layout, checkpoint.family, dialect or goal.DIALECT)
     known = [*checkpoint.parts, parts.TABLE]
     chosen = _chosen(part, known)
     precise = _precisions(precision, checkpoint, goal)
@@ -150,6 +156,7 @@ def export(
             said = proofs.asked(checkpoint, settings.dialect, CLIPS, bundle, report.note)
         bundle.publish(whole)
         proofs.finish(bundle.out, said, whole, report.note)
+        layouts.write(layout, bundle.out, source)
     report.table(results)
     if not _builds(out, target, chosen, report):
         raise typer.Exit(1)

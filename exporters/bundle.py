@@ -21,6 +21,7 @@ from alm.artifacts import verify
 from alm.artifacts.manifest import File, Manifest
 from alm.errors import AlmError, BadArtifacts
 from alm.host import atomic
+from exporters import layouts
 
 TOOLS = ("torch", "transformers", "peft", "onnx", "onnxscript", "onnx-ir", "onnxsim", "onnxruntime")
 EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
@@ -102,7 +103,8 @@ class Bundle:
             for path in sorted(self.out.rglob("*")):
                 name = path.relative_to(self.out)
                 target = self.folder / name
-                if path.is_dir() or target.exists() or name.as_posix() in gone:
+                stale = name.as_posix() in gone or name.parts[0] in layouts.own()
+                if path.is_dir() or target.exists() or stale:
                     continue
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(path, target, follow_symlinks=False)
