@@ -16,7 +16,7 @@ import pytest
 from alm import backends
 from alm.artifacts import manifest, safetensors
 from alm.cli import alm_commands, exit_status
-from alm.doctor import answers, vectors
+from alm.doctor import answers, machine, vectors
 from alm.doctor.vectors import Way
 from alm.errors import BadArtifacts
 from alm.golden import runs
@@ -119,3 +119,25 @@ def test_vectors_of_another_output_are_a_finding(own: Path) -> None:
     (found,) = vectors.check(own, changed, WAY, set(), lambda _: None)
     assert found.wrong and "holds no golden vectors" in found.what
     assert backends.open_session(part, own, BackendOptions("cpu", 1)).outputs.keys() == {"log_mel"}
+
+
+def test_a_table_is_asked_for_a_few_rows(own: Path) -> None:
+    said = manifest.load(own)
+    (part,) = said.with_role("table")
+    assert part.golden
+    whole = (own / part.golden.name).read_bytes()
+    data = whole.replace(b'\\"shape\\": [64]', b'\\"shape\\": [67108864]')
+    data = (int.from_bytes(whole[:8], "little") + len(data) - len(whole)).to_bytes(
+        8, "little"
+    ) + data[8:]
+    (own / part.golden.name).write_bytes(data)
+    listed = File(part.golden.name, len(data), hashlib.sha256(data).hexdigest())
+    changed = replace(said, parts=(replace(part, golden=listed),))
+    (found,) = vectors.check(own, changed, WAY, set(), lambda _: None)
+    assert found.wrong and "more than 4096 ids" in found.what
+
+
+def test_a_cache_without_a_size_is_a_finding_of_doctors(tmp_path: Path) -> None:
+    shutil.copy(CASES / "doctor-keyerror-batch.json", tmp_path / manifest.NAME)
+    memory = [*machine.check(manifest.load(tmp_path), 1)][-1]
+    assert memory.wrong and "the cache of part decoder has no size: 'BATCH'" in memory.what

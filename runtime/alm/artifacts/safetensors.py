@@ -91,7 +91,7 @@ def _stored(entry: Any, name: str, begin: int, size: int, known: Mapping[str, st
     shape: Any = entry.get("shape")
     offsets: Any = entry.get("data_offsets")
     dtype: Any = entry.get("dtype")
-    if dtype not in known:
+    if not isinstance(dtype, str) or dtype not in known:
         raise Misshapen(f"{name:.80} is of {dtype!r:.40}; known are {', '.join(known)}")
     if not _counts(shape) or len(shape) > MOST_AXES:
         raise Misshapen(f"{name:.80} has the shape {shape!r:.80}")

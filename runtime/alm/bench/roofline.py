@@ -13,6 +13,7 @@ from alm.cache.audio import batch
 from alm.generation.parts import Parts
 from alm.live.state import taken
 from alm.onnxfile import flops
+from alm.parsing import Misshapen
 from alm.ports import RANK, is_carried
 
 LOUD = 0.1  # of full scale: the noise from which the encoders' shapes are taken
@@ -125,10 +126,15 @@ def sizes_of(part: Part, tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
 
 
 def cache_bytes(decoder: Part, positions: int) -> int:
-    """Bytes of the KV cache of one row with so many positions."""
+    """Bytes of the KV cache of one row with so many positions.
+
+    Raises:
+        Misshapen: an axis or a type of it is none that a cache has.
+    """
     sizes = {"batch": 1, "past": positions, "capacity": positions}
-    return sum(
-        math.prod(port.shape(sizes)) * np.dtype(port.dtype).itemsize
-        for name, port in decoder.inputs.items()
-        if is_carried(name)
-    )
+    ports = {name: port for name, port in decoder.inputs.items() if is_carried(name)}
+    try:
+        kinds = {name: np.dtype(port.dtype).itemsize for name, port in ports.items()}
+        return sum(math.prod(port.shape(sizes)) * kinds[name] for name, port in ports.items())
+    except (KeyError, TypeError) as error:
+        raise Misshapen(f"the cache of part {decoder.name:.80} has no size: {error}") from error

@@ -11,6 +11,7 @@ from alm.artifacts.manifest import Manifest
 from alm.bench.roofline import cache_bytes
 from alm.doctor.finding import NOTE, OK, WRONG, Finding
 from alm.host import processor
+from alm.parsing import Misshapen
 
 PACKAGES = (
     *("onnxruntime", "onnxruntime-gpu", "openvino", "tokenizers", "numpy", "soundfile", "soxr"),
@@ -86,7 +87,10 @@ def _memory(manifest: Manifest) -> Finding:
     context = manifest.facts.dimensions.context
     weights = sum(part.bytes for part in manifest.parts if part.role != "table") * WEIGHTS
     decoders = manifest.with_role("decoder")
-    cache = cache_bytes(decoders[0], context) if decoders and context else 0
+    try:
+        cache = cache_bytes(decoders[0], context) if decoders and context else 0
+    except Misshapen as error:
+        return Finding("machine", "memory", WRONG, what=str(error), way_out="export it again")
     need, free = int(weights + cache), processor.available()
     what = f"{need / 1e9:.2f} GB for the weights and a cache of {context} positions"
     if free is None:
