@@ -213,9 +213,9 @@ def parser() -> argparse.ArgumentParser:
 def planned(words: Sequence[str] | None = None) -> argparse.Namespace:
     """What a command line asks for, with the options of `alm bench` as `plan`."""
     said = parser().parse_args(words)
-    said.plan = ["--contexts", "512", "--repeats", "10", "--warmup", "2"]
+    said.plan = ["--seconds", "30", "--contexts", "512", "--repeats", "7", "--warmup", "2"]
     if said.tiny:
-        said.plan = ["--contexts", "16", "--repeats", "3", "--new-tokens", "8"]
+        said.plan = ["--seconds", "4", "--contexts", "16", "--repeats", "3", "--new-tokens", "8"]
     return said
 
 

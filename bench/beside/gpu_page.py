@@ -22,26 +22,28 @@ def page(name: str, machine: dict[str, Any], rows: Sequence[Row]) -> str:
 
 def answers(rows: Iterable[Row]) -> list[str]:
     """How long a warm answer takes: median, and the 90th percentile behind it."""
-    head = ("model", "provider", "load ms", "first answer ms", "TTFT ms", "TPOT ms", "answer ms")
+    head = ("model", "provider", "clip s", "load ms", "first answer ms", "TTFT ms", "TPOT ms")
     made: list[tuple[str, ...]] = []
     for row, told in _benched(rows):
-        warm, peak = told["clips"][0], told["memory"]["after_runs"].get("peak") or 0
-        times = (_spread(warm[key]) for key in ("first_token", "per_token", "total"))
-        cold = f"{told['cold']['total']['p50']:.1f}"
+        peak = told["memory"]["after_runs"].get("peak") or 0
+        opened = f"{told['load_ms']:.0f}", f"{told['cold']['total']['p50']:.1f}"
         size = (f"{peak / 1e6:.0f}", "" if row.gpu_mb is None else f"{row.gpu_mb:.0f}")
-        made.append((row.model, row.provider, f"{told['load_ms']:.0f}", cold, *times, *size))
-    return table((*head, "memory MB", "GPU MB"), made)
+        for warm in told["clips"]:
+            times = (_spread(warm[key]) for key in ("first_token", "per_token", "total"))
+            made.append((row.model, row.provider, _seconds(warm), *opened, *times, *size))
+    return table((*head, "answer ms", "memory MB", "GPU MB"), made)
 
 
 def stages(rows: Iterable[Row]) -> list[str]:
     """Milliseconds of every stage of a warm answer."""
     made = [
-        (row.model, row.provider, stage, _spread(took))
+        (row.model, row.provider, _seconds(warm), stage, _spread(took))
         for row, told in _benched(rows)
-        for stage, took in told["clips"][0]["stages"].items()
+        for warm in told["clips"]
+        for stage, took in warm["stages"].items()
         if stage not in STAGES_LEFT_OUT
     ]
-    return table(("model", "provider", "stage", "ms"), made)
+    return table(("model", "provider", "clip s", "stage", "ms"), made)
 
 
 def doctors(rows: Iterable[Row]) -> list[str]:
@@ -83,6 +85,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 def _benched(rows: Iterable[Row]) -> Iterator[tuple[Row, dict[str, Any]]]:
     return ((row, row.found) for row in rows if row.step == "bench" and row.verdict == OK)
+
+
+def _seconds(clip: dict[str, Any]) -> str:
+    return f"{clip['seconds']:.1f}"
 
 
 def _spread(took: dict[str, float]) -> str:

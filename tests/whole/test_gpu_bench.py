@@ -41,7 +41,7 @@ def test_a_run_proves_times_and_says_what_failed(artifacts: Path, tmp_path: Path
     kept = json.loads(run.out.read_text())
     assert [row["step"] for row in kept["rows"]] == [row.step for row in run.rows]
     page = gpu_page.page("here", run.machine, run.rows)
-    assert "| salmonn-tiny | cpu | beats |" in page and "TTFT" in page
+    assert "| salmonn-tiny | cpu | 4.0 | beats |" in page and "TTFT" in page
     assert "| salmonn-tiny | cpu, 1 threads | decoder | ok |" in page
 
 
