@@ -23,6 +23,7 @@ KINDS = {
     "a speaker never heard": "stranger",
     "new voices over a sound": "over",
     "captions that are not exactly right": "captions",
+    "captions of short sounds": "hard",
 }
 SHAPES = {"Llama-3.2-1B": "llama32_1b", "Llama-3.2-3B": "llama32_3b", "Whisper": "whisper_turbo"}
 
