@@ -4,7 +4,7 @@ python worker.py KIND,KIND SOURCES SCRATCH SECONDS SEED INPUTS
 
 SOURCES holds `artifacts`, `checkpoint` and `clip.wav`. Each kind has a folder in SCRATCH: what is
 found lies in its findings, and the input that was tried last in its `input`: after a crash that is
-the one. The last line of stderr is "N inputs, M findings".
+the one. A line of stderr is "N inputs, M findings".
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from alm.artifacts import manifest as manifests
 from alm.artifacts import verify
 from alm.artifacts.manifest import Manifest
 from alm.errors import BadArtifacts
+from alm.host import archive
 from alm.hub import card, fetching
 from alm.hub.client import Client
 from alm.hub.names import Repo
@@ -50,7 +51,9 @@ def packed(
 
     Raises:
         MissingFile, BadArtifacts: a file is not there, or is not what the manifest says.
+        BadOption: it is one file, an .alm.
     """
+    archive.only_folder(folder, "the hub holds a folder's files")
     manifest = manifests.load(folder)
     content = (folder / manifests.NAME).read_bytes()
     if manifest.engines:

@@ -27,6 +27,7 @@ TAKING = {
     "serve": ("DIR", "--port", "0"),
     "batch": ("DIR", "x.wav"),
     "pack": ("DIR", "--triton", "out"),
+    "doctor": ("DIR",),
 }
 
 
@@ -77,7 +78,7 @@ def test_the_commands_here_are_all_that_take_one() -> None:
         for name, command in known.commands.items()  # pyright: ignore
         if any(word.metavar == "DIR" and word.name == "folder" for word in command.params)
     }
-    assert taking == {*TAKING, "push", "pull"}
+    assert taking == {*TAKING, "push", "pull", "unpack"}
 
 
 def test_a_model_of_the_hub_answers_as_its_folder_does(

@@ -343,6 +343,7 @@ def test_keys_that_are_none_are_refused(
     "words",
     [
         ["build", "{}", "--dry-run"],
+        ["push", "{}", "org/name", "--dry-run"],
         ["pack", "{}", "again.alm"],
         ["pack", "{}", "--triton", "out"],
         ["inspect", "{}", "--netron", "mel"],
