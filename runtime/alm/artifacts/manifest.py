@@ -61,6 +61,11 @@ class Manifest:
         parts = (replace(part, engines=tuple(of[part.name])) for part in self.parts)
         return replace(self, parts=tuple(parts))
 
+    def without_golden(self) -> Manifest:
+        """The same with nothing that the original gave, for a place that only runs it."""
+        parts = tuple(replace(part, golden=None) for part in self.parts)
+        return replace(self, parts=parts, golden=())
+
     def part(self, name: str) -> Part | None:
         """The part of this name, if it was exported."""
         return next((part for part in self.parts if part.name == name), None)

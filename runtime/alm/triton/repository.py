@@ -106,7 +106,7 @@ def plan(folder: Path, manifest: Manifest, settings: Settings) -> Plan:
     files += [file for pair in manifest.adapters.values() for file in pair]
     files += [manifest.tokenizer] if manifest.tokenizer else []
     made.copies += [(file, f"{inner}/{file.name}") for file in files]
-    plain = manifest.with_engines(()).to_json()
+    plain = manifest.with_engines(()).without_golden().to_json()
     made.texts[f"{inner}/{manifests.NAME}"] = json.dumps(plain, indent=1) + "\n"
     model = python_config.config(settings, not why)
     made.texts[f"{settings.name}/{CONFIG}"] = pbtxt.text(model)
