@@ -136,7 +136,9 @@ def _made(word: str) -> Any:
     if name not in registry.names(levers):
         raise UnknownName(f"unknown precision {name!r}; there is: {', '.join(known())}")
     kind = registry.pick(levers, name, "precision").Lever
-    usual = {f.name: f.default for f in fields(kind) if f.init}
+    # Fields of other types are set by levers that are made of others, and are no words of a person.
+    plain = [f for f in fields(kind) if f.init and isinstance(f.default, str | int | float)]
+    usual = {f.name: f.default for f in plain}
     given: dict[str, Any] = {}
     for setting in settings:
         key, _, value = setting.partition("=")

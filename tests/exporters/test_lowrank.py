@@ -362,6 +362,7 @@ def test_it_goes_first_whatever_it_is_joined_to(other: str, tmp_path: Path) -> N
         ("lowrank:shared=all", "shared is one of none, inputs, layers, both, not 'all'"),
         ("lowrank:size=0.5:size=0.6", "lowrank has its setting size twice"),
         ("int8:block=32", "unknown setting 'block' of int8; int8 has none"),
+        ("int4:scheme=8", "unknown setting 'scheme' of int4; int4 has none"),
     ],
 )
 def test_settings_that_are_none_are_refused(words: str, said: str) -> None:
