@@ -274,4 +274,5 @@ def test_hard_links_of_ours_are_opened(
     with python_model(linked, threads="1") as model:
         model.execute([asked := request(LAMP)])
         assert said(sent(asked)[0])[0] == SAYS[LAMP]
-    assert manifest.load(folder) == manifest.load(linked / "alm" / "1" / "model")
+    whole = manifest.load(folder)
+    assert whole.without_golden() == manifest.load(linked / "alm" / "1" / "model")
