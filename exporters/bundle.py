@@ -91,9 +91,7 @@ class Bundle:
 
     def file(self, path: Path) -> File:
         """A file of this folder as the manifest lists it."""
-        name = path.relative_to(self.folder).as_posix()
-        with path.open("rb") as stream:
-            return File(name, path.stat().st_size, verify.digest(stream))
+        return listed(self.folder, path.relative_to(self.folder).as_posix())
 
     def publish(self, manifest: Manifest) -> None:
         """Write the manifest, keep what of the old folder still belongs, and change places."""
@@ -111,6 +109,13 @@ class Bundle:
         manifest.save(self.folder)
         _flush(self.folder)
         _swap(self.folder, self.out)
+
+
+def listed(folder: Path, name: str) -> File:
+    """A file of a folder as the manifest lists it."""
+    path = folder / name
+    with path.open("rb") as stream:
+        return File(name, path.stat().st_size, verify.digest(stream))
 
 
 def unwritable(out: Path, error: Exception) -> BadArtifacts:

@@ -17,7 +17,6 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from alm import load
-from alm.artifacts import verify
 from alm.artifacts.embedding_table import Table
 from alm.artifacts.manifest import File, Manifest
 from alm.errors import AlmError, BadOption
@@ -26,7 +25,7 @@ from alm.golden.vectors import Wanted
 from alm.host import atomic
 from alm.ports import CACHE_OUT, Port, is_carried
 from exporters import answering, calibration
-from exporters.bundle import Bundle
+from exporters.bundle import Bundle, listed
 from wrappers import Checkpoint
 from wrappers.checkpoint.weights.memory import give_back
 
@@ -210,10 +209,3 @@ def finish(out: Path, found: runs.Runs, manifest: Manifest, say: Callable[[str],
     names = (runs.NAME, *dict.fromkeys(run.clip for run in measured))
     whole = replace(manifest, golden=tuple(listed(out, name) for name in names))
     whole.save(out)
-
-
-def listed(folder: Path, name: str) -> File:
-    """A file as the manifest lists it."""
-    path = folder / name
-    with path.open("rb") as stream:
-        return File(name, path.stat().st_size, verify.digest(stream))

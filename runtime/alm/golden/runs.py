@@ -24,6 +24,7 @@ from alm.artifacts.manifest import Manifest
 from alm.decoder.decoder import assemble, woven
 from alm.errors import BadArtifacts
 from alm.generation.parts import Parts
+from alm.golden.vectors import MORE, SLACK
 from alm.parsing import Misshapen, all_of, count, need, parse
 from alm.timings import Stages
 
@@ -33,7 +34,6 @@ MOST_CLIP = 4 * 2**20
 MOST_SECONDS = 60.0
 MOST_RUNS, MOST_TEXTS = 16, 256
 MOST_IDS = 256  # of a run: a step of the decoder each
-SLACK, MORE = 1e-3, 1.5  # as of vectors
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from alm.errors import AlmError, BadArtifacts
 from alm.host import archive
 from alm.host.ziplayout import Member
 from alm.packing import signing
-from alm.packing.pack import CHUNK, CONTENTS, SIGNATURE, Say
+from alm.packing.pack import CONTENTS, SIGNATURE, Say
 from alm.parsing import File, need, parse
 from alm.parsing import file as file_of
 
@@ -69,8 +69,8 @@ def _check(file: Path, public: Any, say: Say) -> Verified:
     for entry in manifests.load(file).files():
         if listed.get(entry.name) != entry:
             raise BadArtifacts(f"{entry.name!r} in {file} is not the one of its manifest")
-    for name in (CONTENTS, SIGNATURE):
-        if name in members and _crc(file, name) != members[name].crc:
+    for name, data in ((CONTENTS, contents), (SIGNATURE, signature)):
+        if name in members and zlib.crc32(data) != members[name].crc:
             raise BadArtifacts(f"{name!r} in {file} was changed")
     return Verified(len(members), signer, public is not None)
 
@@ -87,13 +87,4 @@ def _small(file: Path, members: dict[str, Member], name: str) -> bytes:
     """The bytes of one of the members that an .alm file adds."""
     if name not in members or members[name].bytes > manifests.MOST_BYTES:
         raise BadArtifacts(f"{file} has no {name!r} that can be read")
-    with archive.section(file, name) as stream:
-        return stream.read()
-
-
-def _crc(file: Path, name: str) -> int:
-    crc = 0
-    with archive.section(file, name) as stream:
-        while chunk := stream.read(CHUNK):
-            crc = zlib.crc32(chunk, crc)
-    return crc
+    return archive.content(file, name)

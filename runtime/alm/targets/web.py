@@ -5,8 +5,10 @@ A page downloads what it runs, and WebAssembly holds 4 GiB: so bytes come first.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from alm.precision import Wanted
-from alm.target import Limits
+from alm.targets import cpu
 
 DIALECT = "decomposed"  # runs on both: WebGPU lacks what dialect ort asks of attention
 PRECISION = Wanted()
@@ -18,17 +20,9 @@ AUTO = {
     "decoder": Wanted(4, head=8),
     "table": Wanted(8),
 }
-LIMITS = Limits(
+LIMITS = replace(  # the same operators, of the same sources
+    cpu.LIMITS,
     backend="ONNX Runtime Web",
     source="what onnxruntime-web 1.30 ran in Chromium 150: docs/web.md",
-    opsets=(7, 24),
-    domains=("", "com.microsoft"),
-    overflows={
-        "MatMulInteger": 1,
-        "ConvInteger": 1,
-        "QLinearMatMul": 3,
-        "com.microsoft::MatMulIntegerToFloat": 1,
-        "com.microsoft::DynamicQuantizeMatMul": 1,
-    },
 )
 BUILD = None
