@@ -1,6 +1,7 @@
 """Encoders and bridge in ONNX Runtime against eager torch: python bench/encoders.py --layers 4
 
-The shapes of a SALMONN with Whisper-large-v3, random weights, float32. Every export and every
+The shapes of a SALMONN with Whisper-large-v3, random weights; in float32, or what a lever makes of
+it with --precision int8, beside the same eager torch. Every export and every
 measurement is a process of its own, so that peak memory is the engine's alone. The peers are those
 of transformers: Whisper's encoder, WavLM's for BEATs, which took its attention from there (it has
 no patches to embed), and BLIP-2's Q-Former on windows that are already cut.
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +59,24 @@ def sizes(seconds: int) -> dict[str, int]:
     return {"batch": 1, "frames": frames, "tokens": frames // 16 * 8}
 
 
-def export(part: str, layers: int, dialect: str, seconds: int, folder: Path) -> dict[str, Any]:
+def export(
+    part: str, layers: int, dialect: str, seconds: int, folder: Path, precision: str
+) -> dict[str, Any]:
     """Write the graph, as the exporter would, and feeds for it."""
     import numpy as np
 
-    from exporters import feeds, graph, simplify
+    from exporters import feeds, graph, precisions, simplify
 
     built = build(part, layers, dialect)
     traced = graph.trace(built, dynamic_batch=False)
     leaner = simplify.simplify(traced)
     kept = min(traced, leaner, key=simplify.node_count)
+    nodes = simplify.node_count(kept)
+    if precision != "fp32":
+        kept = precisions.pull(precision).rewrite(kept, built.role)
     graph.save(kept, folder / "part.onnx", part)
     np.savez(folder / "feeds.npz", **feeds.make(built.inputs, built.spans, sizes(seconds)))  # pyright: ignore
-    return {"nodes": simplify.node_count(kept)}
+    return {"nodes": nodes}
 
 
 def engine(folder: Path, threads: int) -> Callable[[], Any]:
@@ -149,7 +156,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     """What `in_process` asked for."""
     folder, part, layers, seconds = Path(job["folder"]), job["part"], job["layers"], job["seconds"]
     if job["do"] == "export":
-        return export(part, layers, job["kind"], seconds, folder)
+        return export(part, layers, job["kind"], seconds, folder, job["precision"])
     if job["do"] == "engine":
         return timed(engine(folder, job["threads"]), job["repeats"])
     return timed(peer(part, job["kind"], layers, seconds, job["threads"]), job["repeats"])
@@ -168,6 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="encoders in ONNX Runtime against eager torch")
     parser.add_argument("--part", choices=PARTS, action="append")
     parser.add_argument("--dialect", choices=DIALECTS, action="append")
+    parser.add_argument("--precision", action="append", help="fp32, or levers: int8, ...")
     parser.add_argument("--layers", type=int, help="of Whisper (32) and BEATs (12)")
     parser.add_argument("--seconds", type=int, action="append", help="clip lengths: 10 and 30")
     parser.add_argument("--repeats", type=int, default=5)
@@ -186,12 +194,13 @@ def main() -> None:
         # Whisper hears 30 s whatever there is, and the bridge has one spelling.
         for seconds in [30] if part == "whisper" else said.seconds or (10, 30):
             job = dict(part=part, layers=layers, seconds=seconds, repeats=said.repeats)
-            for dialect in ["decomposed"] if part == "qformer" else said.dialect or DIALECTS:
+            dialects = ["decomposed"] if part == "qformer" else said.dialect or DIALECTS
+            for kind, precision in product(dialects, said.precision or ["fp32"]):
                 with tempfile.TemporaryDirectory() as folder:
-                    job |= dict(kind=dialect, folder=folder)
+                    job |= dict(kind=kind, folder=folder, precision=precision)
                     nodes = in_process(said.threads, do="export", **job)["nodes"]
                     found = in_process(said.threads, do="engine", **job)
-                print(line(part, seconds, f"ONNX Runtime, {dialect}", found, nodes), flush=True)
+                print(line(part, seconds, f"{precision}, {kind}", found, nodes), flush=True)
             for kind in PEERS[part]:
                 found = in_process(said.threads, do="peer", **job | {"kind": kind})
                 print(line(part, seconds, f"transformers, {kind}", found), flush=True)

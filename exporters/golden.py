@@ -74,14 +74,13 @@ def repeatable(example: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return made
 
 
-def _kept(array: np.ndarray) -> np.ndarray:
-    """The first values of an input, as few as the others follow from."""
+def _kept(array: np.ndarray, length: int) -> np.ndarray:
+    """The first values of an input: so many, if the others repeat them, else all."""
     flat = array.reshape(-1)
     if flat.dtype.kind == "f" and (flat.astype(np.float16) == flat).all():
         flat = flat.astype(np.float16)
-    for length in sorted({PRIME, *(period(count) for count in range(1, 257))}):
-        if length < len(flat) and (np.resize(flat[:length], len(flat)) == flat).all():
-            return flat[:length]
+    if length < len(flat) and (np.resize(flat[:length], len(flat)) == flat).all():
+        return flat[:length]
     return flat
 
 
@@ -115,7 +114,8 @@ def take(
 
 def write(taken: Taken, name: str, bundle: Bundle) -> File:
     """The part's file, as the manifest lists it."""
-    kept = {n: _kept(array) for n, array in taken.inputs.items()}
+    length = period(len(taken.inputs))
+    kept = {n: _kept(array, length) for n, array in taken.inputs.items()}
     path = bundle.folder / FOLDER / f"{name}.safetensors"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(vectors.encode(taken.inputs, taken.outputs, kept))

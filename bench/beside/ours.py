@@ -18,6 +18,8 @@ ENVIRONMENT = ""  # the one that this runs in
 REQUIREMENTS: list[str] = []
 TABLE = "embed"  # the part that is the embedding table
 TIMEOUT = 4 * 3600.0  # seconds, for an export
+CLIPS = ROOT / "demo"  # what levers are fitted to that want clips; weights are random all the same
+FITTED = ("lowrank", "int4gptq")
 
 
 def export_ours(
@@ -31,6 +33,8 @@ def export_ours(
     words = [sys.executable, "export.py", "--model", str(folder / "config.yaml"), "--part", part]
     words += ["--precision", precision, "--out", str(out), "--no-golden"]
     words += ["--dialect", dialect] if dialect else []
+    if any(name in precision for name in FITTED):
+        words += ["--calibrate", str(CLIPS)]
     ended = watched(words, {}, TIMEOUT, ROOT)
     if ended.status:
         raise RuntimeError(f"export.py failed: {ended.last}")
@@ -126,9 +130,11 @@ class OursEncoder(_Ours, Encoder):
 
 
 def variant(spec: str) -> type[Peer]:
-    """The row that a word such as `decoder:int4` or `decoder:int4+kv8:standard` names."""
-    part, _, rest = spec.partition(":")
-    precision, _, dialect = rest.partition(":")
+    """The row that a word such as `decoder:int4` or `whisper:lowrank:size=0.4+int8:ort` names."""
+    part, _, precision = spec.partition(":")
+    before, _, last = precision.rpartition(":")
+    dialect = last if before and "=" not in last else ""
+    precision = before if dialect else precision
     bases = {"decoder": OursDecoder, "whisper": OursEncoder}
     if part not in bases or not precision:
         raise SystemExit(f"{spec!r} is no row of ours; say {'|'.join(bases)}:PRECISION[:DIALECT]")

@@ -35,7 +35,9 @@ class Ended:
 
     @property
     def cost(self) -> dict[str, float]:
-        return {"seconds": self.seconds, "peak_mb": self.peak_mb, "anon_mb": self.anon_mb}
+        """What the making of a file is told to have taken."""
+        memory = {"peak_mb": self.peak_mb, "anon_mb": self.anon_mb}
+        return {"seconds": self.seconds, "others": self.others} | memory
 
 
 def watched(

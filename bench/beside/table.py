@@ -134,11 +134,15 @@ def _costs(rows: Sequence[Row]) -> list[str]:
     made = [row for row in rows if row.get("cost")]
     if not made:
         return []
-    lines = ["| made from the checkpoint in | seconds | peak MB |", "|---|---|---|"]
+    lines = [
+        "| made from the checkpoint in | seconds | others took of the processors | peak MB |",
+        "|---|---|---|---|",
+    ]
     for row in sorted(made, key=lambda row: row["cost"]["peak_mb"]):
         cost = row["cost"]
         peak = f"{cost['peak_mb']:.0f} ({cost['anon_mb']:.0f})"
-        lines.append(f"| {_name(row)} | {cost['seconds']:.0f} | {peak} |")
+        others = f"{cost['others']:.0%}" if "others" in cost else "-"
+        lines.append(f"| {_name(row)} | {cost['seconds']:.0f} | {others} | {peak} |")
     return lines
 
 

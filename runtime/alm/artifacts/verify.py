@@ -111,11 +111,11 @@ def unchanged(root: Path, files: Sequence[File]) -> Iterator[list[Path]]:
     for file in files:
         with opened(root, file) as stream:
             paths.append(Path(root) / file.name)
-            keys.append(_key(os.fstat(stream.fileno())))
+            keys.append(archive.key(os.fstat(stream.fileno())))
     yield paths
     for file, path, key in zip(files, paths, keys, strict=True):
         whole = root if archive.is_one(root) else containment.contained(root, file.name)
-        if _key(whole.stat()) != key:
+        if archive.key(whole.stat()) != key:
             raise BadArtifacts(f"{path} changed while it was opened; nothing of it is used")
 
 
@@ -197,7 +197,7 @@ def _sha256(file: IO[bytes], path: Path, progress: Callable[[int], None] | None)
     """Of an open file: the one that was opened, whatever the path leads to by now."""
     try:
         now, before = time.time_ns(), os.fstat(file.fileno())
-        key, place = _key(before), str(Path(path).resolve())
+        key, place = archive.key(before), str(Path(path).resolve())
         remembered = user_cache.recall(HASHES).get(place)
         if isinstance(remembered, list) and remembered[:-1] == key:
             hexdigest = str(remembered[-1])
@@ -205,7 +205,7 @@ def _sha256(file: IO[bytes], path: Path, progress: Callable[[int], None] | None)
                 (progress or _quiet)(before.st_size)
                 return hexdigest
         hexdigest = digest(file, progress)
-        if _key(os.fstat(file.fileno())) != key:
+        if archive.key(os.fstat(file.fileno())) != key:
             raise BadArtifacts(f"{path} changed while it was read; try again")
     except OSError as error:
         raise BadArtifacts(f"{path} cannot be read: {error.strerror or error}") from None
@@ -229,8 +229,3 @@ def digest(file: IO[bytes], progress: Callable[[int], None] | None = None) -> st
 
 def _quiet(_: int) -> None:
     pass
-
-
-def _key(status: os.stat_result) -> list[int]:
-    # st_ctime_ns: a file's mtime can be set back, its change time cannot.
-    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]

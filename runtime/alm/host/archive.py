@@ -171,24 +171,23 @@ def called(file: Path) -> tuple[str, str]:
 def unchanged(file: Path) -> Iterator[None]:
     """Refuse, with BadArtifacts, a file that was written to or exchanged within the block."""
     with opened(file) as stream:
-        before = key(stream)
+        before = key(os.fstat(stream.fileno()))
     yield
     with opened(file) as stream:
-        if key(stream) != before:
+        if key(os.fstat(stream.fileno())) != before:
             raise BadArtifacts(f"{file} changed while it was read; try again")
 
 
-def key(stream: IO[bytes]) -> tuple[int, ...]:
-    """Tells the file apart from what it becomes when somebody writes to it."""
-    status = os.fstat(stream.fileno())
-    return (
-        *(status.st_dev, status.st_ino, status.st_size),
-        *(status.st_mtime_ns, status.st_ctime_ns),
-    )
+def key(status: os.stat_result) -> list[int]:
+    """Tells a file apart from what it becomes when somebody writes to it.
+
+    Its time of modification can be set back; that of its last change, ctime, cannot.
+    """
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _layout(file: Path, stream: IO[bytes]) -> Layout:
-    mark = (str(file), *key(stream))
+    mark = (str(file), *key(os.fstat(stream.fileno())))
     with _lock:
         if mark in _known:
             return _known[mark]
