@@ -12,10 +12,10 @@ Of uint8 times uint8 it adds in 32 bits everywhere: exact, and as fast where the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
-import torch
 from torch import Tensor
 
 from alm.precision import Codes, Storage, everywhere
@@ -25,7 +25,6 @@ from exporters.matmuls import CONTRIB, Once, Product, cast, products
 from wrappers import Wrapper
 
 SCHEME = _nbits.Scheme(bits=8, block=128)
-ZERO = 128  # the code that means 0 in a weight
 LEAST = 32  # inputs: narrower products are not worth two more nodes
 BACKENDS = ("onnxruntime",)  # others know the operators of neither, or not as fast ones
 INTEGERS = Storage(
@@ -38,9 +37,20 @@ ROWS = Storage(Codes("int8", scale="float32"), bound=0.2)  # of the embedding ta
 
 
 @dataclass(frozen=True)
+class Weights:
+    """How the weights of integer products are stored."""
+
+    name: str
+    dtype: ir.DataType
+    zero: int  # the code that means 0
+    top: int  # how far a code is from it at most
+
+
+@dataclass(frozen=True)
 class Lever:
     """Symmetric, one scale an output, in encoders and bridges; blocks of 128 in decoders."""
 
+    WEIGHTS: ClassVar[Weights] = Weights("int8", ir.DataType.UINT8, zero=128, top=127)
     STORAGE = everywhere(
         INTEGERS, decoder=_nbits.storage(SCHEME, backends=BACKENDS, bound=0.2), table=ROWS
     )
@@ -65,14 +75,14 @@ class Lever:
                 _nbits.put(product, SCHEME)
                 model.opset_imports[CONTRIB] = 1
             else:
-                _integers(product, once)
+                _integers(product, once, self.WEIGHTS)
         if role == "decoder":
             _experts.quantize(model.graph, SCHEME)
         lazy.drop_unused(model.graph)
         return model
 
 
-def _integers(product: Product, once: Once) -> None:
+def _integers(product: Product, once: Once, how: Weights) -> None:
     """DynamicQuantizeLinear and MatMulInteger: standard operators, fused when they are loaded."""
     graph = product.node.graph
     assert isinstance(graph, ir.Graph)
@@ -83,11 +93,12 @@ def _integers(product: Product, once: Once) -> None:
             value.dtype = dtype
     x, scale, zero = nodes[0].outputs
     rows, columns = product.sizes
-    name = f"{product.name}.int8"
-    codes, factors = lazy.shared(lambda: _rounded(product.read()), 2)
-    weight = lazy.add(graph, name, (rows, columns), codes, ir.DataType.UINT8)
+    name = f"{product.name}.{how.name}"
+    codes, factors = lazy.shared(lambda: _rounded(product.read(), how), 2)
+    weight = lazy.add(graph, name, (rows, columns), codes, how.dtype)
     scales = lazy.add(graph, f"{name}.scales", (columns,), factors)
-    middle = lazy.add(graph, "int8.zero", (), lambda: np.array(ZERO, np.uint8), ir.DataType.UINT8)
+    zero_point = np.array(how.zero, how.dtype.numpy())
+    middle = lazy.add(graph, f"{how.name}.zero", (), lambda: zero_point, how.dtype)
     sums = ir.node("MatMulInteger", [x, weight, zero, middle])
     sums.outputs[0].dtype = ir.DataType.INT32
     exact = cast(sums.outputs[0], ir.DataType.FLOAT)
@@ -101,10 +112,10 @@ def _integers(product: Product, once: Once) -> None:
 _QUANTIZED = (ir.DataType.UINT8, ir.DataType.FLOAT, ir.DataType.UINT8)
 
 
-def _rounded(matrix: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """W [in, out] as uint8 around ZERO, and the scale of each output; from W' [out, in]."""
+def _rounded(matrix: Tensor, how: Weights) -> tuple[np.ndarray, np.ndarray]:
+    """W [in, out] in codes, and the scale of each output; from W' [out, in]."""
     matrix = matrix.float()
-    scales = matrix.abs().amax(1) / 127
+    scales = matrix.abs().amax(1) / how.top
     scales = scales.where(scales > 0, 1.0)
-    codes = ((matrix / scales[:, None]).round() + ZERO).to(torch.uint8)
-    return codes.T.contiguous().numpy(), scales.numpy()
+    codes = (matrix / scales[:, None]).round() + how.zero
+    return codes.T.contiguous().numpy().astype(how.dtype.numpy()), scales.numpy()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from alm.errors import ExportFailed, UnknownName
 from alm.ports import Port, Span
 from exporters import embedding_table, graph, lazy, parity, precisions
-from exporters.levers import _nbits, int8
+from exporters.levers import _nbits, int7, int8
 from exporters.matmuls import CONTRIB, products
 from wrappers import Wrapper
 from wrappers.checkpoint.weights.hollow import attach, filled, hollow
@@ -111,14 +111,17 @@ def test_the_engine_reads_the_blocks_as_they_are_meant(
     assert np.abs(got - want).max() < 0.02 * np.abs(want).max()
 
 
-def test_integer_products_do_not_overflow_on_any_processor(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lever", [int8.Lever(), int7.Lever()], ids=["int8", "int7"])
+def test_integer_products_do_not_overflow_on_any_processor(
+    lever: int8.Lever, tmp_path: Path
+) -> None:
     """All inputs and weights at the ends of their 8 bits: what a sum in 16 bits would cut."""
     part, weights = attached()
     for name in weights.shapes:
         signs = torch.arange(weights[name].numel()).reshape(weights[name].shape) % 3 > 0
         weights.add_tensors({name: torch.where(signs, 1.0, -1.0).bfloat16()})
     part.role = "encoder"
-    model = int8.Lever().rewrite(graph.trace(part, dynamic_batch=True), part.role)
+    model = lever.rewrite(graph.trace(part, dynamic_batch=True), part.role)
     graph.save(model, tmp_path / "part.onnx", part.role)
     x = np.where(np.arange(480).reshape(1, 3, 160) % 5 > 0, 1, -1).astype(np.float32)
     got = graph.opened(tmp_path / "part.onnx", part).run({"x": x})["y"]

@@ -212,9 +212,9 @@ def dynamic() -> ModelProto:
     return graph(made, [("x", FLOAT, ["frames", 8])], [("y", FLOAT, ["frames", 8])])
 
 
-def integer_product(kind: int) -> ModelProto:
+def integer_product(kind: int, code: int) -> ModelProto:
     made = node("MatMulInteger", ["x", "w"], ["y"])
-    weight = helper.make_tensor("w", kind, [8, 4], [1] * 32)
+    weight = helper.make_tensor("w", kind, [8, 4], [*[1] * 31, code])
     return graph(made, [("x", UINT8, [2, 8])], [("y", INT32, [2, 4])], {"w": weight})
 
 
@@ -249,7 +249,12 @@ SMALLEST = {
     "scale-constant": Small(
         "constant-input", dequantized(None), dequantized(0.5), (JETPACK6, JETPACK7), False
     ),
-    "overflow": Small("overflow", integer_product(INT8), integer_product(UINT8), CPU, False),
+    "overflow": Small(
+        "overflow", integer_product(INT8, -127), integer_product(UINT8, 255), CPU, False
+    ),
+    "narrow": Small(
+        "overflow", integer_product(INT8, -65), integer_product(INT8, -64), CPU, False
+    ),
     "scale-shared": Small("scale-shared", dequantized(shared=2), own_scales(), ALL, False),
     "block": Small("block", dequantized(kind=INT4, block=48), dequantized(kind=INT4, block=64)),
     "data-dependent": Small("data-dependent", nonzero(True), nonzero(False)),
