@@ -156,7 +156,8 @@ def by_graphs(
     from alm.precision import ROLES
     from exporters import precisions
 
-    words = ["--precision", ",".join(f"{part}={precision}" for part in parts) or precision]
+    named = ",".join(f"{part}={precision}" for part in parts)
+    words = ["--no-golden", "--precision", named or precision]
     if calibrate and any(map(precisions.pull(precision).listens, ROLES)):
         words += ["--calibrate", str(calibrate)]
     export(checkpoint, folder, *words)
@@ -215,7 +216,9 @@ def main() -> None:
     kinds = unheard(said.recordings, said.clips, said.seed) | {"hard": hard(said.clips, said.seed)}
     every, parts = [by_torch(said.model)], said.part or ()
     with tempfile.TemporaryDirectory() as folder:
-        calibrate = said.calibrate or written(Path(folder), said.recordings, said.seed + 1)
+        # A folder of its own: the artifacts beside it hold clips as well.
+        heard = Path(folder) / "clips"
+        calibrate = said.calibrate or written(heard, said.recordings, said.seed + 1)
         for number, name in enumerate(said.precision or LEVERS):
             site = Path(folder) / f"artifacts-{number}"
             every.append(by_graphs(said.model, name, site, parts, calibrate))
@@ -245,6 +248,7 @@ def written(folder: Path, recordings: Path, seed: int) -> Path:
     """A folder of clips of all kinds that levers may be fitted to."""
     import soundfile
 
+    folder.mkdir()
     for kind, some in unheard(recordings, FITTED, seed).items():
         for number, clip in enumerate(some):
             soundfile.write(folder / f"{kind}{number:02}.wav", clip.pcm, RATE)

@@ -26,6 +26,7 @@ KINDS = {
     "captions of short sounds": "hard",
 }
 SHAPES = {"Llama-3.2-1B": "llama32_1b", "Llama-3.2-3B": "llama32_3b", "Whisper": "whisper_turbo"}
+FOLDERS = {"without VNNI": "without_vnni"}  # of bench/results, for a heading with these words
 
 Table = tuple[str, list[str], list[list[str]]]  # the heading above it, its head, its rows
 
@@ -89,9 +90,9 @@ def test_the_page_of_accuracy_is_its_data() -> None:
         assert all(cells[kind] == f"{error:.2f}" for kind, error in said["errors"].items())
 
 
-def peers(shape: str) -> dict[str, dict[str, str]]:
-    """Label -> column -> median, of a shape's table in peers.md."""
-    text = (RESULTS / "peers.md").read_text("utf-8")
+def peers(shape: str, folder: str = "") -> dict[str, dict[str, str]]:
+    """Label -> column -> median, of a shape's table in a folder's peers.md."""
+    text = (RESULTS / folder / "peers.md").read_text("utf-8")
     sections = {heading.strip("# "): heading for heading in re.findall(r"^## .*$", text, re.M)}
     lines = text[text.index(sections[shape]) :].splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("| | load s"))
@@ -113,7 +114,8 @@ def test_tables_beside_others_are_what_was_measured() -> None:
         shape = next((shape for words, shape in SHAPES.items() if words in heading), "")
         if not shape:
             continue
-        truth = peers(shape)
+        folder = next((name for words, name in FOLDERS.items() if words in heading), "")
+        truth = peers(shape, folder)
         for row in rows:
             for column, cell in zip(head[1:], row[1:], strict=True):
                 assert cell == truth[row[0].strip("*")][column], (heading, row[0], column)
