@@ -78,7 +78,7 @@ CASES = [
     Case(),
     Case(zeros=False),
     *(Case(block=block) for block in (32, 64, 128)),
-    Case(block=32, zeros=False),
+    *(Case(block=block, zeros=False) for block in (32, 128)),
     Case(level=1),
     Case(level=0),
     Case(split=True),

@@ -20,6 +20,7 @@ TABLE = "embed"  # the part that is the embedding table
 TIMEOUT = 4 * 3600.0  # seconds, for an export
 CLIPS = ROOT / "demo"  # what levers are fitted to that want clips; weights are random all the same
 FITTED = ("lowrank", "int4gptq")
+RANDOM = "random weights have no low rank: its time says something, how far it is off does not"
 
 
 def export_ours(
@@ -140,6 +141,8 @@ def variant(spec: str) -> type[Peer]:
         raise SystemExit(f"{spec!r} is no row of ours; say {'|'.join(bases)}:PRECISION[:DIALECT]")
     said = " ".join(filter(None, ("ours,", precision, dialect)))
     facts = dict(label=said, product=f"ours-{part}-{precision}-{dialect}")
+    if "lowrank" in precision:
+        facts["note"] = RANDOM
     return type(spec, (bases[part],), facts)
 
 
