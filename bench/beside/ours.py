@@ -19,7 +19,6 @@ REQUIREMENTS: list[str] = []
 TABLE = "embed"  # the part that is the embedding table
 TIMEOUT = 4 * 3600.0  # seconds, for an export
 CLIPS = ROOT / "demo"  # what levers are fitted to that want clips; weights are random all the same
-FITTED = ("lowrank", "int4gptq")
 RANDOM = "random weights have no low rank: its time says something, how far it is off does not"
 
 
@@ -31,10 +30,13 @@ def export_ours(
     Raises:
         RuntimeError: with the last line of what the exporter said.
     """
+    from alm.precision import ROLES
+    from exporters import precisions
+
     words = [sys.executable, "export.py", "--model", str(folder / "config.yaml"), "--part", part]
     words += ["--precision", precision, "--out", str(out), "--no-golden"]
     words += ["--dialect", dialect] if dialect else []
-    if any(name in precision for name in FITTED):
+    if any(map(precisions.pull(precision).listens, ROLES)):
         words += ["--calibrate", str(CLIPS)]
     ended = watched(words, {}, TIMEOUT, ROOT)
     if ended.status:
