@@ -14,6 +14,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,8 +95,10 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, and compare")
     asked = parser.parse_args()
     wrong: list[str] = []
-    for name in IMAGES:
-        text, path = locked(name, asked.upgrade), HERE / f"{name}.txt"
+    with ThreadPoolExecutor() as pool:  # uv waits for the index
+        texts = list(pool.map(lambda name: locked(name, asked.upgrade), IMAGES))
+    for name, text in zip(IMAGES, texts, strict=True):
+        path = HERE / f"{name}.txt"
         same = text == lines(path)
         if not asked.check:
             path.write_text(HEADER + text, "utf-8", newline="\n")

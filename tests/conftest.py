@@ -222,6 +222,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How long and from which seed tests/fuzz looks for inputs that break something."""
     group = parser.getgroup("fuzz")
-    group.addoption("--fuzz-seconds", type=float, default=75, help="of all fuzzers together")
+    group.addoption("--fuzz-seconds", type=float, default=45, help="of all fuzzers together")
     group.addoption("--fuzz-seed", type=int, default=0, help="another one makes other inputs")
     group.addoption("--fuzz-inputs", type=int, default=10**9, help="of each kind, at most")

@@ -24,10 +24,11 @@ import requests
 import alm
 from alm.generation.model import Model
 from alm.serve.inside.kept import Exchange, Kept
+from tests.products import LONG
 from tests.runtime.serve.serving import NAME, Served, audio, clip, served, text, user
 
 WORDS = {"lamp": "turn on the lamp in the kitchen", "digits": "four two eight eight one"}
-SOAK = 60  # seconds
+SOAK = 60 if LONG else 20  # seconds
 ALM = "import sys; from alm.cli.alm_commands import main; sys.exit(main())"
 
 
@@ -118,7 +119,7 @@ def test_twice_the_capacity_for_long_loses_nothing_and_grows_nothing(demo: Path)
                 path = f"{url}/v1/audio/transcriptions"
                 list(pool.map(lambda i: client(path, i, end), range(16)))
 
-        soak(SOAK / 4)  # until everything that is made once was made
+        soak(8)  # until everything that is made once was made
         before = state(process.pid)
         soak(SOAK)
         threads, files, kilobytes = state(process.pid)
