@@ -49,6 +49,7 @@ NOTES = (
     "- no worse: percent of all clips whose answer has no more errors than torch's (QoI).",
     "- length: words of all answers, as a share of torch's; circling: percent of answers in which "
     "three words come three times.",
+    "- peak MB: the most memory of a process that loads it and answers a clip of each kind.",
     "- ms a clip: all rows take turns with every clip.",
 )
 # What is measured if nothing is said: each lever, and what is worth joining.
@@ -67,6 +68,7 @@ class Answering:
     """What answers clips: torch's modules, or the graphs of one precision."""
 
     precision: str
+    model: Path  # for bench/peak.py
     bytes: int
     ask: Ask
     found: dict[str, Judged] = field(default_factory=dict)
@@ -105,7 +107,7 @@ def timed(every: Sequence[Answering], kinds: dict[str, list[Clip]]) -> list[floa
     return [float(seconds) for seconds in np.median(took, 0).mean(0)]
 
 
-def row(one: Answering, seconds: float, first: dict[str, Judged]) -> Row:
+def row(one: Answering, seconds: float, first: dict[str, Judged], clips: Sequence[Path]) -> Row:
     """A line of the table, beside what the original answered."""
     found = one.found
     every = found.values()
@@ -118,7 +120,14 @@ def row(one: Answering, seconds: float, first: dict[str, Judged]) -> Row:
         no_worse(first, found),
         round(sum(each.said for each in every) / sum(each.said for each in first.values()), 3),
         round(100 * sum(e.circling for e in every) / sum(len(e.wrong) for e in every), 2),
+        round(peak(one.model, clips) / 1e6, 1),
     )
+
+
+def peak(model: Path, clips: Sequence[Path]) -> int:
+    """The most bytes of memory of a process of its own that answers clips."""
+    command = [sys.executable, str(ROOT / "bench" / "peak.py"), str(model), *map(str, clips)]
+    return int(subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE).stdout)
 
 
 def by_torch(checkpoint: Path) -> Answering:
@@ -127,7 +136,9 @@ def by_torch(checkpoint: Path) -> Answering:
 
     reference = Reference(checkpoint)
     size = sum(file.stat().st_size for file in checkpoint.parent.rglob("*") if file.is_file())
-    return Answering("torch", size, lambda clip, words: reference.answer(clip.pcm, words))
+    return Answering(
+        "torch", checkpoint, size, lambda clip, words: reference.answer(clip.pcm, words)
+    )
 
 
 def export(checkpoint: Path, folder: Path, *words: str) -> None:
@@ -166,14 +177,14 @@ def by_graphs(
     def ask(clip: Clip, words: str) -> str:
         return model.generate((clip.pcm, RATE), words).text
 
-    return Answering(precision, sum(p.bytes for p in model.manifest.parts), ask)
+    return Answering(precision, folder, sum(p.bytes for p in model.manifest.parts), ask)
 
 
 def table(rows: list[Row], clips: int, command: str) -> str:
     """The results in Markdown."""
     kinds, captions = list(rows[0].errors), list(rows[0].cider)
     heads = ["precision", "MB", *kinds, *(f"CIDEr-D, {kind}" for kind in captions)]
-    heads += ["no worse", "length", "circling", "ms a clip"]
+    heads += ["no worse", "length", "circling", "peak MB", "ms a clip"]
     lines = [
         "# Accuracy of the demo model",
         "",
@@ -188,7 +199,8 @@ def table(rows: list[Row], clips: int, command: str) -> str:
         cells += [f"{one.errors[kind]:.2f}" for kind in kinds]
         cells += [f"{one.cider[kind]:.2f}" for kind in captions]
         cells += [f"{one.no_worse:.1f}", f"{one.length:.3f}", f"{one.circling:.1f}"]
-        lines.append(f"| {' | '.join([*cells, f'{1e3 * one.seconds_a_clip:.0f}'])} |")
+        cells += [f"{one.peak_mb:.0f}", f"{1e3 * one.seconds_a_clip:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *(f"- {kind}: {MEANING[kind]}" for kind in kinds)]
     return "\n".join([*lines, *NOTES, ""])
 
@@ -217,16 +229,17 @@ def main() -> None:
     every, parts = [by_torch(said.model)], said.part or ()
     with tempfile.TemporaryDirectory() as folder:
         # A folder of its own: the artifacts beside it hold clips as well.
-        heard = Path(folder) / "clips"
-        calibrate = said.calibrate or written(heard, said.recordings, said.seed + 1)
+        heard = written(Path(folder) / "clips", said.recordings, said.seed + 1)
+        calibrate = said.calibrate or heard
         for number, name in enumerate(said.precision or LEVERS):
             site = Path(folder) / f"artifacts-{number}"
             every.append(by_graphs(said.model, name, site, parts, calibrate))
         for one in every:
             one.answer(kinds)
             print(one.precision, {k: each.percent for k, each in one.found.items()}, flush=True)
-        seconds = timed(every, kinds)
-    rows = [row(one, s, every[0].found) for one, s in zip(every, seconds, strict=True)]
+        seconds, one_each = timed(every, kinds), sorted(heard.glob("*00.wav"))
+        judged_by = every[0].found
+        rows = [row(o, s, judged_by, one_each) for o, s in zip(every, seconds, strict=True)]
     said.out.mkdir(parents=True, exist_ok=True)
     command = "python bench/accuracy.py --recordings DIR " + " ".join(
         [

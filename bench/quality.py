@@ -47,6 +47,7 @@ class Row:
     no_worse: float  # percent of clips whose answer has no more errors than torch's
     length: float  # words of all answers, as a share of torch's
     circling: float  # percent of answers in which three words come three times
+    peak_mb: float  # the most memory of a process that answers, in 10^6 bytes
 
 
 def judged(kind: str, right: Sequence[str], said: Sequence[str]) -> Judged:
