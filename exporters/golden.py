@@ -33,7 +33,6 @@ FOLDER = "golden"
 KEPT_BYTES = 48 * 2**10  # of a part's inputs; and of its outputs so many
 GIVEN_BYTES = 96 * 2**10
 MOST_TOKENS = 16  # of an answer
-TABLE = "embed"
 PRIME = 16381  # no axis is as long, so that rows of a repeated piece differ
 # Beside the model's own prompts: digits, scripts, white space, signs.
 TEXTS = (
@@ -122,13 +121,13 @@ def write(taken: Taken, name: str, bundle: Bundle) -> File:
     return bundle.file(path)
 
 
-def table(rows: Table, original: Tensor, bundle: Bundle) -> File:
-    """The embedding table's file: some ids, and the original's rows."""
+def table(rows: Table, original: Tensor, name: str, bundle: Bundle) -> File:
+    """The embedding table's file, of this name: some ids, and the original's rows."""
     count = len(original)
     ids = np.unique(np.linspace(0, count - 1, min(count, 64)).astype(np.int64))
     fed = {"ids": ids}
     want, ports = {"rows": original[ids].float().numpy()}, {"rows": Port("float32", ("ids", 1))}
-    return write(take(fed, want, {"rows": rows(ids)}, ports), TABLE, bundle)
+    return write(take(fed, want, {"rows": rows(ids)}, ports), name, bundle)
 
 
 def asked(

@@ -90,7 +90,8 @@ def _table(checkpoint: Checkpoint, settings: Settings, bundle: Bundle) -> Part:
     listed = tuple(bundle.file(file) for file in files)
     vectors = None
     if settings.golden:
-        vectors = golden.table(open_table(bundle.folder, listed), checkpoint.embedding(), bundle)
+        rows = open_table(bundle.folder, listed)
+        vectors = golden.table(rows, checkpoint.embedding(), TABLE, bundle)
     return Part(
         name=TABLE,
         role="table",
