@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,7 +63,13 @@ def trace(part: Wrapper, dynamic_batch: bool) -> ir.Model:
 
     # Shapes of stand-ins are symbols, whose cache costs more than it saves: 15 % of a trace.
     uncached = dynamo.config.patch(fake_tensor_cache_enabled=False)
-    with warnings.catch_warnings(), torch.no_grad(), weightless(part), uncached:
+    with (
+        warnings.catch_warnings(),
+        torch.no_grad(),
+        weightless(part),
+        uncached,
+        _seldom_collected(),
+    ):
         warnings.simplefilter("ignore")  # the exporter's own deprecations and equal axis names
         for talker in ("torch.onnx", "onnxscript"):
             logging.getLogger(talker).setLevel(logging.ERROR)
@@ -84,6 +92,20 @@ def trace(part: Wrapper, dynamic_batch: bool) -> ir.Model:
     lazy.fold_transposes(model.graph)
     optimizer.optimize_ir(model)
     return part.finish(_labelled(model, inputs, outputs))
+
+
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Inside, garbage is looked for seldom: a tenth of a trace.
+
+    The tracer makes millions of objects, and hardly a circle among them.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, 50, 1000)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _give_weights(graph: ir.Graph, part: Wrapper) -> None:
