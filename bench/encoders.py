@@ -1,10 +1,11 @@
 """Encoders and bridge in ONNX Runtime against eager torch: python bench/encoders.py --layers 4
 
 The shapes of a SALMONN with Whisper-large-v3, random weights; in float32, or what a lever makes of
-it with --precision int8, beside the same eager torch. Every export and every
-measurement is a process of its own, so that peak memory is the engine's alone. The peers are those
-of transformers: Whisper's encoder, WavLM's for BEATs, which took its attention from there (it has
-no patches to embed), and BLIP-2's Q-Former on windows that are already cut.
+it with --precision int8, beside the same eager torch. What listens hears noise, so the ranks of
+`lowrank` mean nothing unless they are asked for, as `int8+lowrank:size=0.5` does. Every export and
+every measurement is a process of its own, so that peak memory is the engine's alone. The peers are
+those of transformers: Whisper's encoder, WavLM's for BEATs, which took its attention from there (it
+has no patches to embed), and BLIP-2's Q-Former on windows that are already cut.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ BEATS: dict[str, Any] = dict(
 BRIDGE: dict[str, Any] = dict(
     frames=1500, speech_width=1280, audio_width=768, hidden=768, heads=12, layers=2, queries=1
 )
+HEARD = 8  # clips; the rows of a linear's inputs must be more than its width
 WINDOWS: dict[str, Any] = dict(kernel=17, stride=17, intermediate=3072, out=3072)
 
 
@@ -67,16 +69,31 @@ def export(
 
     from exporters import feeds, graph, precisions, simplify
 
-    built = build(part, layers, dialect)
+    built, pulled = build(part, layers, dialect), precisions.pull(precision)
+    if pulled.shrinks(built.role):
+        raise SystemExit(f"{precision}: what is pruned is measured by bench/accuracy.py")
+    if pulled.listens(built.role):
+        pulled.calibrate(built, lambda count: hear(built, count or HEARD, seconds))
     traced = graph.trace(built, dynamic_batch=False)
     leaner = simplify.simplify(traced)
     kept = min(traced, leaner, key=simplify.node_count)
     nodes = simplify.node_count(kept)
-    if precision != "fp32":
-        kept = precisions.pull(precision).rewrite(kept, built.role)
+    kept = pulled.rewrite(kept, built.role)
     graph.save(kept, folder / "part.onnx", part)
     np.savez(folder / "feeds.npz", **feeds.make(built.inputs, built.spans, sizes(seconds)))  # pyright: ignore
     return {"nodes": nodes}
+
+
+def hear(built: Any, count: int, seconds: int) -> None:
+    """Run a part on so many clips of noise."""
+    import torch
+
+    from exporters import feeds
+
+    for seed in range(count):
+        example = feeds.make(built.inputs, built.spans, sizes(seconds), seed)
+        with torch.no_grad():
+            built(*(torch.from_numpy(array) for array in example.values()))
 
 
 def engine(folder: Path, threads: int) -> Callable[[], Any]:
