@@ -54,8 +54,8 @@ NOTES = (
 )
 # What is measured if nothing is said: each lever, and what is worth joining.
 LEVERS = (
-    *("fp32", "fp16", "int8", "int7", "int8+lowrank", "int8+lowrank:energy=0.99"),
-    *("int7+lowrank:energy=0.99", "int8+prune:ratio=0.1", "int4", "int4head8", "int4mixed"),
+    *("fp32", "fp16", "int8", "int8+lowrank", "int8+lowrank:energy=0.99"),
+    *("int8+prune:ratio=0.1", "int4", "int4head8", "int4mixed"),
     *("int4gptq", "int4+kv8", "int4+lowrank"),
 )
 TIMED, TURNS = 6, 5  # clips of each kind that are timed, and how often

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from alm.errors import ExportFailed, UnknownName
 from alm.ports import Port, Span
 from exporters import embedding_table, graph, lazy, parity, precisions
-from exporters.levers import _nbits, int7, int8
+from exporters.levers import _nbits, int8
 from exporters.matmuls import CONTRIB, products
 from wrappers import Wrapper
 from wrappers.checkpoint.weights.hollow import attach, filled, hollow
@@ -111,22 +111,43 @@ def test_the_engine_reads_the_blocks_as_they_are_meant(
     assert np.abs(got - want).max() < 0.02 * np.abs(want).max()
 
 
-@pytest.mark.parametrize("lever", [int8.Lever(), int7.Lever()], ids=["int8", "int7"])
-def test_integer_products_do_not_overflow_on_any_processor(
-    lever: int8.Lever, tmp_path: Path
-) -> None:
+def test_integer_products_do_not_overflow_on_any_processor(tmp_path: Path) -> None:
     """All inputs and weights at the ends of their 8 bits: what a sum in 16 bits would cut."""
     part, weights = attached()
     for name in weights.shapes:
         signs = torch.arange(weights[name].numel()).reshape(weights[name].shape) % 3 > 0
         weights.add_tensors({name: torch.where(signs, 1.0, -1.0).bfloat16()})
     part.role = "encoder"
-    model = lever.rewrite(graph.trace(part, dynamic_batch=True), part.role)
+    model = int8.Lever().rewrite(graph.trace(part, dynamic_batch=True), part.role)
     graph.save(model, tmp_path / "part.onnx", part.role)
     x = np.where(np.arange(480).reshape(1, 3, 160) % 5 > 0, 1, -1).astype(np.float32)
     got = graph.opened(tmp_path / "part.onnx", part).run({"x": x})["y"]
     want = filled(part)(torch.from_numpy(x)).detach().numpy()
     assert np.abs(got - want).max() < 0.01 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("kind", ["normal", "laplace", "ends", "zeros"])
+@pytest.mark.parametrize("width", [1, 2, 7, 64, 331])
+def test_two_neighbours_fit_into_16_bits_and_codes_are_as_near_as_they_can_be(
+    width: int, kind: str
+) -> None:
+    random = np.random.default_rng(width)
+    weights = {
+        "normal": random.standard_normal((99, width)),
+        "laplace": random.laplace(size=(99, width)),
+        "ends": random.choice([-1.0, 0.5, 1.0], (99, width)),
+        "zeros": np.zeros((99, width)),
+    }[kind]
+    codes, scales = int8.rounded(torch.from_numpy(weights))
+    assert codes.shape == (width, 99) and codes.dtype == np.int8
+    even, odd = codes[::2].astype(int), codes[1::2].astype(int)
+    assert np.abs(codes.astype(int)).max() <= 127
+    assert np.abs(even[: len(odd)] + odd).max(initial=0) <= 128
+    # Half a step, and where a sum would be one too many, a whole one.
+    assert (np.abs(codes.T * scales[:, None] - weights) <= 1.001 * scales[:, None]).all()
+    # No scale is larger than it must be: an output ends at 127, or two neighbours at 127 or more.
+    widest = np.maximum(np.abs(codes).max(0), np.abs(even[: len(odd)] + odd).max(0, initial=0))
+    assert (widest >= (0 if kind == "zeros" else 126)).all()
 
 
 def test_tracing_reads_no_matrix() -> None:

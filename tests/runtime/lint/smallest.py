@@ -212,10 +212,13 @@ def dynamic() -> ModelProto:
     return graph(made, [("x", FLOAT, ["frames", 8])], [("y", FLOAT, ["frames", 8])])
 
 
-def integer_product(kind: int, code: int) -> ModelProto:
+def integer_product(kind: int, *codes: int) -> ModelProto:
+    """`codes` are the first of the last output: inputs 2k and 2k + 1 are added in 16 bits."""
     made = node("MatMulInteger", ["x", "w"], ["y"])
-    weight = helper.make_tensor("w", kind, [8, 4], [*[1] * 31, code])
-    return graph(made, [("x", UINT8, [2, 8])], [("y", INT32, [2, 4])], {"w": weight})
+    values = np.ones((7, 4), np.int64)
+    values[: len(codes), -1] = codes
+    weight = helper.make_tensor("w", kind, [7, 4], values.ravel().tolist())
+    return graph(made, [("x", UINT8, [2, 7])], [("y", INT32, [2, 4])], {"w": weight})
 
 
 SMALLEST = {
@@ -250,10 +253,15 @@ SMALLEST = {
         "constant-input", dequantized(None), dequantized(0.5), (JETPACK6, JETPACK7), False
     ),
     "overflow": Small(
-        "overflow", integer_product(INT8, -127), integer_product(UINT8, 255), CPU, False
+        "overflow", integer_product(INT8, 120, 9), integer_product(UINT8, 255, 255), CPU, False
     ),
-    "narrow": Small(
-        "overflow", integer_product(INT8, -65), integer_product(INT8, -64), CPU, False
+    "below": Small(
+        "overflow", integer_product(INT8, 0, 0, -9, -120), integer_product(INT8, -8, -120), CPU,
+        False,
+    ),
+    "neighbours": Small(
+        "overflow", integer_product(INT8, 65, 64), integer_product(INT8, 1, 127, 127, -127), CPU,
+        False,
     ),
     "scale-shared": Small("scale-shared", dequantized(shared=2), own_scales(), ALL, False),
     "block": Small("block", dequantized(kind=INT4, block=48), dequantized(kind=INT4, block=64)),
