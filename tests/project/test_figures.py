@@ -26,7 +26,7 @@ KINDS = {
     "captions of short sounds": "hard",
 }
 SHAPES = {"Llama-3.2-1B": "llama32_1b", "Llama-3.2-3B": "llama32_3b", "Whisper": "whisper_turbo"}
-FOLDERS = {"without VNNI": "without_vnni"}  # of bench/results, for a heading with these words
+FOLDERS = {"without VNNI": "without_vnni", "with AMX": "with_amx"}  # of bench/results, by heading
 
 Table = tuple[str, list[str], list[list[str]]]  # the heading above it, its head, its rows
 

