@@ -58,7 +58,7 @@ class Asked:
     model: Model
 
 
-@pytest.fixture(scope="module", params=some([*MADE], "standard", "ort"))
+@pytest.fixture(scope="module", params=some([*MADE], "ort"))
 def asked(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Asked:
     folder = tmp_path_factory.mktemp(request.param)
     path = tiny_speechgpt.make(folder / "model", **MADE[request.param])
