@@ -19,7 +19,6 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from alm.precision import Codes, Storage, everywhere
 from exporters import lazy
@@ -108,17 +107,15 @@ def rounded(matrix: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
     Codes are from -127 to 127, and 2k and 2k + 1 of an output add up to 128 at most.
     """
-    width = matrix.shape[1]
-    matrix = F.pad(matrix.float(), (0, width % 2))
-    most = matrix.abs().amax(1) / MOST
-    most = torch.maximum(most, matrix.unflatten(1, (-1, 2)).sum(2).abs().amax(1) / PAIR)
+    pairs = _nbits.blocked(matrix.float(), 2)
+    most = torch.maximum(pairs.abs().amax((1, 2)) / MOST, pairs.sum(2).abs().amax(1) / PAIR)
     scales = most.where(most > 0, 1.0)
-    exact = (matrix / scales[:, None]).unflatten(1, (-1, 2))
+    exact = pairs / scales[:, None, None]
     codes = exact.round()
     sums = codes.sum(2)
     # Rounding can take a sum beyond: the one that went further outwards goes back by one.
     sign = sums.sign() * (sums.abs() > PAIR)
     outwards = (codes - exact) * sign[..., None]
     codes.scatter_add_(2, outwards.argmax(2, keepdim=True), -sign[..., None])
-    codes = codes.flatten(1)[:, :width].T.contiguous()
+    codes = codes.flatten(1)[:, : matrix.shape[1]].T.contiguous()
     return codes.numpy().astype(np.int8), scales.numpy()

@@ -86,18 +86,22 @@ def overflow(case: Case) -> Iterator[Breach]:
 def _narrow(case: Case, node: Node, name: str) -> bool:
     """Whether a constant is so small that two products with a uint8 fit into 16 bits."""
     tensor = case.graph.constants.get(name)
+    if tensor is None:
+        return False
     try:
-        values = None if tensor is None else case.values(tensor)
+        values = case.values(tensor)
     except AlmError:  # too many to look at, or not there
         return False
-    if tensor is None or values is None:
+    if values is None:
         return False
+    most = PAIR
     if node.op == "ConvInteger" or len(tensor.dims) < 2:  # neighbours depend on the engine
-        return max(-int(values.min(initial=0)), int(values.max(initial=0))) <= PAIR // 2
-    rows = values.reshape(tensor.dims).astype(np.int16)
-    even, odd = rows[..., ::2, :], rows[..., 1::2, :]
-    sums = even[..., : odd.shape[-2], :] + odd
-    return max(-int(sums.min(initial=0)), int(sums.max(initial=0))) <= PAIR
+        most = PAIR // 2
+    else:
+        rows = values.reshape(tensor.dims).astype(np.int16)
+        odd = rows[..., 1::2, :]
+        values = rows[..., ::2, :][..., : odd.shape[-2], :] + odd
+    return max(-int(values.min(initial=0)), int(values.max(initial=0))) <= most
 
 
 def _smaller(case: Case) -> str:
